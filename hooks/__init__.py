@@ -1,0 +1,1 @@
+"""Cards of the encoders: one YAML file each."""

@@ -1,0 +1,1 @@
+"""Cards of the SAE releases, and the small weights that ship with the package."""
