@@ -1,0 +1,40 @@
+"""The command `medsae`: parse, call one function, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from medsae_plugin._version import __version__
+from medsae_plugin.cli import demo, evaluate, extract, phantoms, store, train
+from medsae_plugin.errors import MedSAEError
+
+# One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
+_COMMANDS = (demo, phantoms, extract, store, train, evaluate)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `medsae`, with a sub-parser a command."""
+    parser = argparse.ArgumentParser(
+        prog="medsae", description="See what a medical vision encoder has learnt, in clinical words."
+    )
+    parser.add_argument("--version", action="version", version=f"medsae {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `medsae`; the exit status is 0, 1 for what the user can mend, 130 when interrupted."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (MedSAEError, OSError) as error:
+        print(f"medsae: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("medsae: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
