@@ -1,6 +1,38 @@
-"""Sparse autoencoders on medical vision encoders, with SAE-Lens."""
+"""Sparse autoencoders on medical vision encoders, with SAE-Lens.
+
+The names below are looked up in their modules when first used, so importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 
-__all__ = ["MedSAEError", "__version__"]
+_MODULES = {
+    "HookedVisionEncoder": "medsae_plugin.encoders",
+    "ImageTable": "medsae_plugin.data.tables",
+    "read_table": "medsae_plugin.data.tables",
+    "scan_folder": "medsae_plugin.data.tables",
+    "split_by_patient": "medsae_plugin.data.splits",
+    "ActivationStore": "medsae_plugin.activations",
+    "extract": "medsae_plugin.activations",
+    "SAESpec": "medsae_plugin.training",
+    "TrainingConfig": "medsae_plugin.training",
+    "load_recipe": "medsae_plugin.training",
+    "train_saes": "medsae_plugin.training",
+    "evaluate_saes": "medsae_plugin.evaluation",
+    "format_table": "medsae_plugin.evaluation",
+}
+
+__all__ = ["MedSAEError", "__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
