@@ -2,4 +2,4 @@
 
 
 class MedSAEError(ValueError):
-    """Bad input: the message says what is wrong, where, and what to do. The command line prints it without a traceback."""
+    """Bad input: the message says what is wrong, where, and what to do. The command line prints it, no traceback."""
