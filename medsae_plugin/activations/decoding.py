@@ -1,0 +1,98 @@
+"""Images to arrays in worker processes, in order and with a bounded number in flight."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from medsae_plugin.data.images import UnreadableImage, read_image
+from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from medsae_plugin.encoders import Preprocessor
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to decode, which ends its shard or does not."""
+
+    shard: int
+    image_ids: range
+    is_last: bool
+
+
+@dataclass
+class Decoded:
+    """A decoded batch: the ids and arrays of the images that could be read, and the (id, reason) of the others."""
+
+    request: Request
+    image_ids: list[int] = field(default_factory=list)
+    arrays: np.ndarray | None = None
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+
+class _Decoder(Dataset[Decoded]):
+    def __init__(self, root: Path, paths: list[str], preprocessor: Preprocessor) -> None:
+        self.root, self.paths, self.preprocessor = root, paths, preprocessor
+
+    def __getitem__(self, request: Request) -> Decoded:
+        batch = Decoded(request)
+        arrays = []
+        for image in request.image_ids:
+            try:
+                arrays.append(self.preprocessor.to_array(read_image(self.root / self.paths[image])))
+                batch.image_ids.append(image)
+            except UnreadableImage as error:
+                batch.failures.append((image, error.reason))
+        batch.arrays = np.stack(arrays) if arrays else None
+        return batch
+
+
+def decode(
+    root: Path, paths: list[str], preprocessor: Preprocessor, requests: Iterable[Request], workers: int
+) -> Iterator[Decoded]:
+    """Decode batches in the order of `requests`, which is asked for no more than two batches a worker ahead.
+
+    Raises:
+        MedSAEError: a worker died.
+    """
+    options: dict[str, Any] = {}
+    if workers > 0:
+        options["prefetch_factor"] = 2
+        if sys.platform == "linux":
+            # Forked workers need no `if __name__ == "__main__"` in the caller's script, and touch neither torch's
+            # threads nor the accelerator.
+            options["multiprocessing_context"] = "fork"
+    loader = DataLoader(
+        _Decoder(root, paths, preprocessor),
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        collate_fn=_as_it_is,  # arrays travel through a pipe; as tensors they would need /dev/shm, small in containers
+        generator=torch.Generator(),  # else every pass would draw from the caller's random numbers
+        **options,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        raise _explained(error) from error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _explained(error: RuntimeError) -> RuntimeError | MedSAEError:
+    if "DataLoader worker" not in str(error):
+        return error
+    return MedSAEError(
+        f"a decoding process died, of too little memory perhaps ({str(error).splitlines()[0]}). Finished shards are "
+        "kept: run the same extraction again, with fewer workers"
+    )
