@@ -190,12 +190,12 @@ class HookedVisionEncoder(HookedRootModule):
         return self.run_with_cache(pixel_values, names_filter=list(hooks))[1]
 
     @contextmanager
-    def hooks(self, fwd_hooks: Any = (), bwd_hooks: Any = (), **kwargs: Any) -> Iterator[Any]:
+    def hooks(self, fwd_hooks: Any = (), bwd_hooks: Any = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
         """transformer-lens's `hooks`; an unknown hook point is a MedSAEError that suggests near ones."""
         for name, _ in (*fwd_hooks, *bwd_hooks):
             if isinstance(name, str):
                 self._check_hook(name)
-        with super().hooks(fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **kwargs) as model:
+        with super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as model:
             yield model
 
     @property
