@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,7 @@ def decode(
 ) -> Iterator[Decoded]:
     """Decode batches in the order of `requests`, which is asked for no more than two batches a worker ahead.
 
-    Raises:
-        MedSAEError: a worker died.
+    Use it within `worker_deaths_explained`.
     """
     options: dict[str, Any] = {}
     if workers > 0:
@@ -79,20 +79,26 @@ def decode(
         generator=torch.Generator(),  # else every pass would draw from the caller's random numbers
         **options,
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        raise _explained(error) from error
+    yield from loader
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _explained(error: RuntimeError) -> RuntimeError | MedSAEError:
-    if "DataLoader worker" not in str(error):
-        return error
-    return MedSAEError(
-        f"a decoding process died, of too little memory perhaps ({str(error).splitlines()[0]}). Finished shards are "
-        "kept: run the same extraction again, with fewer workers"
-    )
+@contextmanager
+def worker_deaths_explained() -> Iterator[None]:
+    """Around all that runs while workers do: torch raises a worker's death wherever the main thread happens to be.
+
+    Raises:
+        MedSAEError: a worker died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise MedSAEError(
+            f"a decoding process died, of too little memory perhaps ({str(error).splitlines()[0]}). Finished shards "
+            "are kept: run the same extraction again, with fewer workers"
+        ) from error

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from medsae_plugin.activations import layout
-from medsae_plugin.activations.decoding import Decoded, Request, decode
+from medsae_plugin.activations.decoding import Decoded, Request, decode, worker_deaths_explained
 from medsae_plugin.activations.layout import HookInfo
 from medsae_plugin.activations.positions import PositionPolicy, parse_positions
 from medsae_plugin.activations.store import ActivationStore
@@ -140,7 +140,8 @@ class _ShardBuffer:
                 bad = int((~stored.isfinite().all(1)).nonzero()[0]) // info.rows_per_image
                 raise MedSAEError(
                     f"{job.images.frame['path'].iloc[image_ids[bad]]}: activations at {name} are not finite as "
-                    f"{info.dtype}; check the weights, or store float32"
+                    f"{info.dtype}; check the encoder's weights"
+                    + ("" if info.dtype == "float32" else ", or store float32")
                 )
             self._positions[name][first:end] = positions
             self._images[name][first:end] = np.repeat(np.asarray(image_ids, np.int32), info.rows_per_image)
@@ -187,7 +188,7 @@ def _fill_claimed(job: _Job, writer: StoreWriter, bar: tqdm[Any]) -> None:
     paths = job.images.frame["path"].tolist()
     writing: Future[None] | None = None
     buffer: _ShardBuffer | None = None
-    with ThreadPoolExecutor(1, "shard-writer") as pool:
+    with worker_deaths_explained(), ThreadPoolExecutor(1, "shard-writer") as pool:
         requests = _requests(writer, job.batch_size)
         for batch in decode(job.images.root, paths, job.encoder.preprocessor, requests, job.workers):
             shard = batch.request.shard

@@ -24,7 +24,7 @@ _BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
 _SAFETENSORS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # Mapped shards at a time: macOS allows a process 256 open files.
 _MAX_MAPPED = 128
-_CHUNK_ELEMENTS = 2**22
+_CHUNK_ELEMENTS = 2**20
 
 
 class ActivationStore:

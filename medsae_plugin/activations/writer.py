@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ class StoreWriter:
             self._check_manifest()
         if self.is_complete:
             return
-        self._partial.mkdir(parents=True, exist_ok=True)
-        with self._store_lock():
+        with self._locked():
             self._begin(images)
 
     @property
@@ -101,16 +101,25 @@ class StoreWriter:
         Raises:
             MedSAEError: not one image could be read.
         """
-        if not self.is_complete:
-            with self._store_lock():
-                if not self.is_complete:
-                    self._write_failures()
-                    self._write_checksums()
-        # Another writer that was about to look may have left the folder behind: the next to finish removes it.
-        shutil.rmtree(self._partial, ignore_errors=True)
+        if self.is_complete and not self._partial.exists():
+            return
+        with self._locked():
+            if not self.is_complete:
+                self._write_failures()
+                self._write_checksums()
+            shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _store_lock(self) -> FileLock:
-        return FileLock(self._partial / "store.lock")
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self._partial / "store.lock")
+        while not lock.is_locked:
+            self._partial.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # a writer that has just finished the store removed the folder
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _check_manifest(self) -> None:
         there, here = _flat(layout.read_manifest(self.folder)), _flat(self.manifest)
