@@ -85,7 +85,7 @@ def _accumulate(
     hook = candidates[0].hook
     row_of_image = {image: i for i, image in enumerate(store.images["image_id"])}
     widest = max(c.statistics["report"].n_latents for c in candidates)
-    batch_images = max(1, _CHUNK_ELEMENTS // (widest * store.hooks[hook].n_positions))
+    batch_images = max(1, _CHUNK_ELEMENTS // (widest * store.hooks[hook].rows_per_image))
     for role, split in splits.items():
         batches = store.by_image(hook, split=split, batch_images=batch_images)
         for image_ids, rows, row_image in tqdm(batches, desc=f"{hook} ({split})", disable=not progress, leave=False):

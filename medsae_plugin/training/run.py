@@ -1,0 +1,219 @@
+"""Training SAEs over a store with SAE-Lens's own trainers, and going on after an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import write_text
+from medsae_plugin.training.normalization import CenterAndScale
+from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
+from medsae_plugin.training.validation import Validation, measure_saved
+
+if TYPE_CHECKING:
+    from sae_lens.saes.sae import TrainingSAE
+    from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    from medsae_plugin.activations import ActivationStore
+
+CHECKPOINTS, PROGRESS, RUN, REPORT = "checkpoints", "progress.json", "run.json", "training.json"
+
+
+def train_saes(
+    store: ActivationStore,
+    specs: Sequence[SAESpec],
+    config: TrainingConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Path]:
+    """Train SAEs on the store's training split: SAE-Lens's `SAETrainer` for one, `MultiSAETrainer` for several.
+
+    All SAEs see the same order of rows, from one pass over the data. Into `out` go a folder an SAE (`cfg.json` and
+    `sae_weights.safetensors`, which plain `SAE.load_from_disk` loads and which take raw activations; `training.json`,
+    the figures on the validation split) and SAE-Lens's checkpoints, as many as the config asks for.
+
+    Args:
+        resume: go on from the last whole checkpoint in `out`, to the same weights as an unbroken run; start where
+            there is none, and return at once where all is finished.
+
+    Returns:
+        The folder of each SAE, by name.
+
+    Raises:
+        MedSAEError: specs that do not fit the store; `out` holds another run, or this one and `resume` is not given.
+    """
+    check_specs(store, specs)
+    out = Path(out)
+    folders = {spec.name: out / spec.name for spec in specs}
+    _claim(store, specs, config, out, resume)
+    if all((folder / REPORT).is_file() for folder in folders.values()):
+        return folders
+    run = _Run(store, specs, config, out)
+    # SAE-Lens offers no switch for its progress bar, which goes to stderr.
+    with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+        run.fit()
+    for spec in specs:
+        run.save(spec, folders[spec.name])
+    return folders
+
+
+def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, out: Path, resume: bool) -> None:
+    """Note what this run is in `run.json`, or check that the run in `out` is this one."""
+    what = {
+        "saes": [dataclasses.asdict(spec) for spec in specs],
+        "training": {k: v for k, v in dataclasses.asdict(config).items() if k != "device"},
+        "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
+        "positions": store.manifest["positions"],
+        "images_sha256": store.manifest["images"]["sha256"],
+    }
+    what = json.loads(json.dumps(what))
+    note = out / RUN
+    if note.is_file():
+        there = json.loads(note.read_text(encoding="utf-8"))
+        if there != what:
+            fields = ", ".join(key for key in what if there.get(key) != what[key])
+            raise MedSAEError(f"{out} holds another training run (it differs in: {fields}); choose another folder")
+        if not resume:
+            raise MedSAEError(f"{out} holds this training run already; resume it, or choose another folder")
+    elif out.is_dir() and any(out.iterdir()):
+        raise MedSAEError(f"{out} is not empty and holds no training run; choose another folder")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(note, json.dumps(what, indent=2) + "\n")
+
+
+class _Run:
+    """One call of a trainer: the SAEs, the stream of batches that feeds them, and what is noted on the way."""
+
+    def __init__(self, store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, out: Path) -> None:
+        self.store, self.specs, self.config = store, specs, config
+        self.checkpoints = out / CHECKPOINTS
+        self.saes: dict[str, TrainingSAE[Any]] = {spec.name: build_sae(store, spec, config) for spec in specs}
+        centred = {spec.hook for spec in specs if spec.normalize == CENTER_AND_SCALE}
+        self.center = {hook: CenterAndScale.of(store, hook) for hook in sorted(centred)}
+        self.validation = Validation(store, [spec.hook for spec in specs], config.seed)
+        self.n_batches = 0  # taken from the store's stream
+        self.history: list[dict[str, Any]] = []
+        self.trainer = self._trainer()
+        self._resume()
+
+    def fit(self) -> None:
+        torch.manual_seed(self.config.seed)
+        self.trainer.fit()
+        self._note()
+
+    def save(self, spec: SAESpec, folder: Path) -> None:
+        """Fold the normalisation in, and write the SAE's folder whole or not at all."""
+        from sae_lens import SAE
+
+        sae = self.saes[spec.name]
+        if spec.normalize == CENTER_AND_SCALE:
+            self.center[spec.hook].fold_into(sae)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            temporary.chmod(0o755)
+            sae.save_inference_model(temporary)
+            validation = measure_saved(self.store, SAE.load_from_disk(temporary), spec.hook)
+            report = {
+                "sae": dataclasses.asdict(spec),
+                "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
+                "validation": validation,
+                "history": [{"step": note["step"], **note["saes"][spec.name]} for note in self.history],
+            }
+            (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _trainer(self) -> SAETrainer[Any, Any] | MultiSAETrainer:
+        from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+        from sae_lens.training.sae_trainer import SAETrainer
+
+        cfg = self.config.for_sae_lens(str(self.checkpoints))
+        if len(self.specs) == 1:
+            name = self.specs[0].name
+            stream = (batch[name] for batch in self._stream())
+            return SAETrainer(cfg, self.saes[name], stream, save_checkpoint_fn=self._checkpointed)
+        names = {name: name for name in self.saes}
+        return MultiSAETrainer(cfg, self.saes, names, self._stream(), save_checkpoint_fn=self._checkpointed)
+
+    def _normalizer(self, spec: SAESpec) -> Callable[[Tensor], Tensor]:
+        return self.center[spec.hook] if spec.normalize == CENTER_AND_SCALE else lambda x: x
+
+    def _stream(self) -> Iterator[dict[str, Tensor]]:
+        """Batches by SAE name, normalised. Validation runs between two of them, when the weights stand still."""
+        hooks = list(dict.fromkeys(spec.hook for spec in self.specs))
+        batches = self.store.batches(
+            hooks, self.config.batch_size, split="train", seed=self.config.seed, start_step=self.n_batches
+        )
+        for batch in batches:
+            if self.trainer.n_training_steps and self.trainer.n_training_steps % self.config.validate_every == 0:
+                self._note()
+            self.n_batches += 1
+            done: dict[tuple[str, str], Tensor] = {}
+            for spec in self.specs:
+                key = (spec.hook, "" if spec.normalize != CENTER_AND_SCALE else CENTER_AND_SCALE)
+                if key not in done:
+                    done[key] = self._normalizer(spec)(batch[spec.hook])
+            yield {
+                spec.name: done[spec.hook, CENTER_AND_SCALE if spec.normalize == CENTER_AND_SCALE else ""]
+                for spec in self.specs
+            }
+
+    def _note(self) -> None:
+        """Measure every SAE on the validation sample, once a step."""
+        step = self.trainer.n_training_steps
+        if not self.validation.rows or (self.history and self.history[-1]["step"] == step):
+            return
+        figures = {
+            spec.name: self.validation.measure(self.saes[spec.name], spec.hook, self._normalizer(spec))
+            for spec in self.specs
+        }
+        self.history.append({"step": step, "saes": figures})
+
+    def _checkpointed(self, checkpoint_path: Path | None) -> None:
+        """SAE-Lens has written a checkpoint: note what it does not, which also marks the checkpoint as whole."""
+        if checkpoint_path is not None:
+            progress = {"batches": self.n_batches, "history": self.history}
+            write_text(checkpoint_path / PROGRESS, json.dumps(progress) + "\n")
+
+    def _resume(self) -> None:
+        """Load the last whole checkpoint, if any; one that was cut short is removed."""
+        whole = []
+        for folder in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
+            if (folder / PROGRESS).is_file():
+                whole.append(folder)
+            else:
+                shutil.rmtree(folder)
+        if not whole:
+            return
+        last = max(whole, key=lambda folder: int(folder.name))
+        trainer: Any = self.trainer
+        if len(self.specs) == 1:
+            trainer.load_trainer_state(last)
+            trainer.sae.load_weights_from_checkpoint(last)
+        else:
+            trainer.load_checkpoint(last)
+        # SAE-Lens checkpoints before it counts the step that has just been made.
+        trainer.n_training_steps = trainer.n_training_samples // self.config.batch_size
+        for inner in getattr(trainer, "trainers", {}).values():
+            inner.n_training_steps = trainer.n_training_steps
+        trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= trainer.n_training_samples]
+        progress = json.loads((last / PROGRESS).read_text(encoding="utf-8"))
+        self.n_batches, self.history = progress["batches"], progress["history"]

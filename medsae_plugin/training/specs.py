@@ -1,0 +1,191 @@
+"""Which SAE to train, and how: specifications, checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from medsae_plugin._version import __version__
+from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.sae import TrainingSAE, TrainingSAEConfig
+
+    from medsae_plugin.activations import ActivationStore
+
+CENTER_AND_SCALE = "center_and_scale"
+SAE_LENS_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm")
+_OURS = {"d_in", "d_sae", "dtype", "device", "metadata", "normalize_activations", "reshape_activations"}
+
+
+@dataclass(frozen=True)
+class SAESpec:
+    """One SAE.
+
+    name: of its folder; letters, digits, `.`, `_`, `-`.
+    hook: the hook point of the store that it stands at.
+    architecture: a name that SAE-Lens registers (standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk...).
+    expansion: d_sae as a multiple of the hook's width.
+    normalize: `center_and_scale` (MedSAE's: subtract the training mean, scale so that E||x||^2 = d) or one of
+        SAE-Lens's own. Either way it is folded into the weights, and the saved SAE takes raw activations (but for
+        `layer_norm`, which SAE-Lens applies at run time).
+    options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`.
+    seed: of the initial weights.
+    """
+
+    name: str
+    hook: str
+    architecture: str = "standard"
+    expansion: float = 16
+    normalize: str = CENTER_AND_SCALE
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
+            raise MedSAEError(f"{self.name!r} is no name for an SAE's folder: use letters, digits, '.', '_' and '-'")
+        if self.normalize not in (CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS):
+            raise MedSAEError(
+                f"SAE {self.name}: normalize {self.normalize!r} is not one of "
+                f"{', '.join((CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS))}"
+            )
+        if self.expansion <= 0:
+            raise MedSAEError(f"SAE {self.name}: expansion {self.expansion} is not above 0")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How SAEs are trained; the fields are those of SAE-Lens's `SAETrainerConfig`, and
+
+    batch_size: rows a step, of each hook.
+    lr_end: None is SAE-Lens's default, a tenth of `lr`.
+    validate_every: steps between measurements on the validation split.
+    seed: of the order of the rows.
+    """
+
+    total_training_samples: int
+    batch_size: int = 1024
+    lr: float = 3e-4
+    lr_end: float | None = None
+    lr_scheduler_name: str = "constant"
+    lr_warm_up_steps: int = 0
+    lr_decay_steps: int = 0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    dead_feature_window: int = 1000
+    feature_sampling_window: int = 2000
+    n_checkpoints: int = 0
+    n_batches_for_norm_estimate: int = 100
+    validate_every: int = 1000
+    seed: int = 0
+    device: str = "cpu"
+    autocast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.total_training_samples < self.batch_size:
+            raise MedSAEError(
+                f"{self.total_training_samples} training samples do not fill one batch of {self.batch_size}"
+            )
+        if self.validate_every < 1 or self.n_checkpoints < 0:
+            raise MedSAEError("validate_every should be at least 1, and n_checkpoints not negative")
+
+    def for_sae_lens(self, checkpoint_path: str) -> SAETrainerConfig:
+        """The same as SAE-Lens's config, which checkpoints under `checkpoint_path`."""
+        from sae_lens.config import LoggingConfig, SAETrainerConfig
+
+        values = dataclasses.asdict(self)
+        for ours in ("validate_every", "seed"):
+            del values[ours]
+        values["train_batch_size_samples"] = values.pop("batch_size")
+        values["lr_end"] = self.lr / 10 if self.lr_end is None else self.lr_end
+        return SAETrainerConfig(
+            **values,
+            checkpoint_path=checkpoint_path,
+            save_final_checkpoint=False,
+            logger=LoggingConfig(log_to_wandb=False),
+        )
+
+
+def check_specs(store: ActivationStore, specs: Sequence[SAESpec]) -> None:
+    """Raise if the specs cannot be trained over the store.
+
+    Raises:
+        MedSAEError: none, two of one name, an unknown hook, architecture or option.
+    """
+    if not specs:
+        raise MedSAEError("there is no SAE to train")
+    names = [spec.name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise MedSAEError(f"two SAEs have the name {', '.join(twice)}")
+    for spec in specs:
+        if spec.hook not in store.hooks:
+            raise MedSAEError(f"SAE {spec.name}: the store has no hook {spec.hook!r}; it has {', '.join(store.hooks)}")
+        _config_class(spec)
+
+
+def build_sae(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> TrainingSAE[Any]:
+    """The untrained SAE of a spec, its weights drawn from the spec's seed, with the metadata that is saved with it."""
+    import torch
+    from sae_lens.registry import get_sae_training_class
+    from sae_lens.saes.sae import SAEMetadata
+
+    d_in = store.hooks[spec.hook].d
+    theirs = "none" if spec.normalize == CENTER_AND_SCALE else spec.normalize
+    try:
+        cfg = _config_class(spec)(
+            d_in=d_in,
+            d_sae=round(d_in * spec.expansion),
+            dtype="float32",
+            device=config.device,
+            normalize_activations=theirs,
+            metadata=SAEMetadata(**_metadata(store, spec, config)),
+            **spec.options,
+        )
+        torch.manual_seed(spec.seed)
+        return get_sae_training_class(spec.architecture)[0](cfg)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise MedSAEError(f"SAE {spec.name}: SAE-Lens refuses these options: {error}") from None
+
+
+def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
+    from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+
+    if spec.architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        raise MedSAEError(
+            f"SAE {spec.name}: SAE-Lens has no architecture {spec.architecture!r}; "
+            f"it has {', '.join(sorted(SAE_TRAINING_CLASS_REGISTRY))}"
+        )
+    config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
+    known = {f.name for f in dataclasses.fields(config_class)} - _OURS
+    for option in spec.options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
+            raise MedSAEError(f"SAE {spec.name}: {spec.architecture} has no option {option!r}; {hint}")
+    return config_class
+
+
+def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:
+    """What is saved with an SAE: what it stands at and was trained on, in counts; no path, no patient."""
+    encoder = store.manifest["encoder"]
+    images = store.images[~store.images["image_id"].isin(store.failures["image_id"])]
+    train = images[images["split"] == "train"]
+    return {
+        "model_name": encoder["name"],
+        "encoder_sha256": encoder["weights_sha256"],
+        "hook_name": spec.hook,
+        "positions": store.manifest["positions"],
+        "preprocessing": store.manifest["preprocessing"],
+        "normalize": spec.normalize,
+        "seed": spec.seed,
+        "training_images": len(train),
+        "training_patients": int(train["patient"].nunique()),
+        "training_rows": store.n_rows(spec.hook, "train"),
+        "training_samples": config.total_training_samples,
+        "medsae_plugin_version": __version__,
+    }

@@ -1,0 +1,69 @@
+"""A real store of activations with known sparse structure, written without an encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medsae_plugin.activations import ActivationStore, layout
+from medsae_plugin.activations.layout import HookInfo
+from medsae_plugin.activations.writer import StoreWriter
+from medsae_plugin.data.splits import split_by_patient
+
+
+def dictionary(d: int, n_features: int, seed: int = 0) -> np.ndarray:
+    """Unit directions, `(n_features, d)`."""
+    directions = np.random.default_rng(seed).normal(size=(n_features, d))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def planted_rows(n: int, d: int, n_features: int, seed: int = 0, offset: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are sparse sums of the dictionary's directions plus a common offset, and the sparse codes."""
+    rng = np.random.default_rng(seed + 1)
+    codes = rng.uniform(1, 2, (n, n_features)) * (rng.random((n, n_features)) < 2 / n_features)
+    rows = codes @ dictionary(d, n_features, seed) + offset + 0.01 * rng.normal(size=(n, d))
+    return rows.astype(np.float32), codes
+
+
+def write_store(
+    folder: Path, activations: dict[str, np.ndarray], per_shard: int = 64, seed: int = 0
+) -> ActivationStore:
+    """A store of `(images, d)` or `(images, positions, d)` arrays by hook; three images a patient, three splits."""
+    n = len(next(iter(activations.values())))
+    patients = [f"patient{i // 3:05d}" for i in range(n)]
+    images = pd.DataFrame(
+        {
+            "image_id": np.arange(n),
+            "path": [f"{p}/view{i % 3}.png" for i, p in enumerate(patients)],
+            "patient": patients,
+            "split": split_by_patient(patients, {"train": 0.6, "val": 0.2, "test": 0.2}, seed),
+        }
+    )
+    infos = {}
+    for hook, a in activations.items():
+        positions = 1 if a.ndim == 2 else a.shape[1]
+        side = round(positions**0.5)
+        infos[hook] = HookInfo(a.shape[-1], positions, None if a.ndim == 2 else (side, side), 0, positions, "float32")
+    manifest = {
+        "schema_version": layout.SCHEMA_VERSION,
+        "encoder": {"name": "planted", "weights_sha256": "0" * 64, "dtype": "float32"},
+        "preprocessing": {},
+        "hooks": {hook: info.to_json() for hook, info in infos.items()},
+        "positions": "all",
+        "seed": 0,
+        "images": {"count": n, "sha256": "1" * 64, "per_shard": per_shard},
+    }
+    writer = StoreWriter(folder, manifest, images)
+    for shard in writer.claims():
+        ids = np.array(writer.shard_images(shard))
+        tensors = {}
+        for hook, a in activations.items():
+            per_image = infos[hook].rows_per_image
+            tensors[f"{hook}/activations"] = torch.from_numpy(a[ids].reshape(-1, a.shape[-1]).copy())
+            tensors[f"{hook}/image_index"] = torch.from_numpy(np.repeat(ids, per_image).astype(np.int32))
+            tensors[f"{hook}/position"] = torch.from_numpy(np.tile(np.arange(per_image), len(ids)).astype(np.int32))
+        writer.write(shard, tensors, [])
+        writer.release(shard)
+    writer.finish()
+    return ActivationStore(folder)
