@@ -13,8 +13,8 @@ from medsae_plugin.errors import MedSAEError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-# A 20,000 x 20,000 image; radiographs stay under 5,000 x 5,000, and a small file can claim far more.
-_MOST_PIXELS = 400_000_000
+# PIL's own bound on what a small file may claim; radiographs stay under 5,000 x 5,000.
+_MOST_PIXELS = 178_956_970
 
 
 class UnreadableImage(MedSAEError):
@@ -52,6 +52,8 @@ def read_image(path: str | Path) -> Image.Image:
             return _read_dicom(content) if is_dicom else _read_raster(content)
     except _Refused as refusal:
         raise UnreadableImage(path, str(refusal)) from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(path, f"too large: more than {_MOST_PIXELS:,} pixels") from None
     except MemoryError:
         raise UnreadableImage(path, "not enough memory to read it") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble on
@@ -64,7 +66,6 @@ class _Refused(Exception):
 
 def _read_raster(content: bytes) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        _check_size(*image.size)
         image.load()
         upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
@@ -85,12 +86,16 @@ def _read_dicom(content: bytes) -> Image.Image:
         raise _Refused("a DICOM file without an image")
     if int(getattr(dataset, "NumberOfFrames", 1) or 1) > 1:
         raise _Refused("a DICOM file of several frames")
-    _check_size(int(dataset.Columns), int(dataset.Rows))
+    if int(dataset.Columns) * int(dataset.Rows) > _MOST_PIXELS:
+        raise Image.DecompressionBombError
     try:
         pixels = dataset.pixel_array
     except (RuntimeError, NotImplementedError) as error:
-        if "decompress" in str(error) or "plugin" in str(error) or "decoder" in str(error):
-            raise _Refused("compressed DICOM without a decoder (install pylibjpeg with its plugins)") from None
+        if "missing dependencies" in str(error):
+            raise _Refused(
+                f"compressed as {dataset.file_meta.TransferSyntaxUID.name}, which needs a decoder "
+                "(pip install pylibjpeg[all])"
+            ) from None
         raise
     if pixels.ndim == 3:
         return Image.fromarray(pixels.astype(np.uint8)).convert("L")
@@ -100,11 +105,6 @@ def _read_dicom(content: bytes) -> Image.Image:
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         values = values.max() - values
     return _scaled(values)
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > _MOST_PIXELS:
-        raise _Refused(f"too large: {width} x {height} pixels")
 
 
 def _scaled(values: np.ndarray) -> Image.Image:
