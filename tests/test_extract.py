@@ -4,6 +4,8 @@ import itertools
 import os
 import shutil
 import signal
+import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +23,10 @@ from extraction_case import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsae_plugin.activations import ActivationStore, extract, parse_positions
+from medsae_plugin.activations import ActivationStore, extract, extraction, parse_positions
+from medsae_plugin.activations.decoding import Request, decode
+from medsae_plugin.activations.extraction import _ShardBuffer
+from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.encoders import HookSpec
 from medsae_plugin.errors import MedSAEError
 
@@ -282,3 +287,23 @@ def test_the_callers_random_numbers_are_left_alone(swin, table, tmp_path):
     torch.manual_seed(0)
     extract(swin, table, EMBEDDING, tmp_path / "store", positions="sample:2", progress=False)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_slow_disk_holds_the_encoder_up_instead_of_filling_memory(table, tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+    monkeypatch.setattr(extraction, "_ShardBuffer", lambda *args: alive.add(b := _ShardBuffer(*args)) or b)
+    write = StoreWriter.write
+    monkeypatch.setattr(StoreWriter, "write", lambda *args: time.sleep(0.02) or write(*args))
+    encoder = tiny_encoder()
+    before_each_pass(encoder, lambda: most.append(len(alive)))
+    extract(encoder, table, EMBEDDING, tmp_path / "store", images_per_shard=1, batch_size=1, progress=False)
+    assert len(most) == 14 and max(most) <= 2, "one shard being filled, one being written"
+
+
+def test_decoding_stays_a_few_batches_ahead(table):
+    asked, encoder = [], tiny_encoder()
+    requests = (asked.append(i) or Request(i, range(i, i + 1), True) for i in range(14))
+    batches = decode(table.root, table.frame["path"].tolist(), encoder.preprocessor, requests, workers=2)
+    for done, batch in enumerate(batches):
+        assert batch.image_ids == [done]
+        assert len(asked) <= done + 1 + 2 * 2
