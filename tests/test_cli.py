@@ -1,0 +1,119 @@
+"""The command line from end to end, on real radiographs, and its errors."""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from medsae_plugin import __version__
+from medsae_plugin.cli import main
+
+RECIPE = """
+saes:
+  - {name: embedding, hook: hook_embedding, architecture: topk, expansion: 2, options: {k: 16}}
+  - {name: last-stage, hook: stages.3.blocks.1.hook_resid_post, architecture: topk, expansion: 1, options: {k: 16}}
+training: {total_training_samples: 10240, batch_size: 128, lr: 1.0e-3, validate_every: 40}
+"""
+
+
+def test_the_whole_path_on_real_radiographs(shared, golden_medclip, tmp_path, capsys):
+    table, root = shared / "realcxr" / "labels.csv", tmp_path / "cxr"
+    root.mkdir()
+    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    frame = pd.concat([frame.iloc[::3], frame[frame["Pneumonia"] != "1.0"]]).drop_duplicates("Path")
+    for path in frame["Path"]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).symlink_to(shared / "realcxr" / path)
+    broken = frame["Path"].iloc[0]
+    (root / broken).unlink()
+    (root / broken).write_bytes(b"not a radiograph")
+    frame.to_csv(root / "labels.csv", index=False)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    store, saes, scores = tmp_path / "store", tmp_path / "saes", tmp_path / "scores"
+    hooks = "hook_embedding,stages.3.blocks.1.hook_resid_post"
+    extract = ["extract", "medclip-swin", "--weights", golden_medclip("swin"), "--table", root / "labels.csv"]
+    assert main([*map(str, extract), "--hooks", hooks, "--out", str(store), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(frame) - 1} images of medclip-swin (1 unreadable, see failures.csv)" in out
+    assert broken in (store / "failures.csv").read_text()
+    assert main(["store", "verify", str(store)]) == 0
+    assert "is sound" in capsys.readouterr().out
+    train = ["train", str(store), "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(saes), "--quiet"]
+    assert main(train) == 0
+    assert main([*train, "--resume"]) == 0
+    capsys.readouterr()
+    folders = [str(saes / "embedding"), str(saes / "last-stage")]
+    evaluate = ["evaluate", str(store), *folders, "--table", str(root / "labels.csv"), "--out", str(scores), "--quiet"]
+    assert main(evaluate) == 0
+    out = capsys.readouterr().out
+    assert "Pneumonia" in out and "explained variance" in out and "neurons" in out
+    metrics = json.loads((scores / "metrics.json").read_text())
+    assert [c["hook"] for c in metrics["candidates"]] == [
+        "hook_embedding",
+        "stages.3.blocks.1.hook_resid_post",
+        "hook_embedding",
+        "stages.3.blocks.1.hook_resid_post",
+    ]
+    latents = pd.read_parquet(scores / "latents.parquet")
+    assert len(latents[latents["kind"] == "sae"]) == 1024 + 768
+    for file in (*scores.glob("*.json"), *saes.rglob("*.json"), store / "manifest.json"):
+        assert str(tmp_path) not in file.read_text() and "patient_id" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "medclip-swin", "--out", "x"], "give either --table CSV or --images DIR"),
+        (["extract", "medclip-swin", "--table", "absent.csv", "--out", "x"], "there is no table at absent.csv"),
+        (["extract", "medclip-vit", "--images", ".", "--out", "x"], "no image"),
+        (["extract", "medclip-swin", "--images", "absent", "--out", "x"], "absent is not a folder"),
+        (["store", "verify", "."], "not an activation store"),
+        (["train", ".", "--recipe", "absent.yaml", "--out", "x"], "no recipe at absent.yaml"),
+        (["evaluate", ".", "sae", "--table", "absent.csv", "--out", "x"], "not an activation store"),
+        (["phantoms", "--n", "0", "--out", "x"], "cannot draw 0 phantoms"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_without_a_traceback(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("medsae: ") and message in err and "Traceback" not in err
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = (
+        "import sys\nfrom medsae_plugin.cli import build_parser\nbuild_parser().format_help()\n"
+        "print([m for m in ('torch', 'sae_lens', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    run = subprocess.run([sys.executable, "-m", "medsae_plugin", "--version"], capture_output=True, text=True)
+    assert run.stdout == f"medsae {__version__}\n"
+
+
+def test_a_wheel_carries_the_cards_and_the_bundled_weights(tmp_path):
+    """Built and unpacked in an environment of its own, without the repository on the path."""
+    repository = Path(__file__).parent.parent
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
+    subprocess.run([*build, repository], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "env", with_pip=False)
+    site = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
+    subprocess.run(install, check=True)
+    here = next(p for p in sys.path if p.endswith("site-packages"))
+    code = (
+        f"import sys; sys.path.append({here!r})\n"
+        "import medsae_plugin; print(medsae_plugin.__file__)\n"
+        "encoder = medsae_plugin.HookedVisionEncoder.from_pretrained('phantom-swin')\n"
+        "print(encoder.encode_text(['edema']).shape[0], *__import__('medsae_plugin.encoders').encoders.list_cards())"
+    )
+    python = tmp_path / "env" / "bin" / "python"
+    out = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    first, second = out.stdout.split("\n")[:2]
+    assert first == str(site / "medsae_plugin" / "__init__.py")
+    assert second.startswith("1 ") and "medclip-resnet50 medclip-swin" in second
