@@ -1,0 +1,71 @@
+"""The whole path on phantoms: what `medsae demo` runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import write_text
+
+ENCODER = "phantom-swin"
+RECIPE = "demo.yaml"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo leaves: its scores (the contents of `metrics.json`), and where its files are."""
+
+    metrics: dict[str, Any]
+    files: dict[str, Path]
+
+
+def run_demo(out: str | Path, *, n: int = 1500, seed: int = 0, progress: bool = True) -> Demo:
+    """Draw `n` phantoms, extract two layers of the bundled encoder, train an SAE on each, and score both.
+
+    Run again with the same arguments, it goes on where it was stopped.
+
+    Raises:
+        MedSAEError: `out` holds something else than a demo with these arguments.
+    """
+    from medsae_plugin import HookedVisionEncoder, evaluate_saes, extract, load_recipe, read_table, train_saes
+    from medsae_plugin.data.phantoms import generate
+    from medsae_plugin.pretrained import __file__ as pretrained
+
+    out = Path(out)
+    _claim(out, {"n": n, "seed": seed})
+    recipe = load_recipe(Path(pretrained).parent / RECIPE)
+    labels = out / "phantoms" / "labels.csv"
+    if not labels.is_file():
+        generate(n, labels.parent, seed=seed, progress=progress)
+    table = read_table(labels).split_by_patient(seed=seed)
+    encoder = HookedVisionEncoder.from_pretrained(ENCODER)
+    hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
+    store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
+    saes = train_saes(store, recipe.specs, recipe.config, out / "saes", resume=True, progress=progress)
+    metrics = evaluate_saes(store, list(saes.values()), table, out / "scores", progress=progress)
+    files = {
+        "phantoms": labels,
+        "activations": store.path,
+        **{f"SAE {name}": path for name, path in saes.items()},
+        "scores": out / "scores" / "metrics.json",
+        "latents": out / "scores" / "latents.parquet",
+    }
+    return Demo(metrics, files)
+
+
+def _claim(out: Path, arguments: dict[str, int]) -> None:
+    """Note a demo's arguments in its folder, so that a second run continues it and no other."""
+    note = out / "demo.json"
+    if note.is_file():
+        if json.loads(note.read_text(encoding="utf-8")) == arguments:
+            return
+        raise MedSAEError(
+            f"{out} holds a demo with other arguments; delete it or choose another folder"
+        )
+    if out.exists() and any(out.iterdir()):
+        raise MedSAEError(f"{out} is not empty and holds no demo; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(note, json.dumps(arguments) + "\n")

@@ -1,0 +1,33 @@
+"""Every example runs, on small input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(code: str, *arguments: object) -> str:
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n{code}", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["quickstart", "several_layers"])
+def test_examples_on_phantoms(tmp_path, name):
+    out = run(f"from pathlib import Path; import {name}; {name}.main(Path({str(tmp_path / 'run')!r}), 60, 2048)")
+    assert "Cardiomegaly" in out and "explained variance" in out
+
+
+def test_medclip_on_a_chexpert_table(tmp_path, golden_medclip):
+    from medsae_plugin.data.phantoms import generate
+
+    table = generate(30, tmp_path / "images", seed=0)
+    arguments = [table, tmp_path / "run", "--weights", golden_medclip("resnet50"), "--samples", 2048]
+    command = [sys.executable, EXAMPLES / "medclip_on_chexpert.py", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Cardiomegaly" in done.stdout and (tmp_path / "run" / "saes" / "medsae" / "cfg.json").is_file()
