@@ -3,9 +3,9 @@
 The names below are looked up in their modules when first used, so importing the package costs nothing.
 """
 
-from importlib import import_module
 from typing import Any
 
+from medsae_plugin._lazy import look_up
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 
@@ -29,9 +29,7 @@ __all__ = ["MedSAEError", "__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return look_up(__name__, _MODULES, name)
 
 
 def __dir__() -> list[str]:

@@ -32,11 +32,11 @@ def run_demo(out: str | Path, *, n: int = 1500, seed: int = 0, progress: bool = 
     """
     from medsae_plugin import HookedVisionEncoder, evaluate_saes, extract, load_recipe, read_table, train_saes
     from medsae_plugin.data.phantoms import generate
-    from medsae_plugin.pretrained import __file__ as pretrained
+    from medsae_plugin.encoders.cards import pretrained_folder
 
     out = Path(out)
     _claim(out, {"n": n, "seed": seed})
-    recipe = load_recipe(Path(pretrained).parent / RECIPE)
+    recipe = load_recipe(pretrained_folder() / RECIPE)
     labels = out / "phantoms" / "labels.csv"
     if not labels.is_file():
         generate(n, labels.parent, seed=seed, progress=progress)
@@ -62,9 +62,7 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
     if note.is_file():
         if json.loads(note.read_text(encoding="utf-8")) == arguments:
             return
-        raise MedSAEError(
-            f"{out} holds a demo with other arguments; delete it or choose another folder"
-        )
+        raise MedSAEError(f"{out} holds a demo with other arguments; delete it or choose another folder")
     if out.exists() and any(out.iterdir()):
         raise MedSAEError(f"{out} is not empty and holds no demo; choose another folder")
     out.mkdir(parents=True, exist_ok=True)

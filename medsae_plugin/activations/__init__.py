@@ -1,7 +1,8 @@
 """An encoder's activations on disk: one pass over the images, many hooks, read in shuffled batches or by image."""
 
-from importlib import import_module
 from typing import Any
+
+from medsae_plugin._lazy import look_up
 
 _MODULES = {
     "ActivationStore": "medsae_plugin.activations.store",
@@ -15,7 +16,4 @@ __all__ = ["ActivationStore", "HookInfo", "PositionPolicy", "extract", "parse_po
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up when asked for: torch is slow to import.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return look_up(__name__, _MODULES, name)

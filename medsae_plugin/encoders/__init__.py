@@ -1,23 +1,22 @@
 """Encoders: images to hooked activations."""
 
-from importlib import import_module
 from typing import Any
 
+from medsae_plugin._lazy import look_up
+
 _MODULES = {
-    "HookedVisionEncoder": "hooked",
-    "HookSpec": "hooked",
-    "Preprocessor": "preprocessing",
-    "EncoderCard": "cards",
-    "list_cards": "cards",
-    "load_card": "cards",
-    "build_encoder": "loading",
-    "save_encoder": "loading",
+    "HookedVisionEncoder": "medsae_plugin.encoders.hooked",
+    "HookSpec": "medsae_plugin.encoders.hooked",
+    "Preprocessor": "medsae_plugin.encoders.preprocessing",
+    "EncoderCard": "medsae_plugin.encoders.cards",
+    "list_cards": "medsae_plugin.encoders.cards",
+    "load_card": "medsae_plugin.encoders.cards",
+    "build_encoder": "medsae_plugin.encoders.loading",
+    "save_encoder": "medsae_plugin.encoders.loading",
 }
 
 __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return look_up(__name__, _MODULES, name)

@@ -68,14 +68,15 @@ def load_card(name_or_path: str | Path) -> EncoderCard:
     text = str(name_or_path)
     if text in list_cards():
         card = resources.files("medsae_plugin.hooks") / f"{text}.yaml"
-        return _parse(card.read_text(encoding="utf-8"), text, _pretrained())
+        return _parse(card.read_text(encoding="utf-8"), text, pretrained_folder())
     path = Path(name_or_path)
     if not path.is_file():
         raise MedSAEError(f"no card named {text!r} and no file there; the package has: {', '.join(list_cards())}")
     return _parse(path.read_text(encoding="utf-8"), str(path), path.resolve().parent)
 
 
-def _pretrained() -> Path:
+def pretrained_folder() -> Path:
+    """The package's folder of bundled weights and recipes."""
     folder = resources.files("medsae_plugin.pretrained")
     return folder if isinstance(folder, Path) else Path(str(folder))
 

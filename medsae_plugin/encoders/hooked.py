@@ -160,7 +160,7 @@ class HookedVisionEncoder(HookedRootModule):
         finally:
             self._stop_at = outer
 
-    def run_with_cache(  # type: ignore[override]
+    def run_with_cache(
         self,
         *model_args: Any,
         names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
@@ -207,9 +207,11 @@ class HookedVisionEncoder(HookedRootModule):
         """
         if self._text_tower is None:
             raise MedSAEError(f"{self.name} has no text tower")
-        if not isinstance(self._text_tower, nn.Module):
-            self._text_tower = self._text_tower().to(device=self.device, dtype=self.dtype).eval()
-        return self._text_tower
+        if isinstance(self._text_tower, TextTower):
+            return self._text_tower
+        tower = self._text_tower().to(device=self.device, dtype=self.dtype).eval()
+        self._text_tower = tower
+        return tower
 
     @torch.no_grad()
     def encode_text(

@@ -1,21 +1,20 @@
 """SAEs trained over a store with SAE-Lens."""
 
-from importlib import import_module
 from typing import Any
 
+from medsae_plugin._lazy import look_up
+
 _MODULES = {
-    "SAESpec": "specs",
-    "TrainingConfig": "specs",
-    "Recipe": "recipes",
-    "load_recipe": "recipes",
-    "train_saes": "run",
-    "FidelitySums": "fidelity",
+    "SAESpec": "medsae_plugin.training.specs",
+    "TrainingConfig": "medsae_plugin.training.specs",
+    "Recipe": "medsae_plugin.training.recipes",
+    "load_recipe": "medsae_plugin.training.recipes",
+    "train_saes": "medsae_plugin.training.run",
+    "FidelitySums": "medsae_plugin.training.fidelity",
 }
 
 __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return look_up(__name__, _MODULES, name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from medsae_plugin.data.phantoms.anatomy import Projection, Sex, View
+from medsae_plugin.data.tables import OBSERVATIONS
 from medsae_plugin.errors import MedSAEError
 
 NO_FINDING = "No Finding"
@@ -13,21 +14,7 @@ DEVICES = "Support Devices"
 OPACITIES = ("Edema", "Consolidation", "Pneumonia", "Lung Lesion", "Atelectasis")
 """Findings that are lung opacities themselves."""
 
-FINDINGS = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    DEVICES,
-)
+FINDINGS = tuple(name for name in OBSERVATIONS if name != NO_FINDING)
 """CheXpert's observations without No Finding, in CheXpert's order."""
 
 MILDEST = 0.25
