@@ -6,13 +6,15 @@ from medsae_plugin._lazy import look_up
 
 _MODULES = {
     "HookedVisionEncoder": "medsae_plugin.encoders.hooked",
-    "HookSpec": "medsae_plugin.encoders.hooked",
+    "HookSpec": "medsae_plugin.encoders.measuring",
     "Preprocessor": "medsae_plugin.encoders.preprocessing",
     "EncoderCard": "medsae_plugin.encoders.cards",
     "list_cards": "medsae_plugin.encoders.cards",
     "load_card": "medsae_plugin.encoders.cards",
     "build_encoder": "medsae_plugin.encoders.loading",
     "save_encoder": "medsae_plugin.encoders.loading",
+    "describe_encoder": "medsae_plugin.encoders.describing",
+    "check_card": "medsae_plugin.encoders.describing",
 }
 
 __all__ = [*_MODULES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -9,25 +10,29 @@ from typing import Any
 
 import yaml
 
+from medsae_plugin.encoders.card_checks import CheckedCard
 from medsae_plugin.errors import MedSAEError
-
-SOURCE_FORMATS = ("medclip", "medsae", "transformers")
-FITS = ("pad", "crop", "stretch")
-_REQUIRED = {"name", "description", "licence", "family", "source", "preprocessing"}
-_OPTIONAL = {"vision", "projection_dim", "text"}
-_PREPROCESSING = {"mode", "size", "fit", "resample", "mean", "std"}
 
 
 @dataclass(frozen=True)
 class EncoderCard:
     """What a card says of an encoder.
 
-    source: `format` is one of `SOURCE_FORMATS`: `medclip` (an official checkpoint, fetched from `url` and checked
-        against `sha256` where it is known), `medsae` (a folder that `save_encoder` wrote, at `path`), or
-        `transformers` (a Hub id with a `revision`, or a folder, at `path`). A path starts at the card, or in the
-        package's pretrained folder for a card of the package.
-    vision: fields of the family's transformers config, where the source does not bring one.
+    source: `format` is one of `card_checks.SOURCES`: `medclip` (an official checkpoint, fetched from `url` and checked
+        against `sha256` where it is known), `medsae` (a folder that `save_encoder` wrote, at `path`), `transformers`,
+        `open_clip`, `gemma3` or `torchxrayvision` (a checkpoint in that layout: a Hub id with a `revision`, or a
+        folder, at `path`; for torchxrayvision also a file at `url`), or `module` (an `nn.Module` that is given in
+        Python). A path starts at the card, or in the package's pretrained folder for a card of the package.
+    vision: fields of the family's config, where the source does not bring one, and to tell shapes without it.
     text: the text tower's config and tokenizer, or None where there is none.
+    prefix_tokens: tokens before the image's own (CLS, registers); None leaves it to the family.
+    pooling: `cls` or `mean` of the tokens beyond the prefix; None takes the model's own pooled output where there is
+        one, else the first prefix token, else the mean.
+    hooks: hook points beyond the family's: each a `name`, the `path` of a module, and where they are not output and
+        tokens, a `side` and a `layout`.
+    outputs: for a probabilistic encoder, what gives the `mean` and the `logvar` of its Gaussian embedding: the path
+        of a module, or a field of the model's output.
+    access: how to get weights that are not open to all.
     """
 
     name: str
@@ -39,6 +44,11 @@ class EncoderCard:
     vision: dict[str, Any] = field(default_factory=dict)
     projection_dim: int | None = None
     text: dict[str, Any] | None = None
+    prefix_tokens: int | None = None
+    pooling: str | None = None
+    hooks: list[dict[str, Any]] = field(default_factory=list)
+    outputs: dict[str, str] | None = None
+    access: str | None = None
     folder: Path | None = None  # that relative paths start from
 
     @property
@@ -63,71 +73,43 @@ def load_card(name_or_path: str | Path) -> EncoderCard:
     """The card of this name in the package, or the user's own at this path.
 
     Raises:
-        MedSAEError: no such card, or one that says something wrong.
+        MedSAEError: no such card, or one that says something wrong: all of it, line by line.
+    """
+    checked, folder = read_card(name_or_path)
+    if checked.problems:
+        raise MedSAEError("\n".join(checked.problems))
+    return EncoderCard(**checked.content, folder=folder)
+
+
+def parse_card(fields: Mapping[str, Any], where: str = "card") -> EncoderCard:
+    """The card that these fields make.
+
+    Raises:
+        MedSAEError: something wrong with them: all of it.
+    """
+    checked = CheckedCard(yaml.safe_dump(dict(fields), sort_keys=False), where)
+    if checked.problems:
+        raise MedSAEError("\n".join(checked.problems))
+    return EncoderCard(**checked.content, folder=Path())
+
+
+def read_card(name_or_path: str | Path) -> tuple[CheckedCard, Path]:
+    """A card's checked text, and the folder that its paths start from.
+
+    Raises:
+        MedSAEError: no such card.
     """
     text = str(name_or_path)
     if text in list_cards():
         card = resources.files("medsae_plugin.hooks") / f"{text}.yaml"
-        return _parse(card.read_text(encoding="utf-8"), text, pretrained_folder())
+        return CheckedCard(card.read_text(encoding="utf-8"), text), pretrained_folder()
     path = Path(name_or_path)
     if not path.is_file():
         raise MedSAEError(f"no card named {text!r} and no file there; the package has: {', '.join(list_cards())}")
-    return _parse(path.read_text(encoding="utf-8"), str(path), path.resolve().parent)
+    return CheckedCard(path.read_text(encoding="utf-8", errors="replace"), str(path)), path.resolve().parent
 
 
 def pretrained_folder() -> Path:
     """The package's folder of bundled weights and recipes."""
     folder = resources.files("medsae_plugin.pretrained")
     return folder if isinstance(folder, Path) else Path(str(folder))
-
-
-def _parse(text: str, where: str, folder: Path) -> EncoderCard:
-    from medsae_plugin.encoders.families import FAMILIES
-
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise MedSAEError(f"{where} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise MedSAEError(f"{where} is not a card: it holds no fields")
-    _check_fields(content, _REQUIRED, _REQUIRED | _OPTIONAL, where)
-    if content["family"] not in FAMILIES:
-        raise MedSAEError(f"{where}: family {content['family']!r} is not one of {', '.join(FAMILIES)}")
-    _check_source(content["source"], where)
-    _check_preprocessing(content["preprocessing"], where)
-    return EncoderCard(**content, folder=folder)
-
-
-def _check_fields(content: Any, required: set[str], known: set[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise MedSAEError(f"{where} should hold the fields {', '.join(sorted(known))}")
-    missing, extra = sorted(required - content.keys()), sorted(map(str, content.keys() - known))
-    if missing:
-        raise MedSAEError(f"{where} lacks {', '.join(missing)}")
-    if extra:
-        raise MedSAEError(f"{where} has unknown fields {', '.join(extra)}; known are {', '.join(sorted(known))}")
-
-
-def _check_source(source: Any, where: str) -> None:
-    where = f"{where}, source"
-    if not isinstance(source, dict) or source.get("format") not in SOURCE_FORMATS:
-        raise MedSAEError(f"{where}: format is not one of {', '.join(SOURCE_FORMATS)}")
-    place = "url" if source["format"] == "medclip" else "path"
-    _check_fields(source, {"format", place}, {"format", place, "sha256", "revision"}, where)
-
-
-def _check_preprocessing(config: Any, where: str) -> None:
-    where = f"{where}, preprocessing"
-    _check_fields(config, _PREPROCESSING, _PREPROCESSING, where)
-    if config["mode"] not in ("L", "RGB") or config["fit"] not in FITS:
-        raise MedSAEError(f"{where}: mode is L or RGB, fit is one of {', '.join(FITS)}")
-    if config["resample"] not in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
-        raise MedSAEError(f"{where}: resample {config['resample']!r} is no filter of PIL's, such as bicubic")
-    if not isinstance(config["size"], int) or config["size"] < 1:
-        raise MedSAEError(f"{where}: size is a count of pixels")
-    for key in ("mean", "std"):
-        values = config[key]
-        if not (isinstance(values, list) and len(values) in (1, 3) and all(isinstance(v, int | float) for v in values)):
-            raise MedSAEError(f"{where}: {key} is a list of one number, or of three")
-    if 0 in config["std"]:
-        raise MedSAEError(f"{where}: std has a zero")

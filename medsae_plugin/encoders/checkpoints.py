@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from medsae_plugin.errors import MedSAEError
@@ -42,19 +43,37 @@ _RENAMED: dict[str, tuple[tuple[str, str], ...]] = {
 # Buffers that transformers counts up itself and keeps out of checkpoints today.
 _DROPPED = re.compile(r"(attention\.self\.relative_position_index|embeddings\.position_ids)$")
 
+# Keys of open_clip checkpoints of a timm ViT and a transformers BERT.
+_OPEN_CLIP_VISION = (
+    (r"^visual\.head\.proj\.", "projection_head."),
+    (r"^visual\.trunk\.(cls_token)$", r"model.embeddings.\1"),
+    (r"^visual\.trunk\.pos_embed$", "model.embeddings.position_embeddings"),
+    (r"^visual\.trunk\.patch_embed\.proj\.", "model.embeddings.patch_embeddings.projection."),
+    (r"^visual\.trunk\.norm\.", "model.layernorm."),
+    (r"^visual\.trunk\.blocks\.", "model.layers."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".attention.o_proj."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+)
+_OPEN_CLIP_TEXT = ((r"^text\.transformer\.", "model."), (r"^text\.proj\.", "projection_head."))
+# Counted-up buffers, and BERT's own pooler, which open_clip's pooling does not use.
+_OPEN_CLIP_DROPPED = re.compile(r"\.embeddings\.(position_ids|token_type_ids)$|^text\.transformer\.pooler\.")
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a `.safetensors` file or of a pickled state dict, the latter with `weights_only=True`.
+# `model.` and `vision_model.` come and go with the version of transformers that saved the checkpoint.
+GEMMA3_KEYS = re.compile(r"(?:model\.)?(vision_tower|multi_modal_projector)\.(?:vision_model\.)?(.+)")
+
+
+def read_checkpoint(path: Path, wanted: Callable[[str], object] = lambda key: True) -> dict[str, Tensor]:
+    """The `wanted` tensors of a `.safetensors` file or of a pickled state dict, the latter with `weights_only=True`.
 
     Raises:
         MedSAEError: the file is damaged, holds code, or holds something other than tensors.
     """
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return load_file(path)
+            with safe_open(path, framework="pt") as tensors:
+                return {key: tensors.get_tensor(key) for key in tensors.keys() if wanted(key)}  # noqa: SIM118
         except SafetensorError as error:
             raise MedSAEError(f"{path} is not a sound safetensors file: {error}") from None
     try:
@@ -64,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise MedSAEError(f"{path} is not a checkpoint of tensors alone, so it is not loaded: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise MedSAEError(f"{path} is not a state dict: it holds something other than named tensors")
-    return state
+    return {key: value for key, value in state.items() if wanted(key)}
 
 
 def towers_of(state: Mapping[str, Tensor], official_family: str | None = None) -> dict[str, dict[str, Tensor]]:
@@ -85,14 +104,70 @@ def towers_of(state: Mapping[str, Tensor], official_family: str | None = None) -
             if _DROPPED.search(rest):
                 continue
             if tower == "vision" and official_family:
-                for old, new in _RENAMED[official_family]:
-                    rest = re.sub(old, new, rest)
+                rest = _renamed(rest, _RENAMED[official_family])
             towers[tower][rest] = value
         else:
             unknown.append(key)
     if unknown:
         raise MedSAEError(f"this is not a checkpoint in MedCLIP's layout; keys left over: {_listed(unknown)}")
     return towers
+
+
+def open_clip_towers(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """An open_clip checkpoint of a timm ViT and a BERT (BiomedCLIP) as `towers_of` gives it, under today's names.
+
+    Raises:
+        MedSAEError: keys that are neither `visual.trunk.*`, `visual.head.*`, `text.*` nor `logit_scale`.
+    """
+    towers: dict[str, dict[str, Tensor]] = {"vision": {}, "text": {}, "logit_scale": {}}
+    unknown = []
+    for key, value in state.items():
+        if key == "logit_scale":
+            towers[key][key] = value
+        elif key.startswith("text."):
+            if not _OPEN_CLIP_DROPPED.search(key):
+                towers["text"][_renamed(key, _OPEN_CLIP_TEXT)] = value
+        elif key.startswith(("visual.trunk.", "visual.head.")):
+            new = _renamed(key, _OPEN_CLIP_VISION)
+            if ".attention.qkv." in new:
+                for part, third in zip("qkv", value.chunk(3), strict=True):
+                    towers["vision"][new.replace(".qkv.", f".{part}_proj.")] = third
+            else:
+                towers["vision"][new] = value
+        else:
+            unknown.append(key)
+    if unknown:
+        raise MedSAEError(
+            f"this is not an open_clip checkpoint of a ViT and a BERT; keys left over: {_listed(unknown)}"
+        )
+    return towers
+
+
+def torchxrayvision_tower(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """A state dict of TorchXRayVision's DenseNet or ResNet under the tower's names, without its classifier."""
+    tower = {}
+    for key, value in state.items():
+        key = key.removeprefix("model.")
+        if key.startswith(("classifier.", "fc.")) or key == "op_threshs":
+            continue
+        if family == "densenet":
+            key = _renamed(key, ((r"(denselayer\d+)\.", r"\1.layers."),))
+        else:
+            key = _renamed(f"model.{key}", _RENAMED[family]).removeprefix("model.")
+        tower[key] = value
+    return tower
+
+
+def gemma3_tower(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The vision tower and the projector in a Gemma 3 checkpoint, of this or of earlier versions of transformers."""
+    found = ((GEMMA3_KEYS.match(key), value) for key, value in state.items())
+    return {f"{match[1]}.{match[2]}": value for match, value in found if match}
+
+
+def _renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
+    for old, new in rules:
+        key = re.sub(old, new, key)
+    return key
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

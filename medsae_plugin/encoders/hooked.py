@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,17 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookedRootModule, HookPoint
 
 from medsae_plugin.data.images import read_image
-from medsae_plugin.encoders.cards import EncoderCard
+from medsae_plugin.encoders.cards import EncoderCard, load_card, parse_card
 from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
+from medsae_plugin.encoders.measuring import HookSpec as HookSpec
+from medsae_plugin.encoders.measuring import measure
+from medsae_plugin.encoders.outputs import NamedOutputs, pooled_output
 from medsae_plugin.encoders.preprocessing import Preprocessor
+from medsae_plugin.encoders.sources import state_sha256
 from medsae_plugin.encoders.text import TextTower
 from medsae_plugin.errors import MedSAEError
 
-POOLED, EMBEDDING = "hook_pooled", "hook_embedding"
-
-
-@dataclass(frozen=True)
-class HookSpec:
-    """What a hook point carries: `(batch, n_positions, d)`, or `(batch, d)` where `grid` is None.
-
-    The positions are `n_prefix` prefix tokens (CLS) and then the `grid` of (rows, columns), row by row.
-    """
-
-    name: str
-    d: int
-    grid: tuple[int, int] | None
-    n_prefix: int = 0
-
-    @property
-    def is_image_level(self) -> bool:
-        return self.grid is None
-
-    @property
-    def n_positions(self) -> int:
-        return 1 if self.grid is None else self.n_prefix + math.prod(self.grid)
+POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
 
 
 class _Stopped(Exception):
@@ -81,18 +62,25 @@ class HookedVisionEncoder(HookedRootModule):
         self.vision_model, self.projection_head = vision_model, projection_head
         self._text_tower, self._tokenizer = text_tower, tokenizer
         self._stop_at: str | None = None
-        family = FAMILIES[card.family]
-        for row, module in hook_places(family, vision_model):
+        self._family = FAMILIES[card.family]
+        self._config = getattr(vision_model, "config", None)
+        self._n_channels = getattr(self._config, "num_channels", 3)
+        self.map_grids: dict[str, tuple[int, int]] = {}  # of the hook points that have seen a map
+        rows = (*self._family.rows, *(HookRow(**row) for row in card.hooks))
+        for row, module in hook_places(rows, vision_model):
             point = self._add_point(row.name)
             if row.side == "input":
                 module.register_forward_pre_hook(self._input_router(point), with_kwargs=True)
             else:
                 module.register_forward_hook(self._output_router(point, row))
-        for name in (POOLED, EMBEDDING):
+        self._outputs = NamedOutputs(vision_model, card.outputs or {})
+        for name in (LOGVAR, EMBEDDING) if card.outputs else (POOLED, EMBEDDING):
             self._add_point(name)
         self.eval()
         self.setup()
-        self.hook_specs = self._measure(family.n_prefix(vision_model.config))
+        of_family = self._family.n_prefix(self._config)
+        self._n_prefix = of_family if card.prefix_tokens is None else card.prefix_tokens
+        self.hook_specs = measure(self, self._n_prefix)
 
     @classmethod
     def from_pretrained(
@@ -105,18 +93,40 @@ class HookedVisionEncoder(HookedRootModule):
         """The encoder of a card.
 
         Args:
-            name_or_card_path: a card of the package (`medclip-swin`, `medclip-resnet50`, `phantom-swin`), or the path
-                of one of your own.
-            weights: for MedCLIP, the official `pytorch_model.bin`, the official zip, or a folder holding either; None
-                fetches the card's URL to the cache (`MEDSAE_CACHE`, or `~/.cache/medsae`) once.
+            name_or_card_path: a card of the package (`medclip-swin`, `rad-dino`, ...: `list_cards()`), or the path of
+                one of your own.
+            weights: a folder or file that holds the card's checkpoint: for MedCLIP, the official `pytorch_model.bin`,
+                the official zip, or a folder of either. None fetches the card's source, once: a Hub id to the Hub's
+                cache, a URL to `MEDSAE_CACHE` (or `~/.cache/medsae`).
             device, dtype: where the vision tower lives and what it computes in.
 
         Raises:
-            MedSAEError: no such card, no weights, or weights that do not fit it key by key.
+            MedSAEError: no such card, no weights, a Hub that refuses them, or weights that do not fit it key by key.
         """
         from medsae_plugin.encoders.loading import load_encoder
 
         return load_encoder(name_or_card_path, weights).to(device=torch.device(device), dtype=dtype)
+
+    @classmethod
+    def from_module(
+        cls, module: nn.Module, card: EncoderCard | Mapping[str, Any] | str | Path, **parts: Any
+    ) -> HookedVisionEncoder:
+        """An encoder around a module of your own, with the hook points that the card's `hooks` name.
+
+        Args:
+            module: takes `(batch, 3, rows, columns)` and returns a tensor, or an output of transformers.
+            card: of family `custom` and source format `module`: a card's path, or its fields.
+            parts: `projection_head` (default: none), and the arguments of the class: `text_tower`, `logit_scale`, ...
+
+        Raises:
+            MedSAEError: a card that is wrong, or does not fit the module.
+        """
+        if isinstance(card, Mapping):
+            card = parse_card(card)
+        elif not isinstance(card, EncoderCard):
+            card = load_card(card)
+        head = parts.pop("projection_head", nn.Identity())
+        return cls(card, module, head, **{"weights_sha256": state_sha256(module), **parts})
 
     @property
     def device(self) -> torch.device:
@@ -150,9 +160,12 @@ class HookedVisionEncoder(HookedRootModule):
             self._check_hook(stop_at_hook)
         outer, self._stop_at = self._stop_at, stop_at_hook
         try:
-            output = self.vision_model(pixel_values.to(device=self.device, dtype=self.dtype))
-            pooled = output.pooler_output
-            pooled = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+            pixels = pixel_values.to(device=self.device, dtype=self.dtype)[:, : self._n_channels]
+            output = self.vision_model(pixels, **self._family.arguments(self._config, pixels))
+            if self.card.outputs:
+                self._through(self.hook_dict[LOGVAR], self._outputs.take("logvar", output))
+                return self._through(self.hook_dict[EMBEDDING], self._outputs.take("mean", output))
+            pooled = pooled_output(output, self._n_prefix, self.card.pooling)
             pooled = self._through(self.hook_dict[POOLED], pooled)
             return self._through(self.hook_dict[EMBEDDING], self.projection_head(pooled))
         except _Stopped as stop:
@@ -270,32 +283,15 @@ class HookedVisionEncoder(HookedRootModule):
         stops = point.name == self._stop_at
         if not (stops or point.has_hooks()):
             return x
-        seen = x.flatten(2).transpose(1, 2) if is_map else x
+        seen = x
+        if is_map:
+            self.map_grids[str(point.name)] = (int(x.shape[2]), int(x.shape[3]))
+            seen = x.flatten(2).transpose(1, 2)
         y = point(seen)
         if stops:
             raise _Stopped(y)
         # Contiguous again, so that what follows computes bit for bit what it would without a hook.
         return y.transpose(1, 2).reshape(x.shape).contiguous() if is_map else y
-
-    @torch.no_grad()
-    def _measure(self, n_prefix: int) -> dict[str, HookSpec]:
-        """Every hook point's shape, in the order of one forward pass over a black image."""
-        size = self.preprocessor.size
-        specs: dict[str, HookSpec] = {}
-
-        def note(activation: Tensor, hook: HookPoint) -> None:
-            name, n, d = str(hook.name), activation.shape[1], activation.shape[-1]
-            if activation.ndim == 2:
-                specs[name] = HookSpec(name, d, None)
-            else:
-                side = math.isqrt(n - n_prefix)
-                if side * side != n - n_prefix:
-                    raise MedSAEError(f"{name} has {n} positions, which are no square and {n_prefix} prefix tokens")
-                specs[name] = HookSpec(name, d, (side, side), n_prefix)
-
-        with super().hooks(fwd_hooks=[(name, note) for name in self.hook_dict]):
-            self(torch.zeros(1, 3, size, size))
-        return specs
 
     def _selected(self, names_filter: str | Sequence[str] | Callable[[str], bool] | None) -> list[str]:
         if names_filter is None:

@@ -5,37 +5,40 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medsae_plugin.encoders.cards import EncoderCard, load_card
-from medsae_plugin.encoders.checkpoints import check_keys, load_exactly, read_checkpoint, towers_of
+from medsae_plugin.encoders.checkpoints import (
+    GEMMA3_KEYS,
+    check_keys,
+    gemma3_tower,
+    load_exactly,
+    open_clip_towers,
+    read_checkpoint,
+    torchxrayvision_tower,
+    towers_of,
+)
 from medsae_plugin.encoders.families import FAMILIES
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
-from medsae_plugin.encoders.text import TextTower
+from medsae_plugin.encoders.sources import OPEN_CLIP, TRANSFORMERS, checkpoint_sha256, fetched, place_of, weight_files
+from medsae_plugin.encoders.text import MedCLIPTextTower, OpenClipTextTower, TextTower, TransformersTextTower
+from medsae_plugin.encoders.towers import VisionTower, build_model, classes_of, config_of, model_options, parts_of
 from medsae_plugin.encoders.weights import official_checkpoint
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import sha256_of, write_text
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
-
-
-class VisionTower(nn.Module):
-    """A transformers vision model and the projection to the image embedding, under MedCLIP's key names."""
-
-    def __init__(self, family: str, config: dict[str, Any], projection_dim: int) -> None:
-        super().__init__()
-        config_name, model_name = FAMILIES[family].model
-        self.model = getattr(transformers, model_name)(getattr(transformers, config_name)(**config))
-        shapes = self.model.config
-        width = shapes.hidden_size if hasattr(shapes, "hidden_size") else shapes.hidden_sizes[-1]
-        self.projection_head = nn.Linear(width, projection_dim, bias=False)
+# Formats of which the towers are built from the card, under MedCLIP's key names.
+_TEXT_TOWERS = {"medclip": MedCLIPTextTower, "medsae": MedCLIPTextTower, "open_clip": OpenClipTextTower}
+Towers = dict[str, dict[str, Tensor]]
 
 
 def load_encoder(name_or_card_path: str | Path, weights: str | Path | None) -> HookedVisionEncoder:
@@ -45,10 +48,19 @@ def load_encoder(name_or_card_path: str | Path, weights: str | Path | None) -> H
 
 
 def build_encoder(card: EncoderCard) -> HookedVisionEncoder:
-    """An encoder of a card's shapes with random weights (of torch's generator), for training one."""
-    vision = VisionTower(card.family, card.vision, _projection_dim(card))
-    text = TextTower(card.text["config"], _projection_dim(card)) if card.text else None
-    return HookedVisionEncoder(card, vision.model, vision.projection_head, text_tower=text)
+    """An encoder of a card's shapes with random weights (of torch's generator), for training one.
+
+    Raises:
+        MedSAEError: the card's `vision` does not tell the shapes.
+    """
+    if card.source["format"] in _TEXT_TOWERS:
+        dim = _projection_dim(card)
+        vision = VisionTower(card.family, card.vision, dim, card.pooling is None)
+        text = _TEXT_TOWERS[card.source["format"]](card.text["config"], dim) if card.text else None
+        return HookedVisionEncoder(card, vision.model, vision.projection_head, text_tower=text)
+    family = FAMILIES[card.family]
+    model = build_model(family, config_of(family, card.vision), card.pooling is None)
+    return HookedVisionEncoder(card, *parts_of(family, model))
 
 
 def save_encoder(encoder: HookedVisionEncoder, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -88,7 +100,14 @@ def _projection_dim(card: EncoderCard) -> int:
 
 def _load_medclip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     path = official_checkpoint(card, weights)
-    return _assemble(card, path, towers_of(read_checkpoint(path), card.family), _hub_tokenizer(card))
+    return _assemble(card, path, functools.partial(towers_of, official_family=card.family), _hub_tokenizer(card))
+
+
+def saved_card(card: EncoderCard, folder: Path) -> EncoderCard:
+    """The card with the shapes that `save_encoder` wrote beside its weights."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    text = {**(card.text or {}), "config": config["text"]} if config["text"] else None
+    return dataclasses.replace(card, vision=config["vision"], projection_dim=config["projection_dim"], text=text)
 
 
 def _load_medsae(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
@@ -96,49 +115,124 @@ def _load_medsae(card: EncoderCard, weights: str | Path | None) -> HookedVisionE
     if folder is None or not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise MedSAEError(f"card {card.name}: no {WEIGHTS} and {CONFIG} at {folder or card.source['path']}")
     path = folder / WEIGHTS
-    if card.source.get("sha256") and sha256_of(path) != card.source["sha256"]:
-        raise MedSAEError(f"{path} is not the file that card {card.name} names: its sha256 is another")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    text = {**(card.text or {}), "config": config["text"]} if config["text"] else None
-    card = dataclasses.replace(card, vision=config["vision"], projection_dim=config["projection_dim"], text=text)
+    _check_sha256(card, [path])
     # The same key layout as MedCLIP's, already under today's names.
-    return _assemble(card, path, towers_of(read_checkpoint(path)), _file_tokenizer(folder / TOKENIZER))
+    return _assemble(saved_card(card, folder), path, towers_of, _file_tokenizer(folder / TOKENIZER))
+
+
+def _load_open_clip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
+    (path,) = weight_files(card, weights, OPEN_CLIP)
+    _check_sha256(card, [path])
+    return _assemble(card, path, open_clip_towers, _hub_tokenizer(card))
+
+
+def _load_gemma3(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
+    files = weight_files(card, weights, TRANSFORMERS, lambda key: GEMMA3_KEYS.match(key) is not None)
+    config = classes_of(FAMILIES["gemma3"])[0].from_pretrained(_folder_with_config(card, weights))
+    model = build_model(FAMILIES["gemma3"], config)
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state |= gemma3_tower(read_checkpoint(file, GEMMA3_KEYS.match))
+    load_exactly(model, state, f"the vision tower of {card.name}")
+    return HookedVisionEncoder(card, model.float(), nn.Identity(), weights_sha256=checkpoint_sha256(files))
+
+
+def _load_torchxrayvision(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
+    if weights is None and "url" in card.source:
+        path = official_checkpoint(card, None)
+    else:
+        (path,) = weight_files(card, weights, ("model.safetensors", "pytorch_model.bin"))
+        _check_sha256(card, [path])
+    family = FAMILIES[card.family]
+    model = build_model(family, config_of(family, card.vision))
+    state = torchxrayvision_tower(read_checkpoint(path), card.family)
+    load_exactly(model, state, f"the vision tower of {card.name}")
+    return HookedVisionEncoder(card, *parts_of(family, model), weights_sha256=sha256_of(path))
 
 
 def _load_transformers(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
-    source = str(weights or card.source_path or card.source["path"])
-    model_class = getattr(transformers, FAMILIES[card.family].model[1])
+    family = FAMILIES[card.family]
+    files, folder = weight_files(card, weights), _folder_with_config(card, weights)
+    _check_sha256(card, files)
+    options = {**family.settings, **model_options(family, card.pooling is None)}
+    model = _from_pretrained(card, classes_of(family)[1], folder, **options)
+    text: Callable[[], TextTower] | None = None
+    if card.text and family.text:
+        text = functools.partial(_transformers_text, card, getattr(transformers, family.text), folder)
+    return HookedVisionEncoder(
+        card,
+        *parts_of(family, model),
+        weights_sha256=checkpoint_sha256(files),
+        text_tower=text,
+        tokenizer=_hub_tokenizer(card, place_of(card, weights), family.pads_text),
+        logit_scale=_scalar(files, "logit_scale") if text else None,
+    )
+
+
+def _transformers_text(card: EncoderCard, text_class: Any, folder: Path) -> TextTower:
+    return TransformersTextTower(_from_pretrained(card, text_class, folder))
+
+
+def _load_module(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
+    raise MedSAEError(
+        f"card {card.name} describes a module that is given in Python: HookedVisionEncoder.from_module(module, card)"
+    )
+
+
+def _folder_with_config(card: EncoderCard, weights: str | Path | None) -> Path:
+    config = fetched(card, place_of(card, weights), CONFIG)
+    if config is None:
+        raise MedSAEError(f"card {card.name}: {place_of(card, weights)} cannot be loaded: it holds no {CONFIG}")
+    return config.parent
+
+
+def _from_pretrained(card: EncoderCard, model_class: Any, folder: Path, **options: Any) -> Any:
+    """A transformers model from a local folder in float32; every weight of it must be there."""
     try:
         model, report = model_class.from_pretrained(
-            source,
-            revision=card.source.get("revision"),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+            folder, trust_remote_code=False, output_loading_info=True, dtype=torch.float32, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MedSAEError(f"card {card.name}: {source} cannot be loaded: {error}") from None
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise MedSAEError(f"card {card.name}: {folder} cannot be loaded: {error}") from None
     if report["missing_keys"] or report["mismatched_keys"]:
         problems = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise MedSAEError(f"card {card.name}: {source} lacks weights, or has them in other shapes: {problems[:20]}")
-    sha256 = sha256_of(Path(source) / WEIGHTS) if (Path(source) / WEIGHTS).is_file() else ""
-    return HookedVisionEncoder(card, model.float(), nn.Identity(), weights_sha256=sha256)
+        raise MedSAEError(f"card {card.name}: {folder} lacks weights, or has them in other shapes: {problems[:20]}")
+    return model.float()
+
+
+def _scalar(files: Sequence[Path], key: str) -> float | None:
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as tensors:
+                if key in tensors.keys():  # noqa: SIM118
+                    return float(tensors.get_tensor(key))
+        elif key in (state := read_checkpoint(file)):
+            return float(state[key])
+    return None
+
+
+def _check_sha256(card: EncoderCard, files: Sequence[Path]) -> None:
+    expected = card.source.get("sha256")
+    if expected and checkpoint_sha256(files) != expected:
+        raise MedSAEError(f"{files[0]} is not the file that card {card.name} names: its sha256 is another")
 
 
 def _assemble(
-    card: EncoderCard, path: Path, towers: dict[str, dict[str, Tensor]], tokenizer: Callable[[], Any] | None
+    card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor]], Towers], tokenizer: Callable[[], Any] | None
 ) -> HookedVisionEncoder:
     """Both towers from state dicts under today's names; the text tower is checked now and built when asked for."""
-    dim = _projection_dim(card)
-    vision = VisionTower(card.family, card.vision, dim)
+    dim, towers = _projection_dim(card), split(read_checkpoint(path))
+    vision = VisionTower(card.family, card.vision, dim, card.pooling is None)
     load_exactly(vision, towers["vision"], f"the vision tower of {card.name}")
     text: Callable[[], TextTower] | None = None
     if card.text:
+        make = functools.partial(_TEXT_TOWERS[card.source["format"]], card.text["config"], dim)
         with torch.device("meta"):
-            check_keys(TextTower(card.text["config"], dim), towers["text"], f"the text tower of {card.name}")
+            check_keys(make(), towers["text"], f"the text tower of {card.name}")
         if not towers["logit_scale"]:
             raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
-        text = functools.partial(_text_tower, card.text["config"], dim, path)
+
+        text = functools.partial(_text_tower, make, path, split)
     elif towers["text"]:
         raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
     scale = towers["logit_scale"].get("logit_scale")
@@ -153,17 +247,22 @@ def _assemble(
     )
 
 
-def _text_tower(config: dict[str, Any], dim: int, path: Path) -> TextTower:
-    tower = TextTower(config, dim)
-    load_exactly(tower, towers_of(read_checkpoint(path))["text"], f"the text tower in {path}")
+def _text_tower(make: Callable[[], TextTower], path: Path, split: Callable[[dict[str, Tensor]], Towers]) -> TextTower:
+    tower = make()
+    load_exactly(tower, split(read_checkpoint(path))["text"], f"the text tower in {path}")
     return tower
 
 
-def _hub_tokenizer(card: EncoderCard) -> Callable[[], Any] | None:
-    """A maker of the card's tokenizer; it fetches it from the Hub, or takes it from a folder, when first used."""
-    if not card.text or "tokenizer" not in card.text:
+def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = False) -> Callable[[], Any] | None:
+    """A maker of the card's tokenizer; it fetches it from the Hub, or takes it from a folder, when first used.
+
+    A card that names none has it at `place`, beside the weights.
+    """
+    source = card.text and card.text.get("tokenizer", place)
+    if not card.text or source is None:
         return None
-    source, revision, most = card.text["tokenizer"], card.text.get("revision"), card.text.get("max_tokens")
+    revision = card.text.get("revision", None if "tokenizer" in card.text else card.source.get("revision"))
+    most = card.text.get("max_tokens")
 
     @functools.cache
     def make() -> Callable[[str], list[int]]:
@@ -173,7 +272,8 @@ def _hub_tokenizer(card: EncoderCard) -> Callable[[], Any] | None:
             raise MedSAEError(
                 f"the tokenizer {source} of {card.name} cannot be had ({str(error).splitlines()[0]}); give token ids"
             ) from None
-        return lambda text: tokenizer(text, truncation=most is not None, max_length=most)["input_ids"]
+        options = {"padding": "max_length" if pads else False, "truncation": most is not None, "max_length": most}
+        return lambda text: tokenizer(text, **options)["input_ids"]
 
     return make
 
@@ -196,4 +296,8 @@ _LOADERS: dict[str, Callable[[EncoderCard, str | Path | None], HookedVisionEncod
     "medclip": _load_medclip,
     "medsae": _load_medsae,
     "transformers": _load_transformers,
+    "open_clip": _load_open_clip,
+    "gemma3": _load_gemma3,
+    "torchxrayvision": _load_torchxrayvision,
+    "module": _load_module,
 }

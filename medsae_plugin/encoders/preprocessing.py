@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 Fit = Literal["pad", "crop", "stretch"]
+Shape = tuple[int, int]  # rows, columns
 
 
 @dataclass(frozen=True)
@@ -20,36 +21,53 @@ class Preprocessor:
     """From a PIL image to what the encoder takes; small and picklable, so decoding workers can hold it.
 
     mode: `L` (one channel, repeated three times) or `RGB`.
-    size: side of the square result, in pixels.
-    fit: `pad` to a black square first (an image smaller than `size` is padded up to it, not enlarged, as MedCLIP's
-        extractor does), `crop` the centre after resizing the shorter edge, or `stretch`.
+    size: side of the square result in pixels, or its (rows, columns).
+    fit: `pad` to a black image of the result's aspect first (an image smaller than `size` is padded up to it, not
+        enlarged, as MedCLIP's extractor does), `crop` the centre after resizing the shorter edge, or `stretch`.
     resample: a name of `PIL.Image.Resampling`, in lower case.
     mean, std: of pixel values in [0, 1]; one number, or one a channel.
+    resize: for `crop`, what the shorter edge is resized to before, where that is not `size`.
     """
 
     mode: Literal["L", "RGB"]
-    size: int
+    size: int | Shape
     fit: Fit
     resample: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int | None = None
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocessor:
         """From a card's `preprocessing` (already checked by the card)."""
-        return cls(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
+        size = config["size"]
+        size = size if isinstance(size, int) else tuple(size)
+        return cls(**{**config, "size": size, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
 
     @property
     def config(self) -> dict[str, Any]:
         """As a dict that JSON takes; what a store's manifest records."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        config = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.resize is None:
+            del config["resize"]
+        return config
 
-    def to_array(self, image: Image.Image) -> UInt8[np.ndarray, "size size *channels"]:
-        """The image at the encoder's size: `(size, size)` in mode L, `(size, size, 3)` in RGB, uint8."""
-        image = _FIT[self.fit](image.convert(self.mode), self.size, Image.Resampling[self.resample.upper()])
-        return np.asarray(image)
+    @property
+    def shape(self) -> Shape:
+        """(rows, columns) of the result."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def normalize(self, arrays: UInt8[np.ndarray, "batch size size *channels"]) -> Float[Tensor, "batch 3 size size"]:
+    def to_array(self, image: Image.Image) -> UInt8[np.ndarray, "rows columns *channels"]:
+        """The image at the encoder's size: `(rows, columns)` in mode L, `(rows, columns, 3)` in RGB, uint8."""
+        image, resample = image.convert(self.mode), Image.Resampling[self.resample.upper()]
+        if self.resize is not None:
+            image = _cover(image, (self.resize, self.resize), resample)
+            return np.asarray(_centre(image, self.shape))
+        return np.asarray(_FIT[self.fit](image, self.shape, resample))
+
+    def normalize(
+        self, arrays: UInt8[np.ndarray, "batch rows columns *channels"]
+    ) -> Float[Tensor, "batch 3 rows columns"]:
         """Pixel values of a batch of `to_array`'s results, float32."""
         x = torch.tensor(arrays, dtype=torch.float32).div_(255)
         x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
@@ -57,25 +75,38 @@ class Preprocessor:
         return x.expand(-1, 3, -1, -1).contiguous()
 
 
-def _pad(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    side = max(size, *image.size)
-    square = Image.new(image.mode, (side, side), 0)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square if side == size else square.resize((size, size), resample)
+def _pad(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
+    rows, columns = shape
+    scale = max(1, image.height / rows, image.width / columns)
+    height, width = round(rows * scale), round(columns * scale)
+    padded = Image.new(image.mode, (width, height), 0)
+    padded.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return padded if (height, width) == shape else padded.resize((columns, rows), resample)
 
 
-def _crop(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    short = min(image.size)
-    width, height = (size * side // short for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), resample).crop((left, top, left + size, top + size))
+def _crop(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
+    return _centre(_cover(image, shape, resample), shape)
 
 
-def _stretch(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    return image.resize((size, size), resample)
+def _cover(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
+    """The image resized, its aspect kept, to the smallest that covers `shape`."""
+    rows, columns = shape
+    if image.width * rows >= image.height * columns:
+        return image.resize((rows * image.width // image.height, rows), resample)
+    return image.resize((columns, columns * image.height // image.width), resample)
 
 
-_FIT: dict[Fit, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
+def _centre(image: Image.Image, shape: Shape) -> Image.Image:
+    rows, columns = shape
+    left, top = (image.width - columns) // 2, (image.height - rows) // 2
+    return image.crop((left, top, left + columns, top + rows))
+
+
+def _stretch(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
+    return image.resize((shape[1], shape[0]), resample)
+
+
+_FIT: dict[Fit, Callable[[Image.Image, Shape, Image.Resampling], Image.Image]] = {
     "pad": _pad,
     "crop": _crop,
     "stretch": _stretch,

@@ -1,0 +1,105 @@
+"""An encoder's hook points without its weights, and what is wrong with a card."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medsae_plugin.encoders.cards import EncoderCard, load_card, read_card
+from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
+from medsae_plugin.encoders.hooked import HookedVisionEncoder
+from medsae_plugin.encoders.loading import build_encoder, saved_card
+from medsae_plugin.encoders.measuring import HookSpec
+from medsae_plugin.encoders.sources import CONFIG, fetched, place_of
+from medsae_plugin.encoders.towers import build_model, classes_of, parts_of
+from medsae_plugin.errors import MedSAEError
+
+
+def describe_encoder(name_or_card_path: str | Path) -> tuple[dict[str, HookSpec], str]:
+    """An encoder's hook points, in the order of the forward pass, and where its shapes were read.
+
+    No weights are read: the model is built on torch's meta device, from the `config.json` of a local source, else from
+    the card's `vision`, else from the `config.json` on the Hub, the one file that is then fetched.
+
+    Raises:
+        MedSAEError: no such card, a card that is wrong, or shapes that cannot be had.
+    """
+    encoder, origin = _without_weights(load_card(name_or_card_path))
+    return encoder.hook_specs, origin
+
+
+def check_card(path: str | Path) -> tuple[list[str], str]:
+    """What is wrong with a card, a line each (`card:line: problem`), and what was checked.
+
+    First the card's fields; if they are right, its hook points on a model of its shapes, as `describe_encoder` has it.
+
+    Raises:
+        MedSAEError: no such card.
+    """
+    checked, folder = read_card(path)
+    if checked.problems:
+        return checked.problems, "its fields"
+    card = EncoderCard(**checked.content, folder=folder)
+    place = card.source.get("path", "")
+    if card.source_path is None and (place.startswith((".", "/", "~")) or card.source["format"] == "medsae"):
+        checked.add(("source", "path"), f"source: there is nothing at {place}")
+    if checked.problems or card.source["format"] == "module":
+        return checked.problems, "its fields"
+    try:
+        bare, origin = _without_weights(dataclasses.replace(card, hooks=[], outputs=None))
+    except MedSAEError as error:
+        if card.source_path is None and not card.vision:  # the Hub was asked, and it is not the card that is wrong
+            return [], f"its fields; not its hook points: {error}"
+        checked.add(("vision",), str(error))
+        return checked.problems, "its fields"
+    for i, row in enumerate(card.hooks):
+        for problem in _row_problems(row, bare.vision_model):
+            checked.add(("hooks", i, "path"), f"hooks, entry {i + 1}: {problem}")
+    try:
+        count = 0 if checked.problems else len(_without_weights(card)[0].hook_specs)
+    except MedSAEError as error:
+        checked.add(("outputs",) if card.outputs else ("hooks",), str(error))
+    return checked.problems, f"its fields, and its {count} hook points on a model with the shapes of {origin}"
+
+
+def _row_problems(row: dict[str, Any], model: nn.Module) -> Iterator[str]:
+    try:
+        names = [place.name for place, _ in hook_places([HookRow(**row)], model)]
+    except MedSAEError as error:
+        yield str(error)
+        return
+    if len(set(names)) < len(names):
+        yield f"several modules fit the path, and would all be {names[0]}"
+
+
+def _without_weights(card: EncoderCard) -> tuple[HookedVisionEncoder, str]:
+    """An encoder on the meta device; with random weights, if its model cannot run there."""
+    try:
+        with torch.device("meta"):
+            return _build(card)
+    except MedSAEError:
+        return _build(card)
+
+
+def _build(card: EncoderCard) -> tuple[HookedVisionEncoder, str]:
+    family, source_format, place = FAMILIES[card.family], card.source["format"], place_of(card, None)
+    if source_format == "module":
+        raise MedSAEError(f"card {card.name} describes a module that is given in Python, so its shapes are not known")
+    if source_format == "medsae" and card.source_path:
+        return build_encoder(saved_card(card, card.source_path)), f"{CONFIG} in {card.source['path']}"
+    if source_format in ("transformers", "gemma3") and (card.source_path or not card.vision):
+        file = fetched(card, place, CONFIG)
+        if file is None:
+            raise MedSAEError(f"card {card.name}: {place} holds no {CONFIG}")
+        try:
+            config = classes_of(family)[0].from_pretrained(file.parent, **family.settings)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MedSAEError(f"card {card.name}: the {CONFIG} of {place} is none of {card.family}: {error}") from None
+        model = build_model(family, config, card.pooling is None)
+        return HookedVisionEncoder(card, *parts_of(family, model)), f"{CONFIG} in {card.source['path']}"
+    return build_encoder(card), "the card"

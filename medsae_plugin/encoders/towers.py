@@ -1,0 +1,125 @@
+"""Vision towers that transformers does not bring as one module."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch.nn.functional as F
+import transformers
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from medsae_plugin.encoders.families import FAMILIES, Family
+from medsae_plugin.errors import MedSAEError
+
+
+class VisionTower(nn.Module):
+    """A transformers vision model and the projection to the image embedding, under MedCLIP's key names."""
+
+    def __init__(self, family: str, config: dict[str, Any], projection_dim: int, pooler: bool = True) -> None:
+        super().__init__()
+        model = build_model(FAMILIES[family], config_of(FAMILIES[family], config), pooler)
+        self.model = parts_of(FAMILIES[family], model)[0]
+        shapes = self.model.config
+        width = shapes.hidden_size if hasattr(shapes, "hidden_size") else shapes.hidden_sizes[-1]
+        self.projection_head = nn.Linear(width, projection_dim, bias=False)
+
+
+class Gemma3VisionTower(nn.Module):
+    """Gemma 3's image path: the SigLIP tower, and the projector to the soft tokens that its language model reads.
+
+    The pooled output is the mean of the soft tokens, `(batch, mm_tokens_per_image, d)`, which a hook point carries.
+    """
+
+    def __init__(self, config: Any) -> None:
+        from transformers.models.gemma3.modeling_gemma3 import Gemma3MultiModalProjector
+
+        super().__init__()
+        self.config = config
+        self.vision_tower = transformers.AutoModel.from_config(config.vision_config)
+        self.multi_modal_projector = Gemma3MultiModalProjector(config)
+
+    def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens d"]:
+        return self.multi_modal_projector(self.vision_tower(pixel_values).last_hidden_state)
+
+
+class DenseNetConfig(SimpleNamespace):
+    """Shapes of a DenseNet; by default DenseNet-121 on images of one channel, as TorchXRayVision's."""
+
+    def __init__(self, **fields: Any) -> None:
+        shapes = {"num_channels": 1, "init_features": 64, "growth_rate": 32, "block_config": [6, 12, 24, 16]}
+        super().__init__(**{**shapes, **fields})
+
+
+class DenseNetTower(nn.Module):
+    """MONAI's DenseNet up to the rectified last maps, whose mean is TorchXRayVision's feature vector."""
+
+    def __init__(self, config: DenseNetConfig) -> None:
+        try:
+            from monai.networks.nets import DenseNet
+        except ImportError:
+            raise MedSAEError("a DenseNet needs MONAI: pip install 'medsae-plugin[xrv]'") from None
+        super().__init__()
+        self.config = config
+        shapes = {k: v for k, v in vars(config).items() if k != "num_channels"}
+        self.features = DenseNet(spatial_dims=2, in_channels=config.num_channels, out_channels=1, **shapes).features
+
+    def forward(self, pixel_values: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch d rows columns"]:
+        return F.relu(self.features(pixel_values))
+
+
+_OWN = {cls.__name__: cls for cls in (Gemma3VisionTower, DenseNetConfig, DenseNetTower)}
+
+
+def classes_of(family: Family) -> tuple[Any, Any]:
+    """A family's config and model class."""
+    config, model = (_OWN.get(name) or getattr(transformers, name) for name in family.model)
+    return config, model
+
+
+def config_of(family: Family, fields: dict[str, Any]) -> Any:
+    """A family's config from a card's fields.
+
+    Raises:
+        MedSAEError: fields that make no config.
+    """
+    config_class = classes_of(family)[0]
+    try:
+        if config_class is transformers.AutoConfig:
+            return config_class.for_model(**fields)
+        return config_class(**{**fields, **family.settings})
+    except Exception as error:  # the configs raise errors of many kinds, from packages of their own too
+        raise MedSAEError(f"vision makes no {family.model[0]}: {_first_line(error)}") from None
+
+
+def build_model(family: Family, config: Any, pooler: bool = True) -> Any:
+    """A family's model with random weights; without its pooler, where it can do without.
+
+    Raises:
+        MedSAEError: a config of which no model can be made.
+    """
+    model_class = classes_of(family)[1]
+    try:
+        if model_class is transformers.AutoModel:
+            return model_class.from_config(config)
+        return model_class(config, **model_options(family, pooler))
+    except (TypeError, ValueError, RuntimeError, AttributeError, ZeroDivisionError) as error:
+        if isinstance(error, MedSAEError):
+            raise
+        raise MedSAEError(f"vision makes no {family.model[1]}: {_first_line(error)}") from None
+
+
+def model_options(family: Family, pooler: bool) -> dict[str, bool]:
+    """Arguments of the model class beside the config."""
+    return {"add_pooling_layer": False} if family.optional_pooler and not pooler else {}
+
+
+def parts_of(family: Family, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The vision tower in a family's model, and the projection to the image embedding."""
+    projection = model.get_submodule(family.projection) if family.projection else nn.Identity()
+    return model.get_submodule(family.tower), projection
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
