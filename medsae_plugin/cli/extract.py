@@ -24,9 +24,11 @@ def add(commands: Commands) -> None:
         help="store an encoder's activations at chosen hooks",
         description="One pass over the images, all hooks at once. Run again, it goes on after the last whole shard.",
     )
-    parser.add_argument("encoder", help="a card's name (medclip-swin, medclip-resnet50, phantom-swin) or a card's path")
+    parser.add_argument("encoder", help="a card's name (see: medsae encoders) or a card's path")
     parser.add_argument(
-        "--weights", type=Path, help="the official zip or pytorch_model.bin, or a folder of either (default: download)"
+        "--weights",
+        type=Path,
+        help="the checkpoint, or the folder that holds it (default: the card's source, fetched once)",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of images, where there is no table")
     add_table(parser, required=False)

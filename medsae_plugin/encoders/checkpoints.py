@@ -57,8 +57,8 @@ _OPEN_CLIP_VISION = (
     (r"\.attn\.qkv\.", ".attention.qkv."),
 )
 _OPEN_CLIP_TEXT = ((r"^text\.transformer\.", "model."), (r"^text\.proj\.", "projection_head."))
-# Counted-up buffers, and BERT's own pooler, which open_clip's pooling does not use.
-_OPEN_CLIP_DROPPED = re.compile(r"\.embeddings\.(position_ids|token_type_ids)$|^text\.transformer\.pooler\.")
+# A buffer that transformers counts up itself and keeps out of checkpoints today.
+_OPEN_CLIP_DROPPED = re.compile(r"\.embeddings\.position_ids$")
 
 # `model.` and `vision_model.` come and go with the version of transformers that saved the checkpoint.
 GEMMA3_KEYS = re.compile(r"(?:model\.)?(vision_tower|multi_modal_projector)\.(?:vision_model\.)?(.+)")

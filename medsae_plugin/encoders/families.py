@@ -82,7 +82,7 @@ _VIT = (HookRow("hook_embed", "embeddings"), *_blocks("layers.{}"), HookRow("hoo
 # What a block adds to the residual stream is what its layer scale lets through.
 _DINOV2 = (
     HookRow("hook_embed", "embeddings"),
-    *_blocks("encoder.layers.{}", "layer_scale1", "layer_scale2"),
+    *_blocks("encoder.layer.{}", "layer_scale1", "layer_scale2"),
     HookRow("hook_final_norm", "layernorm"),
 )
 _SIGLIP = (

@@ -21,7 +21,7 @@ class VisionTower(nn.Module):
         super().__init__()
         model = build_model(FAMILIES[family], config_of(FAMILIES[family], config), pooler)
         self.model = parts_of(FAMILIES[family], model)[0]
-        shapes = self.model.config
+        shapes: Any = self.model.config
         width = shapes.hidden_size if hasattr(shapes, "hidden_size") else shapes.hidden_sizes[-1]
         self.projection_head = nn.Linear(width, projection_dim, bias=False)
 

@@ -1,0 +1,113 @@
+"""`medsae encoders`: the cards, an encoder's hook points, and what is wrong with a card."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from medsae_plugin.cli.arguments import Commands
+from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from medsae_plugin.encoders import EncoderCard, HookSpec
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "encoders",
+        usage="medsae encoders [-h] [NAME | check CARD]",
+        help="list encoders, show an encoder's hook points, check a card",
+        description="Without arguments, the cards of the package. With NAME (a card's name or path), its hook points, "
+        "from the model's shapes alone: no weights are read or fetched. With check CARD, what is wrong with a card of "
+        "your own, line by line; the exit status is 1 if anything is.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a card's name or path, or the word check")
+    parser.add_argument("card", nargs="?", metavar="CARD", help="after check: the path of a card")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.name is None:
+        _list()
+    elif args.name == "check":
+        if args.card is None:
+            raise MedSAEError("give the card to check: medsae encoders check CARD")
+        _check(args.card)
+    elif args.card is not None:
+        raise MedSAEError(f"one encoder at a time, or: medsae encoders check {args.card}")
+    else:
+        _show(args.name)
+
+
+def _list() -> None:
+    from medsae_plugin.encoders import list_cards, load_card
+
+    cards = [load_card(name) for name in list_cards()]
+    rows = [("encoder", "family", "pixels", "text", "access")]
+    rows += [
+        (card.name, card.family, _size(card), "yes" if card.text else "no", "terms" if card.access else "open")
+        for card in cards
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, description in zip(rows, ["", *(card.description for card in cards)], strict=True):
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"{cells}  {description}".rstrip())
+
+
+def _show(name: str) -> None:
+    from medsae_plugin.encoders import describe_encoder, load_card
+
+    card = load_card(name)
+    specs, origin = describe_encoder(name)
+    print(f"{card.name}: {card.description}")
+    print(f"licence: {card.licence}")
+    if card.access:
+        print(f"access: {card.access}")
+    source = {key: value for key, value in card.source.items() if value}
+    print(f"source: {', '.join(f'{key} {value}' for key, value in source.items())}")
+    print(f"images: {_size(card)} pixels, {card.preprocessing['mode']}, {card.preprocessing['fit']}")
+    print(f"text tower: {'yes' if card.text else 'no'}")
+    print(f"shapes: from {origin}; no weights were read\n")
+    rows = [("hook point", "d", "grid", "prefix tokens"), *_rows(specs.values())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for hook, d, grid, prefix in rows:
+        print(f"{hook.ljust(widths[0])}  {d.rjust(widths[1])}  {grid.rjust(widths[2])}  {prefix}".rstrip())
+
+
+def _rows(specs: Iterable[HookSpec]) -> list[tuple[str, str, str, str]]:
+    """A line each, but one for hook points that differ in their last index alone: `blocks.{0..11}.hook_mlp_out`."""
+    groups: dict[tuple[str, int, object, int], list[int]] = {}
+    for spec in specs:
+        before, index, after = re.fullmatch(r"(.*?)(\d*)(\.hook_\w+|hook_\w+)", spec.name).groups()  # type: ignore[union-attr]
+        group = groups.setdefault(
+            (f"{before}{{}}{after}" if index else spec.name, spec.d, spec.grid, spec.n_prefix), []
+        )
+        if index:
+            group.append(int(index))
+    return [
+        (
+            name.replace("{}", f"{{{found[0]}..{found[-1]}}}" if len(found) > 1 else str(*found)),
+            str(d),
+            "image" if grid is None else "{} x {}".format(*grid),  # type: ignore[misc]
+            str(n_prefix or ""),
+        )
+        for (name, d, grid, n_prefix), found in groups.items()
+    ]
+
+
+def _check(path: str) -> None:
+    from medsae_plugin.encoders import check_card
+
+    problems, checked = check_card(path)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise MedSAEError(f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    print(f"{path} is sound. Checked: {checked}.")
+
+
+def _size(card: EncoderCard) -> str:
+    size = card.preprocessing["size"]
+    return f"{size} x {size}" if isinstance(size, int) else "{} x {}".format(*size)
