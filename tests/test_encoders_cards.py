@@ -105,9 +105,8 @@ def test_the_shapes_are_told_without_weights(case: Case, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [*TINY, *OFFICIAL])
-def test_the_real_cards_shapes_are_told_offline(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_the_real_cards_shapes_are_told_from_the_card(name: str):
     """Real sizes, no weights: a model of 400 million parameters takes no memory. The prefix is the family's own."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     specs, origin = describe_encoder(name)
     card = load_card(name)
     assert origin == "the card"
