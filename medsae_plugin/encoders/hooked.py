@@ -290,8 +290,11 @@ class HookedVisionEncoder(HookedRootModule):
         y = point(seen)
         if stops:
             raise _Stopped(y)
-        # Contiguous again, so that what follows computes bit for bit what it would without a hook.
-        return y.transpose(1, 2).reshape(x.shape).contiguous() if is_map else y
+        if not is_map:
+            return y
+        back = y.transpose(1, 2).reshape(x.shape)
+        # In memory as before, so that what follows computes bit for bit what it would without a hook.
+        return back if back.stride() == x.stride() else torch.empty_like(x, dtype=y.dtype).copy_(back)
 
     def _selected(self, names_filter: str | Sequence[str] | Callable[[str], bool] | None) -> list[str]:
         if names_filter is None:
