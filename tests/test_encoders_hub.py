@@ -194,7 +194,7 @@ def test_without_shapes_on_the_card_only_the_config_is_fetched(hub: tuple[type[H
     assert "from config.json in lab/tiny-clip; no weights were read" in out
     assert handler.asked == ["config.json"]
     status, out, _ = ask("encoders", "check", card)
-    assert status == 0 and "is sound" in out and "hook points on a model" in out
+    assert status == 0 and "is sound" in out and "hook points on the shapes of config.json in lab/tiny-clip" in out
     absent = hub_card("clip-vit-base", tmp_path, "lab/absent")
     images(tmp_path)
     status, _, err = ask("extract", absent, "--images", tmp_path, "--out", tmp_path / "store")

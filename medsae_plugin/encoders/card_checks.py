@@ -51,8 +51,8 @@ class CheckedCard:
         self._lines: dict[Path, int] = {(): 1}
         self._found: list[tuple[int, str]] = []
         try:
+            content = yaml.safe_load(text)  # first, since it refuses keys that are not plain
             self._note_lines(yaml.compose(text, Loader=yaml.SafeLoader), ())
-            content = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             self._found.append((mark.line + 1 if mark else 1, f"not YAML: {getattr(error, 'problem', error)}"))
@@ -113,13 +113,15 @@ class CheckedCard:
         if not isinstance(value, dict):
             self.add(path, f"{where}should hold the fields {', '.join(known)}")
             return False
-        if missing := sorted(set(required) - value.keys()):
-            self.add(path, f"{where}lacks {', '.join(missing)}")
+        missing = set(required) - value.keys()
         for key in sorted(map(str, value.keys() - set(known))):
             near = difflib.get_close_matches(key, known, n=1)
+            missing -= set(near)
             hint = f"do you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             self.add((*path, key), f"{where}has unknown fields {key}; {hint}")
-        return not missing
+        if missing:
+            self.add(path, f"{where}lacks {', '.join(sorted(missing))}")
+        return not set(required) - value.keys()
 
     def _check_family(self) -> None:
         from medsae_plugin.encoders.families import FAMILIES
@@ -131,7 +133,7 @@ class CheckedCard:
             self.add((), "family custom needs hooks: a list of names and module paths")
 
     def _check_source(self, source: Mapping[str, Any]) -> None:
-        if source.get("format") not in SOURCES:
+        if not isinstance(source.get("format"), str) or source["format"] not in SOURCES:
             self.add(("source", "format"), f"source: format is not one of {', '.join(SOURCES)}")
             return
         places = SOURCES[source["format"]]
@@ -177,7 +179,7 @@ class CheckedCard:
         channels = 1 if config["mode"] == "L" else 3
         for key in ("mean", "std"):
             values = config[key]
-            if not (isinstance(values, list) and all(_is(v, int | float) for v in values)):
+            if not (isinstance(values, list) and all(_is(v, int | float) and abs(v) < 1e6 for v in values)):
                 add(key, f"{key} is a list of one number, or of three")
             elif len(values) not in (1, channels):
                 add(key, f"{key} is a list of one number{', or of three' if channels == 3 else ' in mode L'}")

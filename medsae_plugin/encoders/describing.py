@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from medsae_plugin.encoders.cards import EncoderCard, load_card, read_card
 from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.loading import build_encoder, saved_card
-from medsae_plugin.encoders.measuring import HookSpec
+from medsae_plugin.encoders.measuring import CannotRun, HookSpec
 from medsae_plugin.encoders.sources import CONFIG, fetched, place_of
 from medsae_plugin.encoders.towers import build_model, classes_of, parts_of
 from medsae_plugin.errors import MedSAEError
@@ -50,21 +51,34 @@ def check_card(path: str | Path) -> tuple[list[str], str]:
         checked.add(("source", "path"), f"source: there is nothing at {place}")
     if checked.problems or card.source["format"] == "module":
         return checked.problems, "its fields"
+    bare = dataclasses.replace(card, prefix_tokens=None, hooks=[], outputs=None)
     try:
-        bare, origin = _without_weights(dataclasses.replace(card, hooks=[], outputs=None))
+        encoder, origin = _without_weights(bare)
     except MedSAEError as error:
         if card.source_path is None and not card.vision:  # the Hub was asked, and it is not the card that is wrong
             return [], f"its fields; not its hook points: {error}"
         checked.add(("vision",), str(error))
         return checked.problems, "its fields"
     for i, row in enumerate(card.hooks):
-        for problem in _row_problems(row, bare.vision_model):
+        for problem in _row_problems(row, encoder.vision_model):
             checked.add(("hooks", i, "path"), f"hooks, entry {i + 1}: {problem}")
-    try:
-        count = 0 if checked.problems else len(_without_weights(card)[0].hook_specs)
-    except MedSAEError as error:
-        checked.add(("outputs",) if card.outputs else ("hooks",), str(error))
-    return checked.problems, f"its fields, and its {count} hook points on a model with the shapes of {origin}"
+    for name in ("prefix_tokens", "hooks", "outputs"):  # one more at a time, so that the one to blame is known
+        if checked.problems or not getattr(card, name):
+            continue
+        bare = dataclasses.replace(bare, **{name: getattr(card, name)})
+        try:
+            encoder, _ = _without_weights(bare)
+        except MedSAEError as error:
+            checked.add(_place_of(str(error), card) if name == "hooks" else (name,), str(error))
+    return checked.problems, f"its fields, and its {len(encoder.hook_specs)} hook points on the shapes of {origin}"
+
+
+def _place_of(problem: str, card: EncoderCard) -> tuple[Any, ...]:
+    """The place in the card of the hook point that a problem starts with."""
+    for i, row in enumerate(card.hooks):
+        if re.match(re.escape(row["name"]).replace(r"\{\}", r"\d+") + r"\b", problem):
+            return ("hooks", i)
+    return ("hooks",)
 
 
 def _row_problems(row: dict[str, Any], model: nn.Module) -> Iterator[str]:
@@ -82,7 +96,7 @@ def _without_weights(card: EncoderCard) -> tuple[HookedVisionEncoder, str]:
     try:
         with torch.device("meta"):
             return _build(card)
-    except MedSAEError:
+    except CannotRun:
         return _build(card)
 
 

@@ -29,6 +29,8 @@ from medsae_plugin.errors import MedSAEError
 
 POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
 
+_EXPECTED = {True: "a map (batch, d, rows, columns)", False: "a tensor"}
+
 
 class _Stopped(Exception):
     def __init__(self, activation: Tensor) -> None:
@@ -283,6 +285,9 @@ class HookedVisionEncoder(HookedRootModule):
         stops = point.name == self._stop_at
         if not (stops or point.has_hooks()):
             return x
+        if not isinstance(x, Tensor) or (is_map and x.ndim != 4):
+            got = f"{x.ndim} axes" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise MedSAEError(f"{point.name}: its module gives {got}, not {_EXPECTED[is_map]}")
         seen = x
         if is_map:
             self.map_grids[str(point.name)] = (int(x.shape[2]), int(x.shape[3]))

@@ -41,6 +41,10 @@ class HookSpec:
         return 1 if self.grid is None else self.n_prefix + math.prod(self.grid)
 
 
+class CannotRun(MedSAEError):
+    """The model's forward pass fails on an image of the card's size."""
+
+
 @torch.no_grad()
 def measure(encoder: HookedVisionEncoder, n_prefix: int) -> dict[str, HookSpec]:
     """Every hook point's shape, in the order of the forward pass.
@@ -49,7 +53,8 @@ def measure(encoder: HookedVisionEncoder, n_prefix: int) -> dict[str, HookSpec]:
     model; a model that cannot run there sees one black image.
 
     Raises:
-        MedSAEError: positions that are no grid, or a model that cannot take the card's images.
+        CannotRun: the model cannot take the card's images.
+        MedSAEError: positions that are no grid, or activations of another layout than their row says.
     """
     pixels = torch.zeros(1, 3, *encoder.preprocessor.shape)
     try:
@@ -63,7 +68,7 @@ def measure(encoder: HookedVisionEncoder, n_prefix: int) -> dict[str, HookSpec]:
         if isinstance(error, MedSAEError):
             raise
         rows, columns = encoder.preprocessor.shape
-        raise MedSAEError(f"{encoder.name} cannot take an image of {rows} x {columns} pixels: {error}") from None
+        raise CannotRun(f"{encoder.name} cannot take an image of {rows} x {columns} pixels: {error}") from None
 
 
 def _on_meta(encoder: HookedVisionEncoder, pixels: Tensor) -> None:
