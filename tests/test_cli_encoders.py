@@ -112,6 +112,7 @@ def test_a_card_of_the_package_can_be_checked_too(capsys: pytest.CaptureFixture[
         ("hooks:", "pooling: max\nhooks:", 16, "pooling is cls or mean"),
         ("hooks:", "prefix_tokens: two\nhooks:", 16, "prefix_tokens should be a whole number"),
         ("hooks:", "prefix_tokens: 3\nhooks:", 16, "which are 3 prefix tokens and no grid"),
+        ("hooks:", "text: {max_tokens: 77}\nhooks:", 16, "family vit has no text tower"),
         ("hooks:", "outputs: {mean: layernorm}\nhooks:", 16, "outputs lacks logvar"),
         ("hooks:", "outputs: {mean: pooler_output, logvar: spread}\nhooks:", 16, "no field 'spread' of the output"),
         ("  path: ./model", "  path: [./model", 8, "not YAML"),

@@ -1,5 +1,6 @@
 """Every card of the package, on a tiny random model of its class that is saved and loaded as its source is."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import torch
 import transformers as tf
 from PIL import Image
-from tiny_encoders import HOOKS, TINY, biomedclip_text, write_tiny_card
+from reference_models import biomedclip_text
+from tiny_encoders import HOOKS, TINY, write_tiny_card
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.encoders import HookedVisionEncoder, HookSpec, Preprocessor, describe_encoder, list_cards, load_card
 from medsae_plugin.encoders.families import FAMILIES
+from medsae_plugin.files import sha256_of
 
 OFFICIAL = ("medclip-resnet50", "medclip-swin")  # tested against the official code's values
 Case = tuple[str, HookedVisionEncoder, Callable[[torch.Tensor], torch.Tensor], torch.Tensor]
@@ -269,6 +272,54 @@ def test_every_key_of_a_converted_checkpoint_is_accounted_for(
     torch.save({**state, "extra.weight": torch.zeros(1)}, path)
     with pytest.raises(MedSAEError, match=r"left over: .*extra\.weight"):
         HookedVisionEncoder.from_pretrained(card)
+
+
+def test_weights_at_hand_take_the_place_of_the_hub(tmp_path: Path):
+    """The package's own card, untouched, with a folder and with a file."""
+    TINY["rad-dino"].make(tmp_path)
+    encoder = HookedVisionEncoder.from_pretrained("rad-dino", weights=tmp_path / "model")
+    assert encoder.hook_specs["hook_final_norm"].grid == (37, 37) and encoder.hook_specs["hook_pooled"].d == 16
+    TINY["biomedclip"].make(tmp_path)
+    file = tmp_path / "model" / "open_clip_pytorch_model.bin"
+    card = write_tiny_card("biomedclip", tmp_path, source={"format": "open_clip", "path": "microsoft/BiomedCLIP"})
+    folder, alone = (HookedVisionEncoder.from_pretrained(card, weights=path) for path in (file.parent, file))
+    assert folder.weights_sha256 == alone.weights_sha256 == sha256_of(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("siglip-base", "model.safetensors"),
+        ("medgemma-4b-vision", "model-*.safetensors"),
+        ("medgemma-4b-vision", "model.safetensors.index.json"),
+        ("xrv-resnet50", "pytorch_model.bin"),
+        ("vit-base", "config.json"),
+    ],
+)
+def test_a_damaged_file_is_an_error_in_words(name: str, file: str, tmp_path: Path):
+    TINY[name].make(tmp_path)
+    for path in (tmp_path / "model").glob(file):
+        path.write_bytes(b"{" + path.read_bytes()[:100])
+    with pytest.raises(MedSAEError, match=r"model|config"):
+        HookedVisionEncoder.from_pretrained(write_tiny_card(name, tmp_path))
+
+
+def test_an_index_cannot_name_files_outside_its_folder(tmp_path: Path):
+    TINY["medgemma-4b-vision"].make(tmp_path)
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = dict.fromkeys(content["weight_map"], "../elsewhere.safetensors")
+    index.write_text(json.dumps(content))
+    with pytest.raises(MedSAEError, match="names a file outside its folder"):
+        HookedVisionEncoder.from_pretrained(write_tiny_card("medgemma-4b-vision", tmp_path))
+
+
+def test_a_pickle_of_a_whole_module_is_refused(tmp_path: Path):
+    """As TorchXRayVision's own DenseNet releases are: to read one is to run what it says."""
+    (tmp_path / "model").mkdir()
+    torch.save(torch.nn.Sequential(torch.nn.Linear(1, 1)), tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(MedSAEError, match="not a checkpoint of tensors alone"):
+        HookedVisionEncoder.from_pretrained(write_tiny_card("xrv-densenet121", tmp_path))
 
 
 def test_cards_pin_what_they_fetch_from_the_hub():

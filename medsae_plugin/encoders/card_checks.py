@@ -38,6 +38,7 @@ _ROW = {"name", "path", "side", "layout", "first"}
 _HOOK_NAME = re.compile(r"((blocks|stages|layers)\.(\{\}|\d+)\.)*hook_\w+")
 _TEXT = {"config", "max_tokens", "tokenizer", "revision"}
 _NEEDS_SHAPES = ("medclip", "open_clip")
+_BERT = ("medclip", "medsae", "open_clip")  # formats whose text tower is a BERT of the card's config
 
 Path = tuple[Any, ...]  # of keys and indices, from the card's root
 
@@ -98,7 +99,7 @@ class CheckedCard:
         if "preprocessing" in self.content:
             self._check_preprocessing(self.content["preprocessing"])
         if "text" in self.content:
-            self._check_fields(("text",), self.content["text"], (), _TEXT)
+            self._check_text(self.content["text"])
         if "outputs" in self.content:
             self._check_fields(("outputs",), self.content["outputs"], ("mean", "logvar"), ())
         if self.content.get("pooling", "cls") not in ("cls", "mean"):
@@ -145,12 +146,26 @@ class CheckedCard:
                 self.add(("source", key), f"source: {key} should be text")
         if source["format"] in _NEEDS_SHAPES and "projection_dim" not in self.content:
             self.add(("source",), f"a source of format {source['format']} needs projection_dim")
-        if source["format"] == "open_clip" and "config" not in self.content.get("text", {}):
-            self.add(("source",), "a source of format open_clip needs text: config")
+        if source["format"] == "open_clip" and "text" not in self.content:
+            self.add(("source",), "a source of format open_clip needs text")
         if source["format"] == "open_clip" and self.content.get("pooling") != "cls":
             self.add(("source",), "a source of format open_clip needs pooling: cls")
         if source.get("sha256") and not re.fullmatch(r"[0-9a-f]{64}", str(source["sha256"])):
             self.add(("source", "sha256"), "source: sha256 is 64 digits 0-9a-f")
+
+    def _check_text(self, text: Mapping[str, Any]) -> None:
+        from medsae_plugin.encoders.families import FAMILIES
+
+        self._check_fields(("text",), text, (), _TEXT)
+        for key, kind in (("config", dict), ("max_tokens", int), ("tokenizer", str), ("revision", str)):
+            if text.get(key) is not None and not _is(text[key], kind):
+                self.add(("text", key), f"text: {key} should be {_KINDS[kind]}")
+        source_format, family = self.content.get("source", {}).get("format"), self.content.get("family")
+        if source_format in _BERT:
+            if source_format != "medsae" and "config" not in text:
+                self.add(("text",), f"text lacks config, which a source of format {source_format} needs")
+        elif family in FAMILIES and not FAMILIES[family].text:
+            self.add(("text",), f"text: family {family} has no text tower; leave it out")
 
     def _check_preprocessing(self, config: Mapping[str, Any]) -> None:
         if not self._check_fields(("preprocessing",), config, _PREPROCESSING, ("resize",)):

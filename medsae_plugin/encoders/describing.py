@@ -17,7 +17,7 @@ from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.loading import build_encoder, saved_card
 from medsae_plugin.encoders.measuring import CannotRun, HookSpec
 from medsae_plugin.encoders.sources import CONFIG, fetched, place_of
-from medsae_plugin.encoders.towers import build_model, classes_of, parts_of
+from medsae_plugin.encoders.towers import build_model, parts_of, saved_config
 from medsae_plugin.errors import MedSAEError
 
 
@@ -110,10 +110,7 @@ def _build(card: EncoderCard) -> tuple[HookedVisionEncoder, str]:
         file = fetched(card, place, CONFIG)
         if file is None:
             raise MedSAEError(f"card {card.name}: {place} holds no {CONFIG}")
-        try:
-            config = classes_of(family)[0].from_pretrained(file.parent, **family.settings)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MedSAEError(f"card {card.name}: the {CONFIG} of {place} is none of {card.family}: {error}") from None
+        config = saved_config(family, file.parent)
         model = build_model(family, config, card.pooling is None)
         return HookedVisionEncoder(card, *parts_of(family, model)), f"{CONFIG} in {card.source['path']}"
     return build_encoder(card), "the card"

@@ -236,7 +236,8 @@ class HookedVisionEncoder(HookedRootModule):
     ) -> Float[Tensor, "batch d"]:
         """Text embeddings in the space of `hook_embedding`, not normalised, of token ids or of strings.
 
-        Strings need the card's tokenizer; each is encoded without padding, so its embedding does not depend on others.
+        Strings need the card's tokenizer. Each is encoded by itself, so its embedding does not depend on others:
+        without padding, or padded to full length where the text tower was trained so (SigLIP).
 
         Raises:
             MedSAEError: no text tower, or strings and no tokenizer at hand.

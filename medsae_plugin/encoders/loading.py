@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -30,7 +30,15 @@ from medsae_plugin.encoders.families import FAMILIES
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.sources import OPEN_CLIP, TRANSFORMERS, checkpoint_sha256, fetched, place_of, weight_files
 from medsae_plugin.encoders.text import MedCLIPTextTower, OpenClipTextTower, TextTower, TransformersTextTower
-from medsae_plugin.encoders.towers import VisionTower, build_model, classes_of, config_of, model_options, parts_of
+from medsae_plugin.encoders.towers import (
+    VisionTower,
+    build_model,
+    classes_of,
+    config_of,
+    model_options,
+    parts_of,
+    saved_config,
+)
 from medsae_plugin.encoders.weights import official_checkpoint
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import sha256_of, write_text
@@ -38,6 +46,7 @@ from medsae_plugin.files import sha256_of, write_text
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 # Formats of which the towers are built from the card, under MedCLIP's key names.
 _TEXT_TOWERS = {"medclip": MedCLIPTextTower, "medsae": MedCLIPTextTower, "open_clip": OpenClipTextTower}
+_UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, EOFError, SafetensorError)
 Towers = dict[str, dict[str, Tensor]]
 
 
@@ -56,7 +65,7 @@ def build_encoder(card: EncoderCard) -> HookedVisionEncoder:
     if card.source["format"] in _TEXT_TOWERS:
         dim = _projection_dim(card)
         vision = VisionTower(card.family, card.vision, dim, card.pooling is None)
-        text = _TEXT_TOWERS[card.source["format"]](card.text["config"], dim) if card.text else None
+        text = _new_text_tower(card) if card.text else None
         return HookedVisionEncoder(card, vision.model, vision.projection_head, text_tower=text)
     family = FAMILIES[card.family]
     model = build_model(family, config_of(family, card.vision), card.pooling is None)
@@ -128,8 +137,8 @@ def _load_open_clip(card: EncoderCard, weights: str | Path | None) -> HookedVisi
 
 def _load_gemma3(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     files = weight_files(card, weights, TRANSFORMERS, lambda key: GEMMA3_KEYS.match(key) is not None)
-    config = classes_of(FAMILIES["gemma3"])[0].from_pretrained(_folder_with_config(card, weights))
-    model = build_model(FAMILIES["gemma3"], config)
+    family = FAMILIES[card.family]
+    model = build_model(family, saved_config(family, _folder_with_config(card, weights)))
     state: dict[str, Tensor] = {}
     for file in files:
         state |= gemma3_tower(read_checkpoint(file, GEMMA3_KEYS.match))
@@ -192,7 +201,7 @@ def _from_pretrained(card: EncoderCard, model_class: Any, folder: Path, **option
         model, report = model_class.from_pretrained(
             folder, trust_remote_code=False, output_loading_info=True, dtype=torch.float32, **options
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except _UNREADABLE as error:
         raise MedSAEError(f"card {card.name}: {folder} cannot be loaded: {error}") from None
     if report["missing_keys"] or report["mismatched_keys"]:
         problems = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -221,18 +230,17 @@ def _assemble(
     card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor]], Towers], tokenizer: Callable[[], Any] | None
 ) -> HookedVisionEncoder:
     """Both towers from state dicts under today's names; the text tower is checked now and built when asked for."""
-    dim, towers = _projection_dim(card), split(read_checkpoint(path))
-    vision = VisionTower(card.family, card.vision, dim, card.pooling is None)
+    towers = split(read_checkpoint(path))
+    vision = VisionTower(card.family, card.vision, _projection_dim(card), card.pooling is None)
     load_exactly(vision, towers["vision"], f"the vision tower of {card.name}")
     text: Callable[[], TextTower] | None = None
     if card.text:
-        make = functools.partial(_TEXT_TOWERS[card.source["format"]], card.text["config"], dim)
         with torch.device("meta"):
-            check_keys(make(), towers["text"], f"the text tower of {card.name}")
+            check_keys(_new_text_tower(card), towers["text"], f"the text tower of {card.name}")
         if not towers["logit_scale"]:
             raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
 
-        text = functools.partial(_text_tower, make, path, split)
+        text = functools.partial(_text_tower, card, path, split)
     elif towers["text"]:
         raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
     scale = towers["logit_scale"].get("logit_scale")
@@ -247,8 +255,17 @@ def _assemble(
     )
 
 
-def _text_tower(make: Callable[[], TextTower], path: Path, split: Callable[[dict[str, Tensor]], Towers]) -> TextTower:
-    tower = make()
+def _new_text_tower(card: EncoderCard) -> TextTower:
+    """The text tower of a card's config, with random weights."""
+    config = (card.text or {}).get("config", {})
+    try:
+        return _TEXT_TOWERS[card.source["format"]](config, _projection_dim(card))
+    except Exception as error:  # the configs raise errors of many kinds, from packages of their own too
+        raise MedSAEError(f"card {card.name}: text: config makes no BERT: {error}") from None
+
+
+def _text_tower(card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor]], Towers]) -> TextTower:
+    tower = _new_text_tower(card)
     load_exactly(tower, split(read_checkpoint(path))["text"], f"the text tower in {path}")
     return tower
 

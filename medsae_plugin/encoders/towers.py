@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +92,18 @@ def config_of(family: Family, fields: dict[str, Any]) -> Any:
         return config_class(**{**fields, **family.settings})
     except Exception as error:  # the configs raise errors of many kinds, from packages of their own too
         raise MedSAEError(f"vision makes no {family.model[0]}: {_first_line(error)}") from None
+
+
+def saved_config(family: Family, folder: Path) -> Any:
+    """A family's config from a folder's `config.json`.
+
+    Raises:
+        MedSAEError: the file is damaged, or of another kind of model.
+    """
+    try:
+        return classes_of(family)[0].from_pretrained(folder, **family.settings)
+    except Exception as error:  # as above
+        raise MedSAEError(f"config.json in {folder} makes no {family.model[0]}: {_first_line(error)}") from None
 
 
 def build_model(family: Family, config: Any, pooler: bool = True) -> Any:
