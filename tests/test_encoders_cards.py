@@ -12,6 +12,7 @@ import torch
 import transformers as tf
 from PIL import Image
 from reference_models import biomedclip_text
+from safetensors.torch import load_file, save_file
 from tiny_encoders import HOOKS, TINY, write_tiny_card
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -201,6 +202,48 @@ def test_medgemma_carries_the_soft_tokens_of_its_language_model(tmp_path: Path):
     with torch.no_grad():
         soft = model.model.get_image_features(x).pooler_output
         assert torch.equal(encoder.run_with_cache(x)[1]["hook_projected"], soft)
+
+
+@pytest.mark.parametrize("prefix", ["vision_tower.vision_model.", "model.vision_tower.vision_model."])
+def test_medgemma_loads_in_the_layouts_it_was_published_in(prefix: str, tmp_path: Path):
+    TINY["medgemma-4b-vision"].make(tmp_path)
+    card = write_tiny_card("medgemma-4b-vision", tmp_path)
+    x = torch.randn(2, 3, 32, 32)
+    expected = HookedVisionEncoder.from_pretrained(card)(x)
+    root = prefix.removesuffix("vision_tower.vision_model.")
+
+    def published(key: str) -> str:
+        return root + key.replace("vision_tower.", "vision_tower.vision_model.")
+
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {published(key): shard for key, shard in content["weight_map"].items()}
+    index.write_text(json.dumps(content))
+    for shard in (tmp_path / "model").glob("*.safetensors"):
+        save_file({published(key): value for key, value in load_file(shard).items()}, shard)
+    assert torch.equal(HookedVisionEncoder.from_pretrained(card)(x), expected)
+
+
+def test_a_pickled_checkpoint_of_tensors_alone_loads_too(tmp_path: Path):
+    TINY["clip-vit-base"].make(tmp_path)
+    card, model = write_tiny_card("clip-vit-base", tmp_path), tmp_path / "model"
+    x, ids = torch.randn(2, 3, 32, 32), torch.tensor([[2, 3, 39]])
+    safe = HookedVisionEncoder.from_pretrained(card)
+    state = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    torch.save(state, model / "pytorch_model.bin")
+    pickled = HookedVisionEncoder.from_pretrained(card)
+    assert torch.equal(pickled(x), safe(x)) and torch.equal(pickled.encode_text(ids), safe.encode_text(ids))
+    assert pickled.logit_scale == safe.logit_scale
+
+    class Hostile:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save(state | {"logit_scale": Hostile()}, model / "pytorch_model.bin")
+    with pytest.raises(MedSAEError, match="cannot be loaded"):
+        HookedVisionEncoder.from_pretrained(card)
+    assert not (tmp_path / "ran").exists()
 
 
 WORDS = ["<pad>", "<unk>", "no", "edema", "pleural", "effusion", "of", "the", "heart"]

@@ -246,6 +246,18 @@ def test_a_modules_card_says_what_it_lacks(tmp_path: Path):
         HookedVisionEncoder.from_module(Network(), {**card, "preprocessing": tiny})
 
 
+def test_measuring_runs_no_pass_with_numbers():
+    devices: list[str] = []
+
+    class Watched(Network):
+        def forward(self, x: Tensor) -> Tensor:
+            devices.append(x.device.type)
+            return super().forward(x)
+
+    HookedVisionEncoder.from_module(Watched(), fields(source={"format": "module"}, hooks=ROWS))
+    assert devices == ["meta"]
+
+
 def test_a_model_that_needs_values_to_run_is_measured_on_an_image():
     """Where the pass depends on numbers, the meta device has none."""
 

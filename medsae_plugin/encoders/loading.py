@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,17 @@ from medsae_plugin.files import sha256_of, write_text
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 # Formats of which the towers are built from the card, under MedCLIP's key names.
 _TEXT_TOWERS = {"medclip": MedCLIPTextTower, "medsae": MedCLIPTextTower, "open_clip": OpenClipTextTower}
-_UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, EOFError, SafetensorError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 Towers = dict[str, dict[str, Tensor]]
 
 
