@@ -144,6 +144,23 @@ def test_wrong_shapes_on_the_card_are_told_without_a_traceback(tmp_path: Path, c
     assert status == 1 and "cannot take an image of 32 x 32 pixels" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("source", "more", "problem"),
+    [
+        ("{format: medclip, url: 'https://a/b.zip'}", "text: {}\nprojection_dim: 8", "text lacks config"),
+        ("{format: medclip, url: 'https://a/b.zip'}", "", "format medclip needs projection_dim"),
+        ("{format: open_clip, path: lab/clip}", "projection_dim: 8\npooling: cls", "format open_clip needs text"),
+        ("{format: open_clip, path: a/b}", "projection_dim: 8\ntext: {config: {}}", "open_clip needs pooling: cls"),
+        ("{format: torchxrayvision}", "", "source lacks path or url"),
+        ("{format: medsae, path: absent}", "", "there is nothing at absent"),
+    ],
+)
+def test_each_format_says_what_it_needs(tmp_path: Path, capsys, source: str, more: str, problem: str):
+    card = re.sub(r"source:\n( .*\n)+", f"source: {source}\n{more}\n", CARD)
+    status, lines, _ = check(tmp_path, card, capsys)
+    assert status == 1 and len(lines) == 1 and problem in lines[0]
+
+
 def test_mistakes_in_the_command_are_told(capsys):
     for arguments, message in (
         (["check"], "give the card to check"),

@@ -73,7 +73,7 @@ def write_card(folder: Path, family: str, /, **changes: object) -> Path:
         "description": "for tests",
         "licence": "MIT",
         "family": family,
-        "source": {"format": "transformers", "path": "model"},
+        "source": {"format": "transformers", "path": "./model"},
         "preprocessing": PREPROCESSING,
         **changes,
     }
@@ -309,7 +309,7 @@ def test_what_is_wrong_with_a_card_is_said(tmp_path):
         "unknown fields colour": {"colour": 1},
         "mode is L or RGB": {"preprocessing": {**PREPROCESSING, "mode": "CMYK"}},
         "mean is a list": {"preprocessing": {**PREPROCESSING, "mean": 0.5}},
-        "cannot be loaded": {},
+        "cannot be loaded: there is no such folder": {},
     }
     for text, change in wrong.items():
         path = write_card(tmp_path, "swin", **change)

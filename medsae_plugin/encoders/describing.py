@@ -16,7 +16,7 @@ from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.loading import build_encoder, saved_card
 from medsae_plugin.encoders.measuring import CannotRun, HookSpec
-from medsae_plugin.encoders.sources import CONFIG, fetched, place_of
+from medsae_plugin.encoders.sources import CONFIG, fetched, is_local, place_of
 from medsae_plugin.encoders.towers import build_model, parts_of, saved_config
 from medsae_plugin.errors import MedSAEError
 
@@ -47,7 +47,7 @@ def check_card(path: str | Path) -> tuple[list[str], str]:
         return checked.problems, "its fields"
     card = EncoderCard(**checked.content, folder=folder)
     place = card.source.get("path", "")
-    if card.source_path is None and (place.startswith((".", "/", "~")) or card.source["format"] == "medsae"):
+    if card.source_path is None and (is_local(place) or card.source["format"] == "medsae"):
         checked.add(("source", "path"), f"source: there is nothing at {place}")
     if checked.problems or card.source["format"] == "module":
         return checked.problems, "its fields"

@@ -27,7 +27,7 @@ OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 def place_of(card: EncoderCard, weights: str | Path | None) -> str:
     """The local path that holds the card's weights, or the Hub id of its source."""
     if weights is not None:
-        return str(Path(weights).expanduser())
+        return str(Path(weights).expanduser().absolute())
     return str(card.source_path or card.source.get("path", ""))
 
 
@@ -66,6 +66,11 @@ def weight_files(
     return [path for _, path in paths if path]
 
 
+def is_local(place: str) -> bool:
+    """Whether a source's path is no Hub id, even where nothing is there."""
+    return place.startswith((".", "/", "~"))
+
+
 def fetched(card: EncoderCard, place: str, name: str) -> Path | None:
     """The file `name` of a folder or of a Hub repository at the card's revision; None where it has none.
 
@@ -75,6 +80,8 @@ def fetched(card: EncoderCard, place: str, name: str) -> Path | None:
     if Path(place).is_dir():
         path = Path(place) / name
         return path if path.is_file() else None
+    if is_local(place):
+        raise MedSAEError(f"card {card.name}: {place} cannot be loaded: there is no such folder")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
