@@ -100,6 +100,8 @@ def test_a_card_of_the_package_can_be_checked_too(capsys: pytest.CaptureFixture[
         ("std: [0.25]", "std: [0.0]", 15, "std is above zero"),
         ("std: [0.25]", "std: [0.2, 0.2, 0.2]", 15, "std is a list of one number in mode L"),
         ("blocks.{}.hook_mlp_in", "mlp_in", 17, "a name is like hook_embed or blocks.{}.hook_resid_post, not 'mlp_in'"),
+        ("blocks.{}.hook_mlp_in", "blocks.{}.hook_mlp_out", 17, "blocks.0.hook_mlp_out is the name of two hook points"),
+        ("size: 32\n", "size: 48\n", 11, "cannot take an image of 48 x 48 pixels"),
         ("layers.{}.layernorm_after", "layers.layernorm_after", 18, "different counts of {}"),
         ("layers.{}.layernorm_after", "layer.{}.layernorm_after", 18, "near it: layers.{}.layernorm_after"),
         (

@@ -54,6 +54,9 @@ def check_card(path: str | Path) -> tuple[list[str], str]:
     bare = dataclasses.replace(card, prefix_tokens=None, hooks=[], outputs=None)
     try:
         encoder, origin = _without_weights(bare)
+    except CannotRun as error:
+        checked.add(("preprocessing", "size"), str(error))
+        return checked.problems, "its fields"
     except MedSAEError as error:
         if card.source_path is None and not card.vision:  # the Hub was asked, and it is not the card that is wrong
             return [], f"its fields; not its hook points: {error}"

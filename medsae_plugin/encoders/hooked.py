@@ -259,6 +259,8 @@ class HookedVisionEncoder(HookedRootModule):
             if part not in parent._modules:
                 parent.add_module(part, nn.Module())
             parent = parent.get_submodule(part)
+        if leaf in parent._modules:
+            raise MedSAEError(f"{name} is the name of two hook points")
         point = HookPoint()
         parent.add_module(leaf, point)
         point.name = name
