@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,36 @@ def test_a_pickled_checkpoint_of_tensors_alone_loads_too(tmp_path: Path):
     with pytest.raises(MedSAEError, match="cannot be loaded"):
         HookedVisionEncoder.from_pretrained(card)
     assert not (tmp_path / "ran").exists()
+
+
+def test_half_precision_checkpoints_load_in_float32(tmp_path: Path):
+    for name in ("vit-base", "medgemma-4b-vision"):
+        TINY[name].make(tmp_path)
+        for file in (tmp_path / "model").glob("*.safetensors"):
+            save_file({k: v.to(torch.bfloat16) for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+        config = json.loads((tmp_path / "model" / "config.json").read_text())
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+        encoder = HookedVisionEncoder.from_pretrained(write_tiny_card(name, tmp_path))
+        assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+        assert encoder(torch.randn(1, 3, 32, 32)).dtype == torch.float32
+        shutil.rmtree(tmp_path / "model")
+
+
+def test_a_url_is_read_from_the_cache_it_was_fetched_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    features = TINY["xrv-resnet50"].make(tmp_path)
+    monkeypatch.setenv("MEDSAE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "xrv-resnet50").mkdir(parents=True)
+    shutil.move(tmp_path / "model" / "pytorch_model.bin", tmp_path / "cache" / "xrv-resnet50" / "state.pt")
+    source = {"format": "torchxrayvision", "url": "https://nowhere.invalid/v1/state.pt"}
+    encoder = HookedVisionEncoder.from_pretrained(write_tiny_card("xrv-resnet50", tmp_path, source=source))
+    x = torch.randn(2, 1, 32, 32).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(encoder(x), features(x), atol=1e-5, rtol=1e-5)
+
+
+def test_without_monai_the_densenet_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
+    with pytest.raises(MedSAEError, match=r"pip install 'medsae-plugin\[xrv\]'"):
+        describe_encoder("xrv-densenet121")
 
 
 WORDS = ["<pad>", "<unk>", "no", "edema", "pleural", "effusion", "of", "the", "heart"]

@@ -148,6 +148,7 @@ def _load_open_clip(card: EncoderCard, weights: str | Path | None) -> HookedVisi
 
 def _load_gemma3(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     files = weight_files(card, weights, TRANSFORMERS, lambda key: GEMMA3_KEYS.match(key) is not None)
+    _check_sha256(card, files)
     family = FAMILIES[card.family]
     model = build_model(family, saved_config(family, _folder_with_config(card, weights)))
     state: dict[str, Tensor] = {}
@@ -217,7 +218,7 @@ def _from_pretrained(card: EncoderCard, model_class: Any, folder: Path, **option
     if report["missing_keys"] or report["mismatched_keys"]:
         problems = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise MedSAEError(f"card {card.name}: {folder} lacks weights, or has them in other shapes: {problems[:20]}")
-    return model.float()
+    return model
 
 
 def _scalar(files: Sequence[Path], key: str) -> float | None:
@@ -250,7 +251,6 @@ def _assemble(
             check_keys(_new_text_tower(card), towers["text"], f"the text tower of {card.name}")
         if not towers["logit_scale"]:
             raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
-
         text = functools.partial(_text_tower, card, path, split)
     elif towers["text"]:
         raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
