@@ -63,6 +63,11 @@ class ActivationStore:
     def __repr__(self) -> str:
         return f"ActivationStore({str(self.path)!r})"
 
+    @property
+    def readable_images(self) -> pd.DataFrame:
+        """The rows of `images` that could be read, in the order of `by_image`."""
+        return self.images.iloc[self._readable].reset_index(drop=True)
+
     def summary(self) -> str:
         """One line: how many images and rows of what."""
         encoder = self.manifest["encoder"]["name"]
@@ -131,6 +136,16 @@ class ActivationStore:
                 yield ids, self._rows(hook, members, rows), torch.arange(count).repeat_interleave(per_image)
 
         return stream()
+
+    def image_rows(self, hook: str, images: slice) -> Float[torch.Tensor, "rows d"]:
+        """The rows of a slice of `readable_images`, float32.
+
+        Raises:
+            MedSAEError: an unknown hook, a damaged shard.
+        """
+        per_image = self._info(hook).rows_per_image
+        members = np.arange(len(self._readable))[images]
+        return self._rows(hook, members, np.arange(len(members) * per_image))
 
     def mean_and_scale(self, hook: str, split: str | None = "train") -> tuple[Float[torch.Tensor, "d"], float]:
         """The mean mu (d,) of the rows and the scale s for which E||s (x - mu)||^2 = d, in float64, in one pass.
