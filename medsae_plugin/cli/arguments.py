@@ -10,6 +10,7 @@ from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.encoders import HookedVisionEncoder
 
 Commands = Any  # argparse's own type of `add_subparsers()` is private
 
@@ -30,6 +31,7 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--labels", type=comma_list, metavar="A,B", help="the label columns (default: CheXpert's, or all of 0/1/-1)"
     )
+    group.add_argument("--report-column", metavar="NAME", help="the column of report texts (default: none is read)")
     group.add_argument(
         "--uncertain",
         choices=("ignore", "zeros", "ones"),
@@ -48,7 +50,31 @@ def read_table(args: argparse.Namespace) -> ImageTable:
         path_column=args.path_column,
         patient_column=args.patient_column,
         label_columns=args.labels,
+        report_column=args.report_column,
         uncertain=args.uncertain,
+    )
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """The encoder's card and `--weights`."""
+    parser.add_argument("encoder", help="a card's name (medclip-swin, medclip-resnet50, phantom-swin) or a card's path")
+    parser.add_argument(
+        "--weights", type=Path, help="the official zip or pytorch_model.bin, or a folder of either (default: download)"
+    )
+
+
+def read_encoder(args: argparse.Namespace) -> HookedVisionEncoder:
+    """The encoder that `add_encoder`'s and `add_device`'s arguments name."""
+    from medsae_plugin.encoders import HookedVisionEncoder
+
+    return HookedVisionEncoder.from_pretrained(args.encoder, args.weights, device=checked_device(args.device))
+
+
+def add_batches(parser: argparse.ArgumentParser) -> None:
+    """`--batch-size` and `--workers`."""
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--workers", type=int, default=None, help="decoding processes (default: by the machine's cores)"
     )
 
 

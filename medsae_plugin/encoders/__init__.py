@@ -12,6 +12,7 @@ _MODULES = {
     "clamp": "medsae_plugin.encoders.edits",
     "scale": "medsae_plugin.encoders.edits",
     "steer": "medsae_plugin.encoders.edits",
+    "ZeroShot": "medsae_plugin.encoders.zero_shot",
     "Preprocessor": "medsae_plugin.encoders.preprocessing",
     "EncoderCard": "medsae_plugin.encoders.cards",
     "list_cards": "medsae_plugin.encoders.cards",

@@ -7,6 +7,9 @@ from medsae_plugin._lazy import look_up
 _MODULES = {
     "LatentStatistics": "medsae_plugin.evaluation.statistics",
     "evaluate_saes": "medsae_plugin.evaluation.scores",
+    "downstream_fidelity": "medsae_plugin.evaluation.downstream",
+    "format_fidelity": "medsae_plugin.evaluation.downstream",
+    "load_saes": "medsae_plugin.evaluation.passes",
     "format_table": "medsae_plugin.evaluation.output",
 }
 
