@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
+    from medsae_plugin.data.prompts import Prompts
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.encoders import HookedVisionEncoder
 
@@ -76,6 +77,32 @@ def add_batches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=None, help="decoding processes (default: by the machine's cores)"
     )
+
+
+def add_zero_shot(parser: argparse.ArgumentParser) -> None:
+    """`--prompts`, and `--store` and `--split` for the images to score."""
+    parser.add_argument(
+        "--prompts",
+        metavar="NAME|YAML",
+        help="findings prompts: chexpert, phantoms, or a file of your own (default: those in the encoder's words)",
+    )
+    parser.add_argument(
+        "--store", type=Path, help="use only the images of one of this store's splits (default: all of the table's)"
+    )
+    parser.add_argument("--split", default="test", help="which, with --store (default: test)")
+
+
+def read_zero_shot(args: argparse.Namespace) -> tuple[ImageTable, Prompts]:
+    """The table with the images to score, and the prompts, that `add_table`'s and `add_zero_shot`'s arguments name."""
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.data.prompts import load_prompts, prompts_for
+    from medsae_plugin.encoders import load_card
+    from medsae_plugin.evaluation.passes import images_of_split
+
+    table = read_table(args)
+    if args.store is not None:
+        table = images_of_split(table, ActivationStore(args.store), args.split)
+    return table, load_prompts(args.prompts) if args.prompts else prompts_for(load_card(args.encoder).name)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

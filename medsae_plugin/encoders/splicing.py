@@ -215,8 +215,7 @@ class SAESplicing(HookedRootModule):
                 raise MedSAEError(f"there is no latent {wrong[0]}: the SAE has latents 0 to {sae.cfg.d_sae - 1}")
         there = {id(sae) for sae in self.acts_to_saes.values()}
         with self.saes([sae for sae in edits if id(sae) not in there], use_error_term=True):
-            at = {id(spliced.sae): f"{spliced.output_hook}.hook_sae_acts_post" for spliced in self._spliced.values()}
-            hooks = [(at[id(sae)], editing_hook(by_index)) for sae, by_index in edits.items()]
+            hooks = [(f"{output_hook(sae)}.hook_sae_acts_post", editing_hook(e)) for sae, e in edits.items()]
             with self.hooks(fwd_hooks=hooks):
                 yield self
 
@@ -268,22 +267,21 @@ class SAESplicing(HookedRootModule):
         input_hook = sae.cfg.metadata.hook_name
         if not input_hook:
             raise MedSAEError("the SAE does not say where it stands: its cfg.metadata has no hook_name")
-        output_hook = sae.cfg.metadata.hook_name_out or input_hook
-        for hook in (input_hook, output_hook):
+        for hook in (input_hook, output_hook(sae)):
             self._check_hook(hook, self._points)
-        into, out_of, order = self.hook_specs[input_hook], self.hook_specs[output_hook], [*self.hook_specs]
+        into, out_of, order = self.hook_specs[input_hook], self.hook_specs[output_hook(sae)], [*self.hook_specs]
         for spec, d in ((into, sae.cfg.d_in), (out_of, getattr(sae.cfg, "d_out", sae.cfg.d_in))):
             if spec.d != d:
                 raise MedSAEError(f"the SAE has {d} dimensions at {spec.name}, where {self.name} has {spec.d}")
-        if order.index(input_hook) > order.index(output_hook):
-            raise MedSAEError(f"{input_hook} comes after {output_hook}, so nothing can be transcoded to there")
+        if order.index(into.name) > order.index(out_of.name):
+            raise MedSAEError(f"{into.name} comes after {out_of.name}, so nothing can be transcoded to there")
         if into.n_positions != out_of.n_positions:
             raise MedSAEError(
-                f"{input_hook} has {into.n_positions} positions and {output_hook} {out_of.n_positions}: a transcoder "
+                f"{into.name} has {into.n_positions} positions and {out_of.name} {out_of.n_positions}: a transcoder "
                 "maps position to position"
             )
         wanted = sae.use_error_term if use_error_term is None else use_error_term
-        return SplicedSAE(sae, input_hook, output_hook, wanted, _excluded(out_of, exclude_special_tokens))
+        return SplicedSAE(sae, into.name, out_of.name, wanted, _excluded(out_of, exclude_special_tokens))
 
     def _attach(self, spliced: SplicedSAE) -> list[SplicedSAE]:
         """Splice in, and return what stood there before."""
@@ -310,6 +308,11 @@ class SAESplicing(HookedRootModule):
         parent, _, leaf = hook.rpartition(".")
         setattr(self.get_submodule(parent), leaf, module)
         self.setup()
+
+
+def output_hook(sae: SAE[Any]) -> str:
+    """The hook that an SAE, or a transcoder, writes to."""
+    return str(sae.cfg.metadata.hook_name_out or sae.cfg.metadata.hook_name)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from medsae_plugin._version import __version__
 from medsae_plugin.data.prompts import Prompts, prompts_for
+from medsae_plugin.encoders.splicing import output_hook
 from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.passes import PixelBatches
@@ -40,7 +41,7 @@ def downstream_fidelity(
     prompts: Prompts | None = None,
     *,
     batch_size: int = 32,
-    workers: int = 0,
+    workers: int | None = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """What the encoder's zero-shot findings and retrieval keep with an SAE spliced in (the vision counterpart of a
@@ -116,11 +117,6 @@ def downstream_fidelity(
     }
 
 
-def output_hook(sae: SAE[Any]) -> str:
-    """The hook that the SAE, or transcoder, writes to."""
-    return str(sae.cfg.metadata.hook_name_out or sae.cfg.metadata.hook_name)
-
-
 class _MeanActivation:
     """The mean of a hook's activation over images, `(*position, d)`, and a hook that puts it in the place of any."""
 
@@ -193,8 +189,8 @@ def format_fidelity(fidelity: dict[str, Any]) -> str:
     """The figures as a table: a row an observation, then the mean and recall@k; three columns a candidate."""
     candidates = fidelity["candidates"]
     kinds = ("spliced", "ablated", "recovered")
-    rows = [["", "", "", *[c["name"] if kind == "spliced" else "" for c in candidates for kind in kinds]]]
-    rows.append(["zero-shot AUROC", "+", "original", *kinds * len(candidates)])
+    heads = [f"[{i}] {kind}" if kind == "spliced" else kind for i, _ in enumerate(candidates, 1) for kind in kinds]
+    rows = [["zero-shot AUROC", "+", "original", *heads]]
 
     def row(title: str, count: str, *path: str) -> list[str]:
         cells = [_at(fidelity["original"], path), *[_at(c[kind], path) for c in candidates for kind in kinds]]
@@ -212,8 +208,9 @@ def format_fidelity(fidelity: dict[str, Any]) -> str:
             "ablated: the hook at its mean over the images. recovered: (spliced - ablated) / (original - ablated).",
             f"recall@k: the image's own among {texts['texts']} texts ({texts['kind']}), {texts['images']} images; "
             f"by chance {chance}.",
+            *[f"[{i}] {c['name']}, at {', '.join(c['hooks'])}" for i, c in enumerate(candidates, 1)],
             "",
-            *aligned(rows, rule_after=(2, 2 + len(fidelity["observations"]))),
+            *aligned(rows, rule_after=(1, 1 + len(fidelity["observations"]))),
         ]
     )
 

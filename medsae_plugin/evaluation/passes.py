@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from medsae_plugin.activations.decoding import Request, decode, worker_deaths_explained
+from medsae_plugin.activations.decoding import Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ class PixelBatches:
         table: ImageTable,
         *,
         batch_size: int = 32,
-        workers: int = 0,
+        workers: int | None = 0,
         progress: bool = True,
     ) -> None:
+        """`workers` decode; None is one less than the cores, 0 decodes in this process."""
+        workers = default_workers() if workers is None else workers
         if batch_size < 1 or workers < 0:
             raise MedSAEError("batch_size must be at least 1 and workers at least 0")
         self.encoder, self.table = encoder, table
