@@ -7,10 +7,16 @@ from medsae_plugin._lazy import look_up
 _MODULES = {
     "LatentStatistics": "medsae_plugin.evaluation.statistics",
     "evaluate_saes": "medsae_plugin.evaluation.scores",
+    "format_table": "medsae_plugin.evaluation.table",
+    "Attribution": "medsae_plugin.evaluation.attribution",
+    "attribute": "medsae_plugin.evaluation.attribution",
+    "summarise_attribution": "medsae_plugin.evaluation.attribution_report",
+    "contrast_with_random": "medsae_plugin.evaluation.interventions",
     "downstream_fidelity": "medsae_plugin.evaluation.downstream",
+    "effect_of_edits": "medsae_plugin.evaluation.interventions",
+    "format_attribution": "medsae_plugin.evaluation.attribution_report",
     "format_fidelity": "medsae_plugin.evaluation.downstream",
     "load_saes": "medsae_plugin.evaluation.passes",
-    "format_table": "medsae_plugin.evaluation.output",
 }
 
 __all__ = [*_MODULES]

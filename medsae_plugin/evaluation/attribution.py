@@ -36,9 +36,9 @@ class Attribution:
         rows: `(images,)`, the images' rows in the table.
         image, latent: `(pairs,)`, `image` as an index into `rows`.
         activation: `(pairs,)`, the latent's highest over positions.
-        gradient: `(pairs, labels)`, the sum over positions of activation times the score's gradient to it (the first
-            order of `ablation`; Baehrens et al. 2010, and for SAE latents Marks et al. 2024, arXiv 2403.19647, eq. 3).
-        ablation: `(pairs, labels)`, the score less the score without the latent, at every position, by a pass of its own.
+        gradient: `(pairs, labels)`, activation times the score's gradient to it, summed over positions: the first order
+            of `ablation` (attribution patching, as for SAE latents in Marks et al. 2024, arXiv 2403.19647).
+        ablation: `(pairs, labels)`, the score less the score of a pass in which the latent is silent everywhere.
     """
 
     labels: tuple[str, ...]

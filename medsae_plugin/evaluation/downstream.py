@@ -19,6 +19,7 @@ from medsae_plugin.data.prompts import Prompts, prompts_for
 from medsae_plugin.encoders.splicing import output_hook
 from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.output import number
 from medsae_plugin.evaluation.passes import PixelBatches
 from medsae_plugin.evaluation.retrieval import Texts, recall_at, texts_of
 from medsae_plugin.evaluation.text_table import aligned
@@ -162,9 +163,9 @@ def _figures(
     values = aurocs(scores, table.labels[:, [table.label_names.index(label) for label in labels]])
     defined = [value for value in values if math.isfinite(value)]
     return {
-        "auroc": {label: _number(value) for label, value in zip(labels, values, strict=True)},
+        "auroc": {label: number(value) for label, value in zip(labels, values, strict=True)},
         "mean_auroc": float(np.mean(defined)) if defined else None,
-        "recall": {str(k): _number(value) for k, value in recall_at(embeddings, texts, RECALL_AT).items()},
+        "recall": {str(k): number(value) for k, value in recall_at(embeddings, texts, RECALL_AT).items()},
     }
 
 
@@ -179,10 +180,6 @@ def _recovered(original: Any, spliced: Any, ablated: Any) -> Any:
 def _counts(table: ImageTable, label: str) -> dict[str, Any]:
     column = table.labels[:, table.label_names.index(label)]
     return {"label": label, "positives": int((column == 1).sum()), "known": int((~np.isnan(column)).sum())}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def format_fidelity(fidelity: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.resampling import PatientBootstrap, interval
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -46,15 +47,15 @@ def effect_of_edits(
 
 
 class Contrast(NamedTuple):
-    """How far ablating a latent lowers a score, and a random live latent, on average over images.
+    """How far a score falls when a latent is ablated, and when a random live latent is, on average over images.
 
-    `difference` is the first less the second, `low` and `high` the bounds of its interval.
+    `difference` is `fall` less `random_fall`, `low` and `high` the bounds of its interval.
     """
 
     images: int
     patients: int
-    latent: float
-    random: float
+    fall: float
+    random_fall: float
     difference: float
     low: float
     high: float
@@ -67,14 +68,13 @@ def contrast_with_random(
     patients: np.ndarray,
     images: np.ndarray | None = None,
     *,
-    draws: int = 2000,
-    confidence: float = 0.95,
+    n_resamples: int = 1000,
     seed: int = 0,
 ) -> Contrast:
     """Ablating `latent` against ablating another live latent at random, by the fall of the zero-shot score of `label`.
 
     The random latent's fall is its expectation, the mean over all other live latents, not a draw. The interval is
-    the percentile bootstrap over patients, all of whose images are drawn together.
+    that of 95 % of resamples of patients, all of whose images are drawn together.
 
     Args:
         patients: `(images,)`, the patient of each image of the attribution.
@@ -94,18 +94,7 @@ def contrast_with_random(
     n = len(attribution.rows)
     mine = np.bincount(attribution.image[is_it], falls[is_it], minlength=n)[images]
     others = np.bincount(attribution.image[~is_it], falls[~is_it], minlength=n)[images] / n_others
-    names, member = np.unique(np.asarray(patients)[images], return_inverse=True)
-    low, high = _bootstrap(mine - others, member, len(names), draws, confidence, seed)
-    mean, random = float(mine.mean()), float(others.mean())
-    return Contrast(int(images.sum()), len(names), mean, random, mean - random, low, high)
-
-
-def _bootstrap(
-    values: np.ndarray, member: np.ndarray, n_patients: int, draws: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    """The percentile interval of the mean, patients drawn with replacement (Efron and Tibshirani 1993, chapter 13)."""
-    counts, sums = np.bincount(member, minlength=n_patients), np.bincount(member, values, minlength=n_patients)
-    drawn = np.random.default_rng(seed).integers(n_patients, size=(draws, n_patients))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    whose = np.asarray(patients)[images].tolist()
+    low, high = interval(PatientBootstrap(whose, n_resamples, seed).mean(mine - others))
+    fall, random_fall = float(mine.mean()), float(others.mean())
+    return Contrast(len(whose), len(set(whose)), fall, random_fall, fall - random_fall, float(low), float(high))

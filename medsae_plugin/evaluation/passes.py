@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from medsae_plugin.activations.decoding import Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.candidates import _distinct_names
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -80,24 +81,18 @@ def load_saes(encoder: HookedVisionEncoder, paths: Sequence[str | Path]) -> dict
     """
     from sae_lens import SAE
 
-    folders = [Path(path).resolve() for path in paths]
-    if len(set(folders)) < len(folders):
-        raise MedSAEError("the same SAE is given twice")
-    depth = 1
-    while len({folder.parts[-depth:] for folder in folders}) < len(folders):
-        depth += 1
     saes = {}
-    for path, folder in zip(paths, folders, strict=True):
-        if not (folder / "cfg.json").is_file():
+    for name, path in zip(_distinct_names([Path(path) for path in paths]), paths, strict=True):
+        if not (Path(path) / "cfg.json").is_file():
             raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
-        sae = SAE.load_from_disk(folder, device=str(encoder.device))
+        sae = SAE.load_from_disk(path, device=str(encoder.device))
         trained_on = sae.cfg.metadata.get("encoder_sha256")
         if trained_on and trained_on != encoder.weights_sha256:
             raise MedSAEError(
                 f"{path} was trained on encoder weights {trained_on[:12]}...; those of {encoder.name} are "
                 f"{encoder.weights_sha256[:12] or 'of unknown sha256'}..."
             )
-        saes["/".join(folder.parts[-depth:])] = sae
+        saes[name] = sae
     return saes
 
 
