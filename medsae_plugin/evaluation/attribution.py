@@ -152,11 +152,13 @@ def _ablations(
 ) -> Float[Tensor, "pairs labels"]:
     """The score less the score without the latent, for each image and latent."""
     whole = zero_shot.scores(encoder(pixels))
+    if not len(image):
+        return whole[:0]
     without = []
     for images, silent in zip(image.split(batch_size), latent.split(batch_size), strict=True):
         with encoder.hooks(fwd_hooks=[(acts, _silencing(silent))]):
             without.append(zero_shot.scores(encoder(pixels[images])))
-    return whole[image] - torch.cat(without) if without else whole[:0]
+    return whole[image] - torch.cat(without)
 
 
 def _silencing(latent: Int[Tensor, " batch"]) -> Callable[[Tensor, Any], Tensor]:

@@ -128,8 +128,8 @@ def format_attribution(report: Mapping[str, Any]) -> str:
             f"{report['images']} images of {report['patients']} patients; {report['live_latents']} of "
             f"{report['latents']} latents fire.",
             "strongest latents: those whose ablation lowers the zero-shot score most, on images with the finding.",
-            "top: of the largest r with the label on half of the patients. its fall, random: how far the score falls, on",
-            "the other half's images with the finding, when it is ablated, and when a random live latent is.",
+            "top: of the largest r with the label on half of the patients. its fall, random: how far the score falls",
+            "when it is ablated, and when a random live latent is, on the other half's images with the finding.",
             "95 %: the interval of the difference, over patients.",
             "rho: Spearman over live latents, gradient times activation against ablation.",
             "",
