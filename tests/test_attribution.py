@@ -124,7 +124,7 @@ def test_means_and_agreement_are_those_of_the_full_matrix(of_embedding):
 
 
 def test_ablating_a_findings_latent_lowers_its_score_more_than_ablating_a_random_one(demo_saes, saes, of_embedding):
-    """Of every finding that some latent stands for, by r > 0.7 on the training patients: the effect on test patients."""
+    """Of every finding that some latent stands for, by r > 0.7 on training patients: the effect on test patients."""
     train, test = demo_saes.split("train"), demo_saes.split("test")
     with torch.no_grad():
         batches = demo_saes.store.by_image("hook_embedding", split="train", batch_images=64)
