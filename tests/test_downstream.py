@@ -160,7 +160,7 @@ def test_the_command_prints_the_table_and_writes_it(demo_saes, tmp_path, capsys)
     figures = json.loads(out.read_text())
     n = len(demo_saes.split("test")) - 1
     assert (figures["images"], figures["unreadable_images"]) == (n, 1)
-    assert f"phantom-swin: {n} images of {figures['patients']} patients; prompts: phantoms." in printed
+    assert f"phantom-swin: {n} images of {figures['patients']} patients (1 unreadable); prompts: phantoms." in printed
     assert printed.startswith(format_fidelity(figures)) and "[3] all together" in printed and "recall@10" in printed
     row = next(line for line in printed.splitlines() if line.startswith("Pleural Effusion"))
     assert f"{figures['original']['auroc']['Pleural Effusion']:.3f}" in row

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
         **summarise_attribution(attribution, table, args.seed),
     }
     print(format_attribution(report))
+    if batches.failures:
+        print(f"\n{len(batches.failures)} images could not be read and are left out")
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, json.dumps(report, indent=2, allow_nan=False) + "\n")

@@ -182,7 +182,7 @@ class HookedVisionEncoder(SAESplicing):
             MedSAEError: an unknown hook point.
         """
         names = self._selected(names_filter)
-        deepest = self.host(names[-1]) if names else EMBEDDING
+        deepest = self._host(names[-1]) if names else EMBEDDING
         if incl_bwd or deepest == EMBEDDING:
             return super().run_with_cache(*model_args, names_filter=names, incl_bwd=incl_bwd, **kwargs)
         _, cache = super().run_with_cache(*model_args, names_filter=names, stop_at_hook=deepest, **kwargs)
@@ -306,10 +306,10 @@ class HookedVisionEncoder(SAESplicing):
 
     def _selected(self, names_filter: str | Sequence[str] | Callable[[str], bool] | None) -> list[str]:
         if names_filter is None:
-            return self.hooks_in_order()
+            return self._hooks_in_order()
         if callable(names_filter):
-            return [name for name in self.hooks_in_order() if names_filter(name)]
+            return [name for name in self._hooks_in_order() if names_filter(name)]
         asked = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         for name in asked:
             self._check_hook(name)
-        return [name for name in self.hooks_in_order() if name in asked]
+        return [name for name in self._hooks_in_order() if name in asked]

@@ -223,7 +223,7 @@ class SAESplicing(HookedRootModule):
         """transformer-lens's; and those under a spliced SAE, so that hooks on them are taken off as well."""
         return {**self._points, **self.hook_dict}.values()
 
-    def hooks_in_order(self) -> list[str]:
+    def _hooks_in_order(self) -> list[str]:
         """The names in `hook_dict`, in the order of a forward pass."""
         order = []
         for hook in self.hook_specs:
@@ -231,7 +231,7 @@ class SAESplicing(HookedRootModule):
             order += [hook] if spliced is None else [f"{hook}.{name}" for name, _ in spliced.named_children()]
         return order
 
-    def host(self, hook: str) -> str:
+    def _host(self, hook: str) -> str:
         """The encoder's hook point that a hook point belongs to: itself, or the place of the spliced SAE."""
         return hook if hook in self._points else hook.rpartition(".")[0]
 

@@ -81,15 +81,7 @@ def downstream_fidelity(
         pass  # refused now, not after the first pass
     groups, zero_shot = _groups(saes), ZeroShot(encoder, prompts)
     batches = PixelBatches(encoder, table, batch_size=batch_size, workers=workers, progress=progress)
-    means = {hook: _MeanActivation() for group in groups.values() for hook in map(output_hook, group)}
-    observing = partial(encoder.hooks, fwd_hooks=[(hook, mean.observe) for hook, mean in means.items()])
-    original = _embeddings(batches, "original", {ORIGINAL: observing})
-    contexts: dict[tuple[str, str], Callable[[], AbstractContextManager[Any]]] = {}
-    for name, group in groups.items():
-        silencing = [(hook, means[hook].put) for hook in map(output_hook, group)]
-        contexts[name, "spliced"] = partial(encoder.saes, group, use_error_term=False)
-        contexts[name, "ablated"] = partial(encoder.hooks, fwd_hooks=silencing)
-    embeddings = original | _embeddings(batches, "spliced and ablated", contexts)
+    embeddings = _all_embeddings(batches, groups)
     read = table.take(batches.read_rows)
     texts = texts_of(encoder, zero_shot, read)
     figures = {key: _figures(e, zero_shot, read, labels, texts) for key, e in embeddings.items()}
@@ -104,17 +96,8 @@ def downstream_fidelity(
         "labels_without_prompts": [label for label in table.label_names if label not in labels],
         "texts": {"kind": texts.kind, "texts": len(texts.embeddings), "images": int((texts.own >= 0).sum())},
         "observations": [_counts(read, label) for label in labels],
-        "original": figures[ORIGINAL],
-        "candidates": [
-            {
-                "name": name,
-                "hooks": [output_hook(sae) for sae in group],
-                "spliced": figures[name, "spliced"],
-                "ablated": figures[name, "ablated"],
-                "recovered": _recovered(figures[ORIGINAL], figures[name, "spliced"], figures[name, "ablated"]),
-            }
-            for name, group in groups.items()
-        ],
+        "original": figures[ORIGINAL, ""],
+        "candidates": [_candidate(name, group, figures) for name, group in groups.items()],
     }
 
 
@@ -142,12 +125,28 @@ def _groups(saes: Mapping[str, SAE[Any]]) -> dict[str, list[SAE[Any]]]:
     return groups
 
 
+def _all_embeddings(
+    batches: PixelBatches, groups: Mapping[str, list[SAE[Any]]]
+) -> dict[tuple[str, str], Float[Tensor, "images d"]]:
+    """The original image embeddings, and those of each group spliced and ablated."""
+    encoder = batches.encoder
+    means = {hook: _MeanActivation() for group in groups.values() for hook in map(output_hook, group)}
+    observing = [(hook, mean.observe) for hook, mean in means.items()]
+    original = _embeddings(batches, "original", {(ORIGINAL, ""): partial(encoder.hooks, fwd_hooks=observing)})
+    contexts: dict[tuple[str, str], Callable[[], AbstractContextManager[Any]]] = {}
+    for name, group in groups.items():
+        silencing = [(hook, means[hook].put) for hook in map(output_hook, group)]
+        contexts[name, "spliced"] = partial(encoder.saes, group, use_error_term=False)
+        contexts[name, "ablated"] = partial(encoder.hooks, fwd_hooks=silencing)
+    return original | _embeddings(batches, "spliced and ablated", contexts)
+
+
 @torch.no_grad()
 def _embeddings(
-    batches: PixelBatches, what: str, contexts: Mapping[Any, Callable[[], AbstractContextManager[Any]]]
-) -> dict[Any, Float[Tensor, "images d"]]:
+    batches: PixelBatches, what: str, contexts: Mapping[tuple[str, str], Callable[[], AbstractContextManager[Any]]]
+) -> dict[tuple[str, str], Float[Tensor, "images d"]]:
     """Image embeddings within each context, from one reading of the images."""
-    parts: dict[Any, list[Tensor]] = {key: [] for key in contexts}
+    parts: dict[tuple[str, str], list[Tensor]] = {key: [] for key in contexts}
     for _, pixels in batches.run(what):
         for key, context in contexts.items():
             with context():
@@ -166,6 +165,17 @@ def _figures(
         "auroc": {label: number(value) for label, value in zip(labels, values, strict=True)},
         "mean_auroc": float(np.mean(defined)) if defined else None,
         "recall": {str(k): number(value) for k, value in recall_at(embeddings, texts, RECALL_AT).items()},
+    }
+
+
+def _candidate(name: str, group: list[SAE[Any]], figures: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    spliced, ablated = figures[name, "spliced"], figures[name, "ablated"]
+    return {
+        "name": name,
+        "hooks": [output_hook(sae) for sae in group],
+        "spliced": spliced,
+        "ablated": ablated,
+        "recovered": _recovered(figures[ORIGINAL, ""], spliced, ablated),
     }
 
 
@@ -198,10 +208,13 @@ def format_fidelity(fidelity: dict[str, Any]) -> str:
     rows += [row(f"recall@{k}", "", "recall", k) for k in fidelity["original"]["recall"]]
     texts = fidelity["texts"]
     chance = ", ".join(f"{min(1.0, int(k) / max(texts['texts'], 1)):.3f}" for k in fidelity["original"]["recall"])
+    unreadable = f" ({fidelity['unreadable_images']} unreadable)" if fidelity["unreadable_images"] else ""
+    without = fidelity["labels_without_prompts"]
     return "\n".join(
         [
-            f"{fidelity['encoder']['name']}: {fidelity['images']} images of {fidelity['patients']} patients; "
-            f"prompts: {fidelity['prompts']['name']}.",
+            f"{fidelity['encoder']['name']}: {fidelity['images']} images of {fidelity['patients']} patients"
+            f"{unreadable}; prompts: {fidelity['prompts']['name']}"
+            + (f", with none for {', '.join(without)}." if without else "."),
             "ablated: the hook at its mean over the images. recovered: (spliced - ablated) / (original - ablated).",
             f"recall@k: the image's own among {texts['texts']} texts ({texts['kind']}), {texts['images']} images; "
             f"by chance {chance}.",
