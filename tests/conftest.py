@@ -4,9 +4,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -54,3 +59,38 @@ def draw_weights(shapes: dict[str, tuple[list[int], str]]) -> dict[str, torch.Te
         is_scale = key.endswith("weight") and any(s in key.lower() for s in ("norm", "bn", "downsample.1"))
         state[key] = 1 + r.abs() if key.endswith("running_var") or is_scale else r
     return state
+
+
+class DemoSAEs(NamedTuple):
+    """Phantoms, the demo encoder, its activations of them, and an SAE on each of two hooks of it, by name."""
+
+    labels: Path
+    table: "ImageTable"
+    encoder: "HookedVisionEncoder"
+    store: "ActivationStore"
+    folders: dict[str, Path]
+
+    def split(self, name: str) -> "ImageTable":
+        return self.table.take(np.flatnonzero(self.table.frame["split"] == name))
+
+
+@pytest.fixture(scope="session")
+def demo_saes(tmp_path_factory: pytest.TempPathFactory) -> DemoSAEs:
+    """Small SAEs of the demo encoder, trained in seconds: `embedding`, and `patches` at its last stage."""
+    import medsae_plugin as medsae
+    from medsae_plugin.data.phantoms import generate
+
+    folder = tmp_path_factory.mktemp("demo-saes")
+    labels = generate(280, folder / "phantoms", seed=0, size=96)
+    table = medsae.read_table(labels).split_by_patient(seed=0, fractions={"train": 0.5, "test": 0.5})
+    encoder = medsae.HookedVisionEncoder.from_pretrained("phantom-swin")
+    hooks = {"embedding": "hook_embedding", "patches": "stages.2.blocks.3.hook_resid_post"}
+    store = medsae.extract(encoder, table, [*hooks.values()], folder / "store", workers=0, progress=False)
+    specs = [
+        medsae.SAESpec("embedding", hooks["embedding"], "batchtopk", expansion=8, options={"k": 8}),
+        medsae.SAESpec("patches", hooks["patches"], "topk", expansion=2, options={"k": 8}),
+    ]
+    config = medsae.TrainingConfig(total_training_samples=40_960, batch_size=256, lr=2e-3)
+    return DemoSAEs(
+        labels, table, encoder, store, medsae.train_saes(store, specs, config, folder / "saes", progress=False)
+    )

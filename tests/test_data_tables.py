@@ -170,3 +170,13 @@ def test_the_real_table(shared):
     assert len(table) == 185 and table.frame["patient"].nunique() == 135
     assert table.labels[:, OBSERVATIONS.index("Pneumonia")].sum() == 163
     assert all(table.image_path(i).is_file() for i in range(185))
+
+
+def test_some_rows_of_a_table_are_a_table(tmp_path):
+    (tmp_path / "t.csv").write_text("path,patient,Edema,text\na.png,p1,1,wet\nb.png,p2,0,dry\nc.png,p1,,\n")
+    table = read_table(tmp_path / "t.csv", report_column="text")
+    some = table.take(np.array([2, 0]))
+    assert some.frame["path"].tolist() == ["c.png", "a.png"] and some.frame["image_id"].tolist() == [0, 1]
+    assert some.frame["report"].tolist() == ["", "wet"] and some.label_names == ("Edema",)
+    np.testing.assert_array_equal(some.labels, [[np.nan], [1]])
+    assert len(table) == 3

@@ -22,6 +22,16 @@ def test_examples_on_phantoms(tmp_path, name):
     assert "Cardiomegaly" in out and "explained variance" in out
 
 
+def test_editing_what_the_quickstart_has_made(tmp_path):
+    folder = f"Path({str(tmp_path / 'run')!r})"
+    out = run(
+        f"from pathlib import Path; import quickstart, edit_latents; quickstart.main({folder}, 60, 2048); "
+        f"edit_latents.main({folder}, 'Cardiomegaly', 6)"
+    )
+    edited = out[out.index("Cardiomegaly: latent ") :]
+    assert "as it is" in edited and "ablated    -" in edited
+
+
 def test_medclip_on_a_chexpert_table(tmp_path, golden_medclip):
     from medsae_plugin.data.phantoms import generate
 

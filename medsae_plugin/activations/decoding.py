@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medsae_plugin.data.images import UnreadableImage, read_image
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.machine import cores
 
 if TYPE_CHECKING:
     from medsae_plugin.encoders import Preprocessor
@@ -54,6 +55,11 @@ class _Decoder(Dataset[Decoded]):
                 batch.failures.append((image, error.reason))
         batch.arrays = np.stack(arrays) if arrays else None
         return batch
+
+
+def default_workers() -> int:
+    """Decoding processes where none are asked for: one less than the cores, 1 to 8."""
+    return min(8, max(1, cores() - 1))
 
 
 def decode(

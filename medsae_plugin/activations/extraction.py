@@ -15,13 +15,12 @@ import torch
 from tqdm import tqdm
 
 from medsae_plugin.activations import layout
-from medsae_plugin.activations.decoding import Decoded, Request, decode, worker_deaths_explained
+from medsae_plugin.activations.decoding import Decoded, Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.activations.layout import HookInfo
 from medsae_plugin.activations.positions import PositionPolicy, parse_positions
 from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.machine import cores
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -75,7 +74,7 @@ def extract(
             run out; a decoding process died. Finished shards are kept.
     """
     policy = parse_positions(positions) if isinstance(positions, str) else positions
-    workers = min(8, max(1, cores() - 1)) if workers is None else workers
+    workers = default_workers() if workers is None else workers
     if batch_size < 1 or workers < 0 or seed < 0 or (images_per_shard is not None and images_per_shard < 1):
         raise MedSAEError("batch_size and images_per_shard must be at least 1, workers and seed at least 0")
     if len(images) == 0:

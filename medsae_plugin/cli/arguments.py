@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
+    from medsae_plugin.data.prompts import Prompts
     from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.encoders import HookedVisionEncoder
 
 Commands = Any  # argparse's own type of `add_subparsers()` is private
 
@@ -30,6 +32,7 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--labels", type=comma_list, metavar="A,B", help="the label columns (default: CheXpert's, or all of 0/1/-1)"
     )
+    group.add_argument("--report-column", metavar="NAME", help="the column of report texts (default: none is read)")
     group.add_argument(
         "--uncertain",
         choices=("ignore", "zeros", "ones"),
@@ -48,8 +51,60 @@ def read_table(args: argparse.Namespace) -> ImageTable:
         path_column=args.path_column,
         patient_column=args.patient_column,
         label_columns=args.labels,
+        report_column=args.report_column,
         uncertain=args.uncertain,
     )
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """The encoder's card and `--weights`."""
+    parser.add_argument("encoder", help="a card's name (see: medsae encoders) or a card's path")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="the checkpoint, or the folder that holds it (default: the card's source, fetched once)",
+    )
+
+
+def read_encoder(args: argparse.Namespace) -> HookedVisionEncoder:
+    """The encoder that `add_encoder`'s and `add_device`'s arguments name."""
+    from medsae_plugin.encoders import HookedVisionEncoder
+
+    return HookedVisionEncoder.from_pretrained(args.encoder, args.weights, device=checked_device(args.device))
+
+
+def add_batches(parser: argparse.ArgumentParser) -> None:
+    """`--batch-size` and `--workers`."""
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--workers", type=int, default=None, help="decoding processes (default: by the machine's cores)"
+    )
+
+
+def add_zero_shot(parser: argparse.ArgumentParser) -> None:
+    """`--prompts`, and `--store` and `--split` for the images to score."""
+    parser.add_argument(
+        "--prompts",
+        metavar="NAME|YAML",
+        help="findings prompts: chexpert, phantoms, or a file of your own (default: those in the encoder's words)",
+    )
+    parser.add_argument(
+        "--store", type=Path, help="use only the images of one of this store's splits (default: all of the table's)"
+    )
+    parser.add_argument("--split", default="test", help="which, with --store (default: test)")
+
+
+def read_zero_shot(args: argparse.Namespace) -> tuple[ImageTable, Prompts]:
+    """The table with the images to score, and the prompts, that `add_table`'s and `add_zero_shot`'s arguments name."""
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.data.prompts import load_prompts, prompts_for
+    from medsae_plugin.encoders import load_card
+    from medsae_plugin.evaluation.passes import images_of_split
+
+    table = read_table(args)
+    if args.store is not None:
+        table = images_of_split(table, ActivationStore(args.store), args.split)
+    return table, load_prompts(args.prompts) if args.prompts else prompts_for(load_card(args.encoder).name)
 
 
 def add_what_is_scored(parser: argparse.ArgumentParser) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
     Commands,
+    add_batches,
     add_device,
+    add_encoder,
     add_quiet,
     add_table,
-    checked_device,
     comma_list,
     fractions,
+    read_encoder,
     read_table,
 )
 from medsae_plugin.errors import MedSAEError
@@ -24,12 +26,7 @@ def add(commands: Commands) -> None:
         help="store an encoder's activations at chosen hooks",
         description="One pass over the images, all hooks at once. Run again, it goes on after the last whole shard.",
     )
-    parser.add_argument("encoder", help="a card's name (see: medsae encoders) or a card's path")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        help="the checkpoint, or the folder that holds it (default: the card's source, fetched once)",
-    )
+    add_encoder(parser)
     parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of images, where there is no table")
     add_table(parser, required=False)
     parser.add_argument(
@@ -49,10 +46,7 @@ def add(commands: Commands) -> None:
         help="shares of patients (default: train=0.7,val=0.1,test=0.2)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the splits and of sample:N (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument(
-        "--workers", type=int, default=None, help="decoding processes (default: by the machine's cores)"
-    )
+    add_batches(parser)
     parser.add_argument("--strict", action="store_true", help="stop at an unreadable image instead of leaving it out")
     add_device(parser)
     add_quiet(parser)
@@ -65,13 +59,11 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import extract
     from medsae_plugin.data.splits import split_by_patient
     from medsae_plugin.data.tables import scan_folder
-    from medsae_plugin.encoders import HookedVisionEncoder
 
     table = read_table(args) if args.table else scan_folder(args.images)
     table = table.with_splits(split_by_patient(list(table.frame["patient"]), args.splits, args.seed))
-    encoder = HookedVisionEncoder.from_pretrained(args.encoder, args.weights, device=checked_device(args.device))
     store = extract(
-        encoder,
+        read_encoder(args),
         table,
         args.hooks,
         args.out,

@@ -13,6 +13,15 @@ _MODULES = {
     "site_statistics": "medsae_plugin.evaluation.sites",
     "evaluate_saes": "medsae_plugin.evaluation.scores",
     "format_table": "medsae_plugin.evaluation.table",
+    "Attribution": "medsae_plugin.evaluation.attribution",
+    "attribute": "medsae_plugin.evaluation.attribution",
+    "summarise_attribution": "medsae_plugin.evaluation.attribution_report",
+    "contrast_with_random": "medsae_plugin.evaluation.interventions",
+    "downstream_fidelity": "medsae_plugin.evaluation.downstream",
+    "effect_of_edits": "medsae_plugin.evaluation.interventions",
+    "format_attribution": "medsae_plugin.evaluation.attribution_report",
+    "format_fidelity": "medsae_plugin.evaluation.downstream",
+    "load_saes": "medsae_plugin.evaluation.passes",
 }
 
 __all__ = [*_MODULES]

@@ -134,6 +134,12 @@ class PatientBootstrap:
                     result[rows, c] = won.sum(1) / (all_positives * all_negatives)
         return result
 
+    def mean(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, " resamples"]:
+        """The mean over images of a value an image, in every resample."""
+        sums, counts = self._per_patient(values), self._per_patient(np.ones(len(values)))
+        chunks = self._weights(self._n_patients)
+        return np.concatenate([(weights @ sums) / (weights @ counts) for _, weights in chunks])
+
     def _per_patient(self, values: np.ndarray) -> np.ndarray:
         """Sums over each patient's images."""
         return np.bincount(self._code, values, self._n_patients)

@@ -28,8 +28,10 @@ from medsae_plugin.data.phantoms import FINDINGS, Case, draw_case, sample_case
 from medsae_plugin.data.phantoms.cases import DEVICES, MILDEST, OPACITIES
 from medsae_plugin.data.phantoms.generate import sample_rows
 from medsae_plugin.data.phantoms.sentences import SENTENCES
+from medsae_plugin.data.prompts import PHANTOMS, load_prompts
 from medsae_plugin.encoders import EncoderCard, HookedVisionEncoder, build_encoder, load_card, save_encoder
 from medsae_plugin.encoders.loading import TOKENIZER
+from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
 
 CARD = "phantom-swin"
 NAMES = tuple(SENTENCES)
@@ -182,34 +184,14 @@ def train(
 
 @torch.no_grad()
 def zero_shot_auroc(encoder: HookedVisionEncoder, n: int = 1000, seed: int = EVALUATION_SEED) -> dict[str, float]:
-    """AUROC of each observation on `n` phantoms of natural prevalence, drawn at 224 pixels and preprocessed.
-
-    An image's score is its cosine with the mean embedding of the sentences that state the observation, less that with
-    the mean embedding of those that deny it.
-    """
-    directions = torch.stack(
-        [_mean_text(encoder, s.present) - _mean_text(encoder, s.absent) for s in SENTENCES.values()]
-    )
+    """AUROC of each observation's zero-shot scores on `n` phantoms of natural prevalence, drawn at 224 pixels."""
+    zero_shot = ZeroShot(encoder, load_prompts(PHANTOMS))
     scores, labels = [], []
     for row in sample_rows(n, seed):
         phantom = draw_case(row.case, size=EVALUATION_SIZE)
-        embedding = encoder(encoder.preprocess(Image.fromarray(phantom.image)))
-        scores.append((F.normalize(embedding, dim=-1) @ directions.T)[0].numpy())
-        labels.append([name in phantom.findings for name in NAMES])
-    return {name: _auroc(s, y) for name, s, y in zip(NAMES, np.array(scores).T, np.array(labels).T, strict=True)}
-
-
-def _mean_text(encoder: HookedVisionEncoder, texts: Sequence[str]) -> Tensor:
-    return F.normalize(F.normalize(encoder.encode_text(list(texts)), dim=-1).mean(0), dim=-1)
-
-
-def _auroc(scores: np.ndarray, present: np.ndarray) -> float:
-    """Mann and Whitney's statistic, ties counted half; nan where one of the two classes is empty."""
-    from scipy.stats import mannwhitneyu
-
-    if present.all() or not present.any():
-        return float("nan")
-    return float(mannwhitneyu(scores[present], scores[~present]).statistic / (present.sum() * (~present).sum()))
+        scores.append(zero_shot.scores(encoder(encoder.preprocess(Image.fromarray(phantom.image))))[0].numpy())
+        labels.append([float(name in phantom.findings) for name in NAMES])
+    return dict(zip(NAMES, aurocs(np.array(scores), np.array(labels)), strict=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -228,8 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.out:
         train(load_card(given.card), given.out, images=given.images, steps=given.steps, seed=given.seed)
     if given.evaluate:
-        aurocs = zero_shot_auroc(HookedVisionEncoder.from_pretrained(given.card, weights=given.out), given.evaluate)
-        rows = [*aurocs.items(), ("mean", float(np.mean([*aurocs.values()])))]
+        by_name = zero_shot_auroc(HookedVisionEncoder.from_pretrained(given.card, weights=given.out), given.evaluate)
+        rows = [*by_name.items(), ("mean", float(np.mean([*by_name.values()])))]
         sys.stdout.writelines(f"{name:<28}{value:.3f}\n" for name, value in rows)
 
 

@@ -1,0 +1,59 @@
+"""`medsae fidelity`: what zero-shot findings and retrieval keep with SAEs spliced in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from medsae_plugin.cli.arguments import (
+    Commands,
+    add_batches,
+    add_device,
+    add_encoder,
+    add_quiet,
+    add_table,
+    add_zero_shot,
+    read_encoder,
+    read_zero_shot,
+)
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "fidelity",
+        help="what zero-shot findings keep with SAEs spliced into the encoder",
+        description="Zero-shot AUROC and image-to-text recall of the encoder as it is, with each SAE spliced in, and "
+        "with the SAE's hook set to its mean; and the share of the difference that the SAE recovers.",
+    )
+    add_encoder(parser)
+    parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
+    add_table(parser, required=True)
+    add_zero_shot(parser)
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write the figures to this file")
+    add_batches(parser)
+    add_device(parser)
+    add_quiet(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from medsae_plugin.evaluation import downstream_fidelity, format_fidelity, load_saes
+    from medsae_plugin.files import write_text
+
+    table, prompts = read_zero_shot(args)
+    encoder = read_encoder(args)
+    fidelity = downstream_fidelity(
+        encoder,
+        load_saes(encoder, args.saes),
+        table,
+        prompts,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        progress=not args.quiet,
+    )
+    print(format_fidelity(fidelity))
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(args.out, json.dumps(fidelity, indent=2, allow_nan=False) + "\n")
+        print(f"\nwritten: {args.out}")
