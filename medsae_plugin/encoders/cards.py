@@ -90,7 +90,7 @@ def _parse(text: str, where: str, folder: Path) -> EncoderCard:
         raise MedSAEError(f"{where} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise MedSAEError(f"{where} is not a card: it holds no fields")
-    _check_fields(content, _REQUIRED, _REQUIRED | _OPTIONAL, where)
+    check_fields(content, _REQUIRED, _REQUIRED | _OPTIONAL, where)
     if content["family"] not in FAMILIES:
         raise MedSAEError(f"{where}: family {content['family']!r} is not one of {', '.join(FAMILIES)}")
     _check_source(content["source"], where)
@@ -98,7 +98,8 @@ def _parse(text: str, where: str, folder: Path) -> EncoderCard:
     return EncoderCard(**content, folder=folder)
 
 
-def _check_fields(content: Any, required: set[str], known: set[str], where: str) -> None:
+def check_fields(content: Any, required: set[str], known: set[str], where: str) -> None:
+    """Raise a MedSAEError unless a card's mapping has the required fields and no unknown ones."""
     if not isinstance(content, dict):
         raise MedSAEError(f"{where} should hold the fields {', '.join(sorted(known))}")
     missing, extra = sorted(required - content.keys()), sorted(map(str, content.keys() - known))
@@ -113,12 +114,12 @@ def _check_source(source: Any, where: str) -> None:
     if not isinstance(source, dict) or source.get("format") not in SOURCE_FORMATS:
         raise MedSAEError(f"{where}: format is not one of {', '.join(SOURCE_FORMATS)}")
     place = "url" if source["format"] == "medclip" else "path"
-    _check_fields(source, {"format", place}, {"format", place, "sha256", "revision"}, where)
+    check_fields(source, {"format", place}, {"format", place, "sha256", "revision"}, where)
 
 
 def _check_preprocessing(config: Any, where: str) -> None:
     where = f"{where}, preprocessing"
-    _check_fields(config, _PREPROCESSING, _PREPROCESSING, where)
+    check_fields(config, _PREPROCESSING, _PREPROCESSING, where)
     if config["mode"] not in ("L", "RGB") or config["fit"] not in FITS:
         raise MedSAEError(f"{where}: mode is L or RGB, fit is one of {', '.join(FITS)}")
     if config["resample"] not in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
