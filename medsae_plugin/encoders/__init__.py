@@ -7,6 +7,11 @@ from medsae_plugin._lazy import look_up
 _MODULES = {
     "HookedVisionEncoder": "medsae_plugin.encoders.hooked",
     "HookSpec": "medsae_plugin.encoders.hooked",
+    "LatentEdit": "medsae_plugin.encoders.edits",
+    "ablate": "medsae_plugin.encoders.edits",
+    "clamp": "medsae_plugin.encoders.edits",
+    "scale": "medsae_plugin.encoders.edits",
+    "steer": "medsae_plugin.encoders.edits",
     "Preprocessor": "medsae_plugin.encoders.preprocessing",
     "EncoderCard": "medsae_plugin.encoders.cards",
     "list_cards": "medsae_plugin.encoders.cards",

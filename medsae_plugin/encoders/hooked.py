@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookedRootModule, HookPoint
+from transformer_lens.hook_points import HookPoint
 
 from medsae_plugin.data.images import read_image
 from medsae_plugin.encoders.cards import EncoderCard
 from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
 from medsae_plugin.encoders.preprocessing import Preprocessor
+from medsae_plugin.encoders.splicing import SAESplicing
 from medsae_plugin.encoders.text import TextTower
 from medsae_plugin.errors import MedSAEError
 
@@ -54,11 +54,16 @@ class _Stopped(Exception):
         self.activation = activation
 
 
-class HookedVisionEncoder(HookedRootModule):
+def _stop(activation: Tensor, hook: HookPoint) -> None:
+    raise _Stopped(activation)
+
+
+class HookedVisionEncoder(SAESplicing):
     """A vision encoder with transformer-lens's hook points, each carrying `(batch, position, d)` or `(batch, d)`.
 
-    `run_with_hooks`, `hooks`, `add_hook` and `run_with_cache` are transformer-lens's. `hook_specs` tells, in the order
-    of the forward pass, what each hook point carries. Make one with `from_pretrained`.
+    `run_with_hooks`, `hooks`, `add_hook` and `run_with_cache` are transformer-lens's; `add_sae`, `saes`,
+    `run_with_saes` and their like are SAE-Lens's. `hook_specs` tells, in the order of the forward pass, what each hook
+    point carries. Make one with `from_pretrained`.
     """
 
     def __init__(
@@ -146,15 +151,16 @@ class HookedVisionEncoder(HookedRootModule):
         Raises:
             MedSAEError: an unknown hook point.
         """
-        if stop_at_hook is not None:
-            self._check_hook(stop_at_hook)
+        if stop_at_hook is not None and stop_at_hook not in self._points:  # within a spliced SAE
+            with self.hooks(fwd_hooks=[(stop_at_hook, _stop)]):
+                return self(pixel_values)
         outer, self._stop_at = self._stop_at, stop_at_hook
         try:
             output = self.vision_model(pixel_values.to(device=self.device, dtype=self.dtype))
             pooled = output.pooler_output
             pooled = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
-            pooled = self._through(self.hook_dict[POOLED], pooled)
-            return self._through(self.hook_dict[EMBEDDING], self.projection_head(pooled))
+            pooled = self._through(self._points[POOLED], pooled)
+            return self._through(self._points[EMBEDDING], self.projection_head(pooled))
         except _Stopped as stop:
             return stop.activation
         finally:
@@ -176,7 +182,7 @@ class HookedVisionEncoder(HookedRootModule):
             MedSAEError: an unknown hook point.
         """
         names = self._selected(names_filter)
-        deepest = names[-1] if names else EMBEDDING
+        deepest = self.host(names[-1]) if names else EMBEDDING
         if incl_bwd or deepest == EMBEDDING:
             return super().run_with_cache(*model_args, names_filter=names, incl_bwd=incl_bwd, **kwargs)
         _, cache = super().run_with_cache(*model_args, names_filter=names, stop_at_hook=deepest, **kwargs)
@@ -246,6 +252,7 @@ class HookedVisionEncoder(HookedRootModule):
         point = HookPoint()
         parent.add_module(leaf, point)
         point.name = name
+        self._points[name] = point
         return point
 
     def _input_router(self, point: HookPoint) -> Callable[..., Any]:
@@ -268,10 +275,10 @@ class HookedVisionEncoder(HookedRootModule):
     def _through(self, point: HookPoint, x: Tensor, is_map: bool = False) -> Tensor:
         """`x` after the hook point's hooks, which see `(batch, position, d)` whatever the module's layout."""
         stops = point.name == self._stop_at
-        if not (stops or point.has_hooks()):
+        if not (stops or self._is_active(point)):
             return x
         seen = x.flatten(2).transpose(1, 2) if is_map else x
-        y = point(seen)
+        y = self._pass(point, seen)
         if stops:
             raise _Stopped(y)
         # Contiguous again, so that what follows computes bit for bit what it would without a hook.
@@ -299,16 +306,10 @@ class HookedVisionEncoder(HookedRootModule):
 
     def _selected(self, names_filter: str | Sequence[str] | Callable[[str], bool] | None) -> list[str]:
         if names_filter is None:
-            return list(self.hook_specs)
+            return self.hooks_in_order()
         if callable(names_filter):
-            return [name for name in self.hook_specs if names_filter(name)]
+            return [name for name in self.hooks_in_order() if names_filter(name)]
         asked = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         for name in asked:
             self._check_hook(name)
-        return [name for name in self.hook_specs if name in asked]
-
-    def _check_hook(self, name: str) -> None:
-        known = self.hook_dict
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[-3:]
-            raise MedSAEError(f"{self.name} has no hook point {name!r}; near it: {', '.join(near)}")
+        return [name for name in self.hooks_in_order() if name in asked]
