@@ -133,4 +133,3 @@ def _sae(entry: Any, where: str) -> SAECard:
     ):
         raise MedSAEError(f"{where}: sha256 maps each file's name to its SHA-256, 64 hex digits")
     return SAECard(**{**entry, "id": str(entry["id"]), "path": str(entry["path"])})
-

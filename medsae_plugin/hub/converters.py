@@ -56,7 +56,7 @@ class Format:
         try:
             cfg, state = self.convert(self.read(file), settings)
         except KeyError as error:
-            raise MedSAEError(f"{file} or its {self.config} lacks {error}, so it is no {self.name} checkpoint") from None
+            raise MedSAEError(f"{file} or its {self.config} lacks {error}: no {self.name} checkpoint") from None
         cfg |= {"dtype": "float32", "device": device or "cpu", **(cfg_overrides or {})}
         return cfg, {k: v.to(device=cfg["device"], dtype=torch.float32).contiguous() for k, v in state.items()}
 

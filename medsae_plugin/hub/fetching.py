@@ -29,9 +29,8 @@ def fetch(repo_id: str, filename: str, revision: str | None = None, *, force_dow
 
 def has_file(repo_id: str, filename: str, revision: str | None = None) -> bool:
     """Whether a repository has a file, as far as can be told offline too."""
-    from huggingface_hub.errors import EntryNotFoundError
-
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         with hub_errors(repo_id, repo_id, but=EntryNotFoundError):
@@ -92,7 +91,9 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
     try:
         yield
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise MedSAEError(f"{what} is not in the cache and the Hub cannot be reached; connect once to fetch it") from None
+        raise MedSAEError(
+            f"{what} is not in the cache and the Hub cannot be reached; connect once to fetch it"
+        ) from None
     except GatedRepoError:
         raise MedSAEError(
             f"{what} is gated: ask for access at https://huggingface.co/{repo_id}, then log in (`hf auth login`, or a "

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import replacing_folder
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -53,7 +52,8 @@ def import_checkpoint(checkpoint: str | Path, format: str, encoder: str | Path, 
     metadata.model_name, metadata.hook_name, metadata.medsae_plugin_version = card.name, hook, __version__
     if card.source.get("sha256"):
         metadata.encoder_sha256 = card.source["sha256"]
-    _write(sae, out)
+    with replacing_folder(out) as folder:
+        sae.save_model(folder)
     return sae
 
 
@@ -68,15 +68,3 @@ def _check_hook(card: EncoderCard, hook: str, d_in: int) -> None:
         raise MedSAEError(f"{card.name} has no hook point {hook!r}; it has {', '.join(specs)}")
     if specs[hook].d != d_in:
         raise MedSAEError(f"the SAE takes {d_in} dimensions; {card.name} has {specs[hook].d} at {hook}")
-
-
-def _write(sae: SAE[Any], out: Path) -> None:
-    """Write the folder whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        temporary.chmod(0o755)
-        sae.save_model(temporary)
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

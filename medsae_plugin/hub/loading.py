@@ -59,7 +59,9 @@ def load_medsae(
     card = find_release(release)
     if card is not None:
         if revision is not None and revision != card.revision:
-            raise MedSAEError(f"the card of release {release} pins its revision; give the repository's id to choose one")
+            raise MedSAEError(
+                f"the card of release {release} pins its revision; give the repository's id to choose one"
+            )
         if sae_id not in card.saes:
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
         sae = SAE.from_pretrained(release, sae_id, device=device)
@@ -141,7 +143,9 @@ def _check_encoder(sae: SAE[Any], encoder: HookedVisionEncoder, what: str, stric
     if hook not in encoder.hook_specs:
         raise MedSAEError(f"{what} stands at hook {hook!r}, which {encoder.name} does not have")
     if encoder.hook_specs[hook].d != sae.cfg.d_in:
-        raise MedSAEError(f"{what} takes {sae.cfg.d_in} dimensions; {encoder.name} has {encoder.hook_specs[hook].d} there")
+        raise MedSAEError(
+            f"{what} takes {sae.cfg.d_in} dimensions; {encoder.name} has {encoder.hook_specs[hook].d} there"
+        )
     if trained_on and trained_on == given:
         return
     if trained_on and given:

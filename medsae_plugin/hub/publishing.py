@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -107,7 +106,9 @@ def _licence_of(sae: Published) -> str:
 
     encoder = sae.metadata.get("model_name")
     if encoder not in list_cards():
-        raise MedSAEError(f"the encoder {encoder} has no card in the package that tells its licence; give the SAEs' own")
+        raise MedSAEError(
+            f"the encoder {encoder} has no card in the package that tells its licence; give the SAEs' own"
+        )
     return load_card(encoder).licence
 
 

@@ -17,10 +17,14 @@ _IMAGE_TEXT = re.compile(
     rf"data:image/|iVBORw0KGgo|/9j/[A-Za-z0-9+/]{{16}}|[\w-]\.({_IMAGE_SUFFIXES})\b|<img\b|<svg\b|!\[", re.IGNORECASE
 )
 # A slash that begins a word and does not end it, but for the part of a URL; drives; network shares; homes.
-_PATH_TEXT = re.compile(r"(?<![\w.:/<)\]-])/[\w.@~-]+(/[\w.@~-]+)+|(?<!\w)[A-Za-z]:[\\/]\w|\\\\[\w.-]+\\|(?<!\w)~/|file:/", re.ASCII)
+_PATH_TEXT = re.compile(
+    r"(?<![\w.:/<)\]-])/[\w.@~-]+(/[\w.@~-]+)+|(?<!\w)[A-Za-z]:[\\/]\w|\\\\[\w.-]+\\|(?<!\w)~/|file:/", re.ASCII
+)
 # CheXpert's patient01234 and study1; MIMIC-CXR's p10000032 and s50414267; DICOM's unique identifiers.
 _PATIENT_TEXT = re.compile(r"(patient|subject|study)[_-]?\d{2,}|\b[ps]\d{8}\b|\b[12]\.\d+(\.\d+){5,}\b", re.IGNORECASE)
-_PATIENT_KEY = re.compile(r"^(patient|subject|accession|study|medical_?record)_?(id|name|number)s?$|^mrn$", re.IGNORECASE)
+_PATIENT_KEY = re.compile(
+    r"^(patient|subject|accession|study|medical_?record)_?(id|name|number)s?$|^mrn$", re.IGNORECASE
+)
 _COUNT_KEY = re.compile(r"^(n_?)?(positives?|negatives?|known|support|tp|fp|tn|fn)$")
 
 
