@@ -11,6 +11,8 @@ from pathlib import Path
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import sha256_of
 
+_LOG_IN = "log in (`hf auth login`, or a token in HF_TOKEN)"
+
 
 def fetch(repo_id: str, filename: str, revision: str | None = None, *, force_download: bool = False) -> Path:
     """A file of a model repository, from the cache or the Hub; the token is huggingface_hub's.
@@ -96,13 +98,12 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
         ) from None
     except GatedRepoError:
         raise MedSAEError(
-            f"{what} is gated: ask for access at https://huggingface.co/{repo_id}, then log in (`hf auth login`, or a "
-            "token in HF_TOKEN)"
+            f"{what} is gated: ask for access at https://huggingface.co/{repo_id}, then {_LOG_IN}"
         ) from None
     except RepositoryNotFoundError:
         raise MedSAEError(
-            f"{what} cannot be had: there is no repository {repo_id}, or it is private; to read a private one, log in "
-            "(`hf auth login`, or a token in HF_TOKEN) as someone who may"
+            f"{what} cannot be had: there is no repository {repo_id}, or it is private; to read a private one, "
+            f"{_LOG_IN} as someone who may"
         ) from None
     except RevisionNotFoundError:
         raise MedSAEError(f"{what} cannot be had: {repo_id} has no such revision") from None
@@ -115,7 +116,5 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise MedSAEError(
-                f"{what}: the Hub refuses ({status}); log in (`hf auth login`, or a token in HF_TOKEN) as someone who may"
-            ) from None
+            raise MedSAEError(f"{what}: the Hub refuses ({status}); {_LOG_IN} as someone who may") from None
         raise MedSAEError(f"{what}: the Hub answers {status}; try again later") from None

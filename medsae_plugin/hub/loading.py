@@ -59,9 +59,7 @@ def load_medsae(
     card = find_release(release)
     if card is not None:
         if revision is not None and revision != card.revision:
-            raise MedSAEError(
-                f"the card of release {release} pins its revision; give the repository's id to choose one"
-            )
+            raise MedSAEError(f"the card of {release} pins its revision; give the repository's id to choose one")
         if sae_id not in card.saes:
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
         sae = SAE.from_pretrained(release, sae_id, device=device)
@@ -71,14 +69,16 @@ def load_medsae(
         sae = SAE.load_from_disk(folder, device=device, dtype="float32")
     else:
         sae = _of_sae_lens(release, sae_id, device)
-    if not isinstance(encoder, HookedVisionEncoder):
-        name = encoder or (card and _encoder_of(card)) or sae.cfg.metadata.model_name
-        if not name:
-            raise MedSAEError(f"SAE {sae_id} of {release} does not name its encoder; give one")
-        encoder = HookedVisionEncoder.from_pretrained(name, weights=weights, device=device)
-    _check_encoder(sae, encoder, f"SAE {sae_id} of {release}", strict)
-    encoder.add_sae(sae)
-    return MedSAE(sae, encoder)
+    what = f"SAE {sae_id} of {release}"
+    if isinstance(encoder, HookedVisionEncoder):
+        hooked = encoder
+    elif name := encoder or (card and _encoder_of(card)) or sae.cfg.metadata.model_name:
+        hooked = HookedVisionEncoder.from_pretrained(name, weights=weights, device=device)
+    else:
+        raise MedSAEError(f"{what} does not name its encoder; give one")
+    _check_encoder(sae, hooked, what, strict)
+    hooked.add_sae(sae)
+    return MedSAE(sae, hooked)
 
 
 def read_sae(
@@ -142,10 +142,8 @@ def _check_encoder(sae: SAE[Any], encoder: HookedVisionEncoder, what: str, stric
     hook, trained_on, given = metadata.hook_name, metadata.encoder_sha256, encoder.weights_sha256
     if hook not in encoder.hook_specs:
         raise MedSAEError(f"{what} stands at hook {hook!r}, which {encoder.name} does not have")
-    if encoder.hook_specs[hook].d != sae.cfg.d_in:
-        raise MedSAEError(
-            f"{what} takes {sae.cfg.d_in} dimensions; {encoder.name} has {encoder.hook_specs[hook].d} there"
-        )
+    if (d := encoder.hook_specs[hook].d) != sae.cfg.d_in:
+        raise MedSAEError(f"{what} takes {sae.cfg.d_in} dimensions; {encoder.name} has {d} there")
     if trained_on and trained_on == given:
         return
     if trained_on and given:

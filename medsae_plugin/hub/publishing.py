@@ -106,9 +106,7 @@ def _licence_of(sae: Published) -> str:
 
     encoder = sae.metadata.get("model_name")
     if encoder not in list_cards():
-        raise MedSAEError(
-            f"the encoder {encoder} has no card in the package that tells its licence; give the SAEs' own"
-        )
+        raise MedSAEError(f"no card of the package tells the licence of the encoder {encoder}; give the SAEs' own")
     return load_card(encoder).licence
 
 

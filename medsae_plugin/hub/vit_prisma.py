@@ -61,9 +61,7 @@ def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, A
         cfg |= {"architecture": "topk", "k": int(config["activation_fn_kwargs"]["k"])}
         state["b_enc"] = saved["b_enc"]
     else:
-        raise MedSAEError(
-            f"SAE-Lens has nothing like a {architecture} SAE of ViT-Prisma with activation {activation!r}"
-        )
+        raise MedSAEError(f"SAE-Lens has nothing like ViT-Prisma's {architecture} SAE with activation {activation!r}")
     return cfg | {"metadata": _metadata(config)}, state
 
 
