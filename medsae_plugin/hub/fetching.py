@@ -79,6 +79,7 @@ def _check_blob(path: Path) -> None:
 @contextmanager
 def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> Iterator[None]:
     """Turn huggingface_hub's errors into MedSAEErrors that say what to do, but those of the kind `but`."""
+    import httpx2
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -118,3 +119,5 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
         if status in (401, 403):
             raise MedSAEError(f"{what}: the Hub refuses ({status}); {_LOG_IN} as someone who may") from None
         raise MedSAEError(f"{what}: the Hub answers {status}; try again later") from None
+    except httpx2.TransportError as error:
+        raise MedSAEError(f"{what}: the connection was cut ({error}); run it again to go on") from None

@@ -15,6 +15,7 @@ from medsae_plugin.hub.contents import TRAINING, Published, collect
 from medsae_plugin.hub.fetching import hub_errors
 
 README = "README.md"
+_MESSAGE = "Publish SAEs with medsae-plugin"
 _MOST_LISTED = 20
 
 
@@ -138,25 +139,20 @@ def _refuse_what_must_stay(files: dict[str, Path], left_out: Sequence[Path], sma
 
 def _send(files: dict[str, Path], repo_id: str, private: bool, revision: str | None) -> tuple[str, bool]:
     """Upload and commit; the commit that holds the files, and whether it is new."""
-    import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(library_name="medsae-plugin")
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-    again = "run the same command again to go on from there"
     with hub_errors(repo_id, f"publishing to {repo_id}"):
+        api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        before = api.repo_info(repo_id, revision=revision).sha
         try:
-            api.create_repo(repo_id, private=private or None, exist_ok=True)
-            if revision is not None:
-                api.create_branch(repo_id, branch=revision, exist_ok=True)
-            before = api.repo_info(repo_id, revision=revision).sha
-            commit = api.create_commit(
-                repo_id, operations, commit_message="Publish SAEs with medsae-plugin", revision=revision
-            )
-        except (httpx2.HTTPError, OSError, RuntimeError) as error:
-            if isinstance(error, httpx2.HTTPStatusError):
-                raise
-            raise MedSAEError(f"publishing to {repo_id} was cut ({error}); what has arrived is kept: {again}") from None
-        except ValueError as error:  # the Hub's verdict on the card's metadata
+            commit = api.create_commit(repo_id, operations, commit_message=_MESSAGE, revision=revision)
+        except RuntimeError as error:  # huggingface_hub's, for a large file that did not arrive after several tries
+            reason = f"{error} {error.__cause__ or ''}".strip()
+            raise MedSAEError(f"publishing to {repo_id} was cut: {reason}; run it again to go on from there") from None
+        except ValueError as error:  # huggingface_hub's, for the Hub's verdict on the card's metadata
             raise MedSAEError(f"{repo_id} does not take this: {error}") from None
     return commit.oid, commit.oid != before

@@ -18,7 +18,7 @@ _IMAGE_TEXT = re.compile(
 )
 # Of Unix: slashes before two words or more that are no part of a URL, or a home; of Windows: a drive, or a share.
 _PATH_TEXT = re.compile(
-    r"(?<![\w.:/<)\]-])/[\w.@~-]+(/[\w.@~-]+)+|(?<!\w)~/|file:/|(?<!\w)[A-Za-z]:[\\/]\w|\\\\[\w.-]+\\", re.ASCII
+    r"(?<![\w./<)\]-])/[\w.@~-]+(/[\w.@~-]+)+|(?<!\w)~/|file:/|(?<!\w)[A-Za-z]:[\\/]\w|\\\\[\w.-]+\\", re.ASCII
 )
 # CheXpert's patient01234 and study1; MIMIC-CXR's p10000032 and s50414267; DICOM's unique identifiers.
 _PATIENT_TEXT = re.compile(r"(patient|subject|study)[_-]?\d{2,}|\b[ps]\d{8}\b|\b[12]\.\d+(\.\d+){5,}\b", re.IGNORECASE)
