@@ -36,10 +36,9 @@ class Published:
         """The SAE's entry in the metrics."""
         return _of_kind(self.metrics, "sae")[0]
 
-    @property
-    def neurons(self) -> dict[str, Any] | None:
-        """The entry of the raw neurons at its hook."""
-        return next(iter(_of_kind(self.metrics, "neurons")), None)
+    def baseline(self, kind: str) -> dict[str, Any]:
+        """The entry of the `neurons` at its hook, or of an `untrained` SAE of its shape; empty where there is none."""
+        return next(iter(_of_kind(self.metrics, kind)), {})
 
     def write(self, folder: Path) -> None:
         """Write what is sent of it into `folder`."""
@@ -87,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def own_metrics(metrics: dict[str, Any], name: str, config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """An evaluation's part that is one SAE's own: its entry, and that of the neurons at its hook.
+    """An evaluation's part that is one SAE's own: its entry, its untrained twin's, and that of its hook's neurons.
 
     Raises:
         MedSAEError: it does not score this SAE, or scored it with another encoder's weights.
@@ -103,8 +102,9 @@ def own_metrics(metrics: dict[str, Any], name: str, config: dict[str, Any], wher
     encoder = metrics.get("encoder") or {}
     if encoder.get("weights_sha256") != metadata.get("encoder_sha256", encoder.get("weights_sha256")):
         raise MedSAEError(f"{where} scores {name} on another encoder's weights than it was trained on")
+    untrained = [c for c in _of_kind(metrics, "untrained") if c["name"] == f"untrained {named[0]['name']}"]
     neurons = [c for c in _of_kind(metrics, "neurons") if c.get("hook") == shape["hook"]]
-    return {**metrics, "candidates": [named[0], *neurons]}
+    return {**metrics, "candidates": [named[0], *untrained, *neurons]}
 
 
 def _of_kind(metrics: dict[str, Any], kind: str) -> list[dict[str, Any]]:

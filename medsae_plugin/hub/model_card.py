@@ -19,6 +19,7 @@ _TEMPLATE = Path(__file__).with_name("model_card.md")
 _FIGURES = (
     ("mean_top_r", "mean r of the observations' top latents", "pearsonr"),
     ("mean_top_entropy", "mean entropy of the observations' top latents (nats)", "entropy"),
+    ("mean_monosemanticity", "mean monosemanticity score of the live latents", "monosemanticity"),
     ("explained_variance", "explained variance", "explained_variance"),
     ("l0", "L0", "l0"),
 )
@@ -95,17 +96,22 @@ def _eval_results(sae: Published, data: str | None) -> list[EvalResult]:
 
 def _for_template(sae: Published) -> dict[str, Any]:
     fidelity = sae.scores.get("fidelity") or {}
-    neurons = {o["label"]: o for o in (sae.neurons or {}).get("observations", [])}
+    beside = [{o["label"]: o for o in sae.baseline(kind).get("observations", [])} for kind in ("neurons", "untrained")]
     rows = [
         [
             _escaped(o["label"]),
             str(o["positives"]),
             "-" if o["latent"] is None else str(o["latent"]),
-            _r_and_h(o),
-            _r_and_h(neurons.get(o["label"], {})),
+            f"{_figure(o['r'])}{_interval(o.get('r_low'), o.get('r_high'))}",
+            _figure(o.get("r_null")),
+            _figure(o["entropy"]),
+            _figure(o.get("auroc")),
+            *(_figure(others.get(o["label"], {}).get("r")) for others in beside),
         ]
         for o in sae.scores["observations"]
     ]
+    mean = _figure(sae.scores.get("mean_top_r")) + _interval(*(sae.scores.get("mean_top_r_interval") or (None, None)))
+    others = [_figure(sae.baseline(kind).get("mean_top_r")) for kind in ("neurons", "untrained")]
     return {
         "name": sae.name,
         "hook": sae.metadata.get("hook_name"),
@@ -116,7 +122,7 @@ def _for_template(sae: Published) -> dict[str, Any]:
         "explained_variance": _figure(fidelity.get("explained_variance"), ".3f"),
         "l0": _figure(fidelity.get("l0"), ".1f"),
         "dead": _figure(fidelity.get("dead"), ".1%"),
-        "rows": rows,
+        "rows": [*rows, ["mean", "", "", mean, "", _figure(sae.scores.get("mean_top_entropy")), "", *others]],
     }
 
 
@@ -137,12 +143,11 @@ def _training(sae: Published) -> str:
     )
 
 
-def _r_and_h(observation: dict[str, Any]) -> str:
-    r, h = observation.get("r"), observation.get("entropy")
-    return "-" if r is None else f"{r:.2f} ({_figure(h, '.2f')})"
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
 
 
-def _figure(value: float | None, form: str) -> str:
+def _figure(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 

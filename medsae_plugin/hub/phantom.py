@@ -14,16 +14,15 @@ from typing import Any
 
 import yaml
 
-from medsae_plugin.demo import ENCODER, run_demo
+from medsae_plugin.demo import ENCODER, N_PHANTOMS, run_demo
 from medsae_plugin.encoders.cards import load_card
 from medsae_plugin.files import replacing_folder, sha256_of, write_text
 from medsae_plugin.hub.contents import CONFIG, WEIGHTS, Published, collect
 
 RELEASE = "medsae-phantom"
-IMAGES = 3000  # as `medsae demo`
 
 
-def make_release(out: Path, work: Path, *, n: int = IMAGES, seed: int = 0, progress: bool = True) -> Path:
+def make_release(out: Path, work: Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: bool = True) -> Path:
     """Run the demo in `work`, or go on with it, and write its SAEs and their card to `out`; returns the card.
 
     The same arguments give the same files on the same machine.
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m medsae_plugin.hub.phantom", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the card and the SAEs")
     parser.add_argument("--work", type=Path, metavar="DIR", help="the demo's folder (default: a temporary one)")
-    parser.add_argument("--n", type=int, default=IMAGES, help=f"phantoms (default: {IMAGES})")
+    parser.add_argument("--n", type=int, default=N_PHANTOMS, help=f"phantoms (default: {N_PHANTOMS})")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         path = make_release(args.out, args.work or Path(temporary) / "demo", n=args.n)

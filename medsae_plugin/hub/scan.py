@@ -25,7 +25,7 @@ _PATIENT_TEXT = re.compile(r"(patient|subject|study)[_-]?\d{2,}|\b[ps]\d{8}\b|\b
 _PATIENT_KEY = re.compile(
     r"^(patient|subject|accession|study|medical_?record)_?(id|name|number)s?$|^mrn$", re.IGNORECASE
 )
-_COUNT_KEY = re.compile(r"^(n_?)?(positives?|negatives?|known|support|tp|fp|tn|fn)$")
+_COUNT_KEY = re.compile(r"^(n_)?(positives?|negatives?|known|support|patients|images|tp|fp|tn|fn)$")
 
 
 def scan(path: Path, name: str, small: int = SMALL) -> Iterator[str]:
@@ -78,13 +78,15 @@ def _scan_json(value: Any, where: str, small: int) -> Iterator[str]:
 
 
 def _small_counts(entry: dict[str, Any], where: str, small: int) -> Iterator[str]:
-    """Counts of images by label; those without a finding count as much as those with it."""
+    """Counts of images or patients by label; those without a finding count as much as those with it."""
+    if "label" not in entry:
+        return
     counts = {k: v for k, v in entry.items() if _COUNT_KEY.match(k) and isinstance(v, int) and not isinstance(v, bool)}
     if "known" in counts and "positives" in counts:
         counts["negatives"] = counts["known"] - counts["positives"]
     for key, count in counts.items():
         if count < small:
-            yield f"{where}, {entry.get('label', 'a label')}: {key} is {count}, fewer than {small}"
+            yield f"{where}, {entry['label']}: {key} is {count}, fewer than {small}"
 
 
 def _scan_text(text: str, where: str) -> Iterator[str]:
