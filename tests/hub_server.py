@@ -133,7 +133,7 @@ class Hub:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
             "OMP_NUM_THREADS": "1",
         }
         return {**ours, **client, **({"HF_TOKEN": token} if token else {}), **more}
@@ -157,38 +157,40 @@ def running_hub() -> Iterator[Hub]:
 
 
 class Client:
-    """A process with its own home that runs code against the Hub: many snippets, one import of SAE-Lens.
+    """A process with a home of its own that runs code against the Hub: many snippets, one import of SAE-Lens.
 
     What a snippet leaves in `result` (JSON) is returned; an exception comes back as its class's name and text.
     """
 
     _LOOP = """
-import json, sys
+import json, os, sys
 import sae_lens, medsae_plugin
 say, sys.stdout = sys.stdout, sys.stderr
 for line in sys.stdin:
-    names = {}
+    asked, names = json.loads(line), {}
+    os.environ["HF_TOKEN"] = asked["token"]
     try:
-        exec(json.loads(line), names)
+        exec(asked["code"], names)
         answer = {"result": names.get("result")}
     except Exception as error:
         answer = {"error": type(error).__name__, "text": str(error)}
     print(json.dumps(answer), file=say, flush=True)
 """
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, hub: Hub, home: Path) -> None:
+        self.home = home
         self._process = subprocess.Popen(
             [sys.executable, "-c", self._LOOP],
-            env=environment,
+            env=hub.environment(home),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
 
-    def run(self, code: str) -> Any:
+    def run(self, code: str, token: str = "") -> Any:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(code) + "\n")
+        self._process.stdin.write(json.dumps({"code": code, "token": token}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return f"{answer['error']}: {answer['text']}" if "error" in answer else answer["result"]
@@ -459,7 +461,9 @@ class _Handler(BaseHTTPRequestHandler):
             oid = etag_of(file, content)
             self.hub.lfs.setdefault(oid, content)
             linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-            self._answer(302, b"", {**headers, **linked, "Location": f"{self.hub.url}/cdn/{oid}"})
+            # Another host, as the Hub's CDN is: the client asks there without the token, and takes no metadata from it.
+            location = self.hub.url.replace("127.0.0.1", "localhost") + f"/cdn/{oid}"
+            self._answer(302, b"", {**headers, **linked, "Location": location})
         else:
             self._ranged(content, {**headers, "ETag": f'"{etag_of(file, content)}"'})
 

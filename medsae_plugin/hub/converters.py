@@ -44,6 +44,8 @@ class Format:
         Raises:
             MedSAEError: no such file, not a checkpoint of tensors alone, or none of this library's.
         """
+        from sae_lens import __version__ as sae_lens_version
+
         path = Path(path)
         file = path / self.weights if path.is_dir() else path
         if not file.is_file():
@@ -57,6 +59,8 @@ class Format:
             cfg, state = self.convert(self.read(file), settings)
         except KeyError as error:
             raise MedSAEError(f"{file} or its {self.config} lacks {error}: no {self.name} checkpoint") from None
+        # Without a version SAE-Lens takes a config for one of before its version 6, and drops what it does not know.
+        cfg["metadata"]["sae_lens_version"] = sae_lens_version
         cfg |= {"dtype": "float32", "device": device or "cpu", **(cfg_overrides or {})}
         return cfg, {k: v.to(device=cfg["device"], dtype=torch.float32).contiguous() for k, v in state.items()}
 

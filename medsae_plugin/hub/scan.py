@@ -14,7 +14,8 @@ _IMAGE_SUFFIXES = r"png|jpe?g|jp2|tiff?|bmp|gif|webp|dcm|dicom|nii|svg"
 _IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _IMAGE_NAME = re.compile(rf"\.({_IMAGE_SUFFIXES})(\.gz)?$", re.IGNORECASE)
 _IMAGE_TEXT = re.compile(
-    rf"data:image/|iVBORw0KGgo|/9j/[A-Za-z0-9+/]{{16}}|[\w-]\.({_IMAGE_SUFFIXES})\b|<img\b|<svg\b|!\[", re.IGNORECASE
+    rf"data:image/|iVBORw0KGgo|/9j/[A-Za-z0-9+/]{{16}}|[\w./-]*[\w-]\.({_IMAGE_SUFFIXES})\b|<img\b|<svg\b|!\[",
+    re.IGNORECASE,
 )
 # Of Unix: slashes before two words or more that are no part of a URL, or a home; of Windows: a drive, or a share.
 _PATH_TEXT = re.compile(
