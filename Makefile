@@ -13,6 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	# Its checkpoints are what tests import; what it would pull in (nnsight, torchvision) they do not need.
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps dictionary-learning
 	touch $(STAMP)
 
 lint: $(STAMP)

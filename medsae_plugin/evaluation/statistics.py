@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from medsae_plugin.evaluation.strongest import Strongest
 ADDED = ("known", "patients", "fired", "fired_known", "fired_positive", "histogram", "embedding_sum", "embedding_total")
 MOMENTS = ("mean_label", "mean", "scatter", "cross", "overall_mean", "overall_scatter")
 EXTREMES = ("minimum", "maximum")
+_FULL = 0.25
 
 
 class LatentStatistics:
@@ -120,6 +122,26 @@ class LatentStatistics:
         self.strongest = self.strongest.merge(other.strongest)
         self.n_images += other.n_images
 
+    def save(self, path: str | Path) -> None:
+        """Write everything but the strongest images to a safetensors file, described by JSON in its header.
+
+        The file names no image, path or patient; but sums over very few patients say much about each.
+        """
+        from medsae_plugin.evaluation.statistics_file import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatentStatistics:
+        """Read what `save` wrote; it follows no strongest images.
+
+        Raises:
+            MedSAEError: no such file, a damaged one, or one of another version.
+        """
+        from medsae_plugin.evaluation.statistics_file import load
+
+        return load(Path(path))
+
     def _check(self, a: np.ndarray | sparse.csc_array, y: np.ndarray) -> None:
         if a.ndim != 2 or a.shape[1] != self.n_latents or y.shape != (a.shape[0], len(self.label_names)):
             raise MedSAEError(
@@ -155,7 +177,9 @@ class LatentStatistics:
 
 def _as_csc_or_dense(activations: torch.Tensor | np.ndarray | sparse.sparray) -> np.ndarray | sparse.csc_array:
     if sparse.issparse(activations):
-        return sparse.csc_array(activations).astype(np.float64)
+        columns = sparse.csc_array(activations).astype(np.float64)
+        # Full columns, as raw neurons have, may lie far from zero: those are summed about their mean.
+        return columns if columns.nnz < _FULL * np.prod(columns.shape) else columns.toarray()
     if isinstance(activations, torch.Tensor):
         activations = activations.detach().cpu().double().numpy()
     return np.asarray(activations, dtype=np.float64)

@@ -64,7 +64,7 @@ def _sae_table(sae: Mapping[str, Any], neurons: Mapping[str, Any], untrained: Ma
         + means
     )
     title = f"{sae['name']} at {sae['hook']}: {sae['architecture']}, {sae['d_sae']} latents of {sae['d_in']} dimensions"
-    return "\n".join([title, *_aligned(rows), *_below(sae)])
+    return "\n".join([title, *aligned(rows), *_below(sae)])
 
 
 def _below(sae: Mapping[str, Any]) -> list[str]:
@@ -74,7 +74,11 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
     if sae["mean_monosemanticity"] is not None:
         parts.append(f"monosemanticity {sae['mean_monosemanticity']:.3f}")
     parts.append(f"latents that follow an observation (fdr < 0.05) {sae['significant']}")
-    lines = ["  ".join(parts)]
+    right = sum(o["follows"] == o["label"] for o in sae["observations"])
+    lines = [
+        "  ".join(parts),
+        f"top latents that follow their own observation most: {right} of {len(sae['observations'])}",
+    ]
     gain = sae.get("gain_over_neurons") or {}
     if gain.get("mean_top_r") is not None:
         bounds = f" {_between(gain['low'], gain['high'])}" if "low" in gain else ""
@@ -83,7 +87,7 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as columns of one width, ruled below the first and above the last."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [
