@@ -97,7 +97,7 @@ def test_help_and_version_import_nothing_heavy():
 
 
 def test_a_wheel_carries_the_cards_the_bundled_weights_and_the_release(tmp_path):
-    """Built and installed in an environment of its own, beside SAE-Lens, without the repository on the path, offline."""
+    """Built and installed beside SAE-Lens in an environment of its own, without the repository on the path, offline."""
     repository = Path(__file__).parent.parent
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
     subprocess.run([*build, repository], check=True)
