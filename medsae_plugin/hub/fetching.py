@@ -95,7 +95,7 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
         yield
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise MedSAEError(
-            f"{what} is not in the cache and the Hub cannot be reached; connect once to fetch it"
+            f"{what} is not in the cache, and the Hub cannot be reached; connect once to fetch it"
         ) from None
     except GatedRepoError:
         raise MedSAEError(
