@@ -281,16 +281,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return body
-        stop = self.fault.cut if self.fault and self.command == "PUT" else None
-        held = self.hub.hold is not None and self.command == "PUT" and re.search(self.hub.hold, path) is not None
+        putting = self.command == "PUT"
+        stop = self.fault.cut if self.fault and putting else None
+        pause = length // 2 if putting and self.hub.hold and re.search(self.hub.hold, path) else None
         while len(body) < length:
-            if stop is not None and len(body) >= stop:
+            if len(body) == stop:
                 raise _Cut
-            if held and len(body) >= length // 2:
+            if len(body) == pause:
                 self.hub.reached.set()
                 self.hub.resume.wait(60)
-                held = False
-            chunk = self.rfile.read(min(_CHUNK, length - len(body)))
+            ends = [end for end in (stop, pause, len(body) + _CHUNK, length) if end is not None and end > len(body)]
+            chunk = self.rfile.read(min(ends) - len(body))
             if not chunk:
                 raise _Cut
             body += chunk

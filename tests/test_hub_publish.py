@@ -282,7 +282,7 @@ def test_killed_while_uploading_the_same_command_completes_it(run, hub, tmp_path
     hub.hold = f"/lfs/{second}"
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert hub.reached.wait(300)
+        assert hub.reached.wait(180)
         while first not in hub.uploaded:
             assert process.poll() is None
     finally:
