@@ -330,6 +330,13 @@ def test_private_and_revision(run, hub, client):
     assert b'revision="v1"' in hub.commits("lab/hidden", "v1")[0].files["README.md"]
 
 
+def test_private_never_means_a_public_repository(run, hub, client):
+    hub.create("lab/open")
+    answer = client.run(sending(run, "lab/open", ", private=True"), WRITER)
+    assert answer.startswith("MedSAEError") and "is there already, and public" in answer
+    assert hub.commits("lab/open") == []
+
+
 def test_who_may_not_write_is_told(run, hub, client):
     hub.create("lab/theirs")
     for token in ("hf_reader", ""):

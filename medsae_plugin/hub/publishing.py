@@ -140,6 +140,7 @@ def _refuse_what_must_stay(files: dict[str, Path], left_out: Sequence[Path], sma
 def _send(files: dict[str, Path], repo_id: str, private: bool, revision: str | None) -> tuple[str, bool]:
     """Upload and commit; the commit that holds the files, and whether it is new."""
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(library_name="medsae-plugin")
     operations = [CommitOperationAdd(name, path) for name, path in files.items()]
@@ -147,12 +148,16 @@ def _send(files: dict[str, Path], repo_id: str, private: bool, revision: str | N
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        before = api.repo_info(repo_id, revision=revision).sha
+        before = api.repo_info(repo_id, revision=revision)
+        if private and not before.private:
+            raise MedSAEError(f"{repo_id} is there already, and public; make it private on the Hub, or choose another")
         try:
             commit = api.create_commit(repo_id, operations, commit_message=_MESSAGE, revision=revision)
-        except RuntimeError as error:  # huggingface_hub's, for a large file that did not arrive after several tries
+        except HfHubHTTPError:
+            raise
+        except (RuntimeError, OSError) as error:  # a large file that did not arrive, by LFS or Xet, after several tries
             reason = f"{error} {error.__cause__ or ''}".strip()
             raise MedSAEError(f"publishing to {repo_id} was cut: {reason}; run it again to go on from there") from None
         except ValueError as error:  # huggingface_hub's, for the Hub's verdict on the card's metadata
             raise MedSAEError(f"{repo_id} does not take this: {error}") from None
-    return commit.oid, commit.oid != before
+    return commit.oid, commit.oid != before.sha
