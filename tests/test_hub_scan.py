@@ -64,6 +64,6 @@ def test_the_bundled_release_passes_but_for_its_counts():
 def test_counts_of_labels_alone_are_counted():
     entry = {"label": "Edema", "positives": 3, "known": 40, "patients": 12, "latent": 2, "r": 0.1}
     lines = found_in(json.dumps({"l0": 3, "significant": 1, "k": 2, "observations": [entry]}), ".json")
-    assert [line.split(": ", 2)[-1] for line in lines] == ["observations, Edema: positives is 3, fewer than 10"]
+    assert lines == ["file.json: observations, Edema: positives is 3, fewer than 10"]
     rare = found_in(json.dumps({**entry, "positives": 35}), ".json")
-    assert [line.split(", ", 1)[1] for line in rare] == ["Edema: negatives is 5, fewer than 10"]
+    assert rare == ["file.json, Edema: negatives is 5, fewer than 10"]
