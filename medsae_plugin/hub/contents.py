@@ -14,6 +14,7 @@ from medsae_plugin.files import write_text
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 METRICS, NAMES, TRAINING = "metrics.json", "names.json", "training.json"
+_OBSERVATION = {"label", "positives", "known", "latent", "r", "entropy"}
 _SENT_AS_IS = (CONFIG, WEIGHTS, SPARSITY, NAMES)
 
 
@@ -89,8 +90,9 @@ def own_metrics(metrics: dict[str, Any], name: str, config: dict[str, Any], wher
     """An evaluation's part that is one SAE's own: its entry, its untrained twin's, and that of its hook's neurons.
 
     Raises:
-        MedSAEError: it does not score this SAE, or scored it with another encoder's weights.
+        MedSAEError: it is none, holds nothing out, does not score this SAE, or with another encoder's weights.
     """
+    _check_held_out(metrics, where)
     metadata = config.get("metadata") or {}
     shape = {"hook": metadata.get("hook_name"), "d_in": config["d_in"], "d_sae": config["d_sae"]}
     fits = [c for c in _of_kind(metrics, "sae") if all(c.get(k) == v for k, v in shape.items())]
@@ -105,6 +107,20 @@ def own_metrics(metrics: dict[str, Any], name: str, config: dict[str, Any], wher
     untrained = [c for c in _of_kind(metrics, "untrained") if c["name"] == f"untrained {named[0]['name']}"]
     neurons = [c for c in _of_kind(metrics, "neurons") if c.get("hook") == shape["hook"]]
     return {**metrics, "candidates": [named[0], *untrained, *neurons]}
+
+
+def _check_held_out(metrics: dict[str, Any], where: Path) -> None:
+    """Raise unless these are metrics whose latents were chosen on other images than they were scored on."""
+    try:
+        select, report = metrics["select"]["split"], metrics["report"]["split"]
+        complete = all(_OBSERVATION <= o.keys() for c in metrics["candidates"] for o in c["observations"])
+    except (KeyError, TypeError, AttributeError):
+        select = report = None
+        complete = False
+    if metrics.get("optimistic") or (complete and select == report):
+        raise MedSAEError(f"{where} holds nothing out: its latents were chosen on the images that they are scored on")
+    if not complete:
+        raise MedSAEError(f"{where} is not what medsae evaluate writes")
 
 
 def _of_kind(metrics: dict[str, Any], kind: str) -> list[dict[str, Any]]:

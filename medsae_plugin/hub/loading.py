@@ -10,14 +10,13 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.hub.cards import ReleaseCard, SAECard
+from medsae_plugin.hub.contents import CONFIG, WEIGHTS
 from medsae_plugin.hub.fetching import check_files, fetch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from medsae_plugin.encoders import HookedVisionEncoder
-
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
 class MedSAE(NamedTuple):

@@ -13,6 +13,7 @@ from medsae_plugin.files import write_text
 from medsae_plugin.hub import scan
 from medsae_plugin.hub.contents import TRAINING, Published, collect
 from medsae_plugin.hub.fetching import hub_errors
+from medsae_plugin.hub.model_card import write_card
 
 README = "README.md"
 _MESSAGE = "Publish SAEs with medsae-plugin"
@@ -80,7 +81,7 @@ def publish(
         for sae in saes:
             sae.write(staged / sae.name)
         licence = licence or _licence_of(saes[0])
-        card = _write_card(saes, repo_id, licence, data, revision, small)
+        card = write_card(saes, repo_id, licence=licence, data=data, revision=revision, small=small)
         write_text(staged / README, card)
         files = {path.relative_to(staged).as_posix(): path for path in sorted(staged.rglob("*")) if path.is_file()}
         left_out = _left_out(saes, set(files))
@@ -91,14 +92,6 @@ def publish(
             return Publication(sizes, left_out, folder=target)
         commit, changed = _send(files, repo_id, private, revision)
     return Publication(sizes, left_out, commit=commit, changed=changed)
-
-
-def _write_card(
-    saes: Sequence[Published], repo_id: str, licence: str, data: str | None, revision: str | None, small: int
-) -> str:
-    from medsae_plugin.hub.model_card import write_card
-
-    return write_card(saes, repo_id, licence=licence, data=data, revision=revision, small=small)
 
 
 def _licence_of(sae: Published) -> str:
