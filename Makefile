@@ -8,11 +8,13 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-# torch goes first and alone, so that the pinned build is taken and nothing else chooses one.
+# torch goes first and alone, so that the pinned build is taken and nothing else chooses one. dictionary-learning makes
+# checkpoints for tests, and comes without what it would pull in (nnsight, torchvision), which they do not need.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps dictionary-learning
 	touch $(STAMP)
 
 lint: $(STAMP)

@@ -8,6 +8,7 @@ from typing import Any
 from medsae_plugin._lazy import look_up
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.hub.sae_lens_hook import register_with_sae_lens
 
 _MODULES = {
     "HookedVisionEncoder": "medsae_plugin.encoders",
@@ -23,9 +24,14 @@ _MODULES = {
     "train_saes": "medsae_plugin.training",
     "evaluate_saes": "medsae_plugin.evaluation",
     "format_table": "medsae_plugin.evaluation",
+    "load_medsae": "medsae_plugin.hub",
+    "publish": "medsae_plugin.hub",
+    "register_releases": "medsae_plugin.hub",
 }
 
 __all__ = ["MedSAEError", "__version__", *_MODULES]
+
+register_with_sae_lens()
 
 
 def __getattr__(name: str) -> Any:

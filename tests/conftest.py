@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from hub_server import Client, Hub, running_hub
 
 if TYPE_CHECKING:
     from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
@@ -41,6 +42,21 @@ def golden_medclip(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[Hub]:
+    """A Hub on loopback; tests take repositories of their own in it."""
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def client(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A process with a home of its own that runs code against that Hub."""
+    client = Client(hub, tmp_path_factory.mktemp("home"))
+    yield client
+    client.close()
 
 
 def draw_weights(shapes: dict[str, tuple[list[int], str]]) -> dict[str, torch.Tensor]:

@@ -1,9 +1,11 @@
 """The command line from end to end, on real radiographs, and its errors."""
 
 import json
+import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -94,8 +96,8 @@ def test_help_and_version_import_nothing_heavy():
     assert run.stdout == f"medsae {__version__}\n"
 
 
-def test_a_wheel_carries_the_cards_and_the_bundled_weights(tmp_path):
-    """Built and unpacked in an environment of its own, without the repository on the path."""
+def test_a_wheel_carries_the_cards_the_bundled_weights_and_the_release(tmp_path):
+    """Built and installed beside SAE-Lens in an environment of its own, without the repository on the path, offline."""
     repository = Path(__file__).parent.parent
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
     subprocess.run([*build, repository], check=True)
@@ -104,18 +106,26 @@ def test_a_wheel_carries_the_cards_and_the_bundled_weights(tmp_path):
     site = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
     subprocess.run(install, check=True)
-    here = next(p for p in sys.path if p.endswith("site-packages"))
+    here = [p for p in sys.path if p.endswith("site-packages")]
     code = (
-        f"import sys; sys.path.append({here!r})\n"
+        f"import sys; sys.path += {here!r}\n"
         "import medsae_plugin; print(medsae_plugin.__file__)\n"
         "encoder = medsae_plugin.HookedVisionEncoder.from_pretrained('phantom-swin')\n"
         "prompts = __import__('medsae_plugin.data.prompts').data.prompts.load_prompts('chexpert')\n"
         "print(encoder.encode_text(['edema']).shape[0], len(prompts.sentences), "
-        "*__import__('medsae_plugin.encoders').encoders.list_cards())"
+        "*__import__('medsae_plugin.encoders').encoders.list_cards())\n"
+        "from sae_lens import SAE\n"
+        "print(SAE.from_pretrained('medsae-phantom', 'embedding').cfg.metadata.hook_name)\n"
+        "from medsae_plugin.cli import main\n"
+        "main(['publish', 'absent', '--repo', 'a/b'])"
     )
     python = tmp_path / "env" / "bin" / "python"
-    out = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    out = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=offline)
     assert out.returncode == 0, out.stderr
-    first, second = out.stdout.split("\n")[:2]
+    first, second, third = out.stdout.splitlines()
     assert first == str(site / "medsae_plugin" / "__init__.py")
     assert second.startswith("1 14 ") and "medclip-resnet50 medclip-swin" in second
+    assert third == "hook_embedding" and "absent holds no SAE" in out.stderr
+    with zipfile.ZipFile(wheel) as archive:
+        assert "medsae_plugin/hub/model_card.md" in archive.namelist()

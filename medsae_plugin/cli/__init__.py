@@ -7,11 +7,37 @@ import sys
 from collections.abc import Sequence
 
 from medsae_plugin._version import __version__
-from medsae_plugin.cli import attribute, demo, encoders, evaluate, extract, fidelity, phantoms, stats, store, train
+from medsae_plugin.cli import (
+    attribute,
+    demo,
+    encoders,
+    evaluate,
+    extract,
+    fidelity,
+    import_,
+    phantoms,
+    publish,
+    stats,
+    store,
+    train,
+)
 from medsae_plugin.errors import MedSAEError
 
 # One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
-_COMMANDS = (demo, encoders, phantoms, extract, store, train, evaluate, stats, fidelity, attribute)
+_COMMANDS = (
+    demo,
+    encoders,
+    phantoms,
+    extract,
+    store,
+    train,
+    evaluate,
+    stats,
+    fidelity,
+    attribute,
+    publish,
+    import_,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

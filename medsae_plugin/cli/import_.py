@@ -1,0 +1,29 @@
+"""`medsae import`: an SAE of another library in SAE-Lens's format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medsae_plugin.cli.arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="turn an SAE of another library into SAE-Lens's format",
+        description="Turn a checkpoint of another library into SAE-Lens's format, with what encoder it belongs to.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="the file of weights, or its folder")
+    parser.add_argument("--format", required=True, choices=("dictionary_learning", "vit_prisma"))
+    parser.add_argument("--encoder", required=True, metavar="CARD", help="the encoder's card, by name or path")
+    parser.add_argument("--hook", required=True, metavar="NAME", help="the hook point that the SAE stands at")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the SAE's folder")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from medsae_plugin.hub import import_checkpoint
+
+    sae = import_checkpoint(args.checkpoint, args.format, args.encoder, args.hook, args.out)
+    print(f"{sae.cfg.architecture()}, {sae.cfg.d_in} dimensions, {sae.cfg.d_sae} latents, at {args.hook}: {args.out}")

@@ -1,0 +1,103 @@
+"""Checkpoints of `dictionary_learning` (Marks, Karvonen, Mueller), which MedSAE's reference and sae-for-vlm use.
+
+A folder holds `ae.pt`, a state dict, and `config.json`, what its trainer was given. The state dict's keys tell the
+class, but for top-k and batch-top-k, which only the config tells apart:
+
+- `AutoEncoder` (standard, and the trainer of the April update): `bias`, `encoder.*`, `decoder.weight`
+- `AutoEncoderNew` (the April update's own class): `encoder.*`, `decoder.*`
+- `AutoEncoderTopK` and `BatchTopKSAE`: `b_dec`, `encoder.*`, `decoder.weight`, `k`, `threshold`
+- `MatryoshkaBatchTopKSAE`: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `k`, `threshold`, `group_sizes`
+- `JumpReluAutoEncoder`: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `threshold`
+- `GatedAutoEncoder`: `decoder_bias`, `encoder.weight`, `decoder.weight`, `r_mag`, `gate_bias`, `mag_bias`
+
+The weights are taken as they were saved. `AutoEncoder.from_pretrained` scales the decoder's rows to length 1 unless it
+is told not to; SAE-Lens's `fold_W_dec_norm=True` does the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch import Tensor
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.hub.converters import Format, State
+
+
+def _convert(saved: State, config: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    trainer = config.get("trainer") or {}
+    kind = _class_of(saved, str(trainer.get("dict_class", "")))
+    if "W_enc" in saved:
+        state = {key: saved[key] for key in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    else:
+        state = {"W_enc": saved["encoder.weight"].T, "W_dec": saved["decoder.weight"].T}
+        state["b_dec"] = saved[_B_DEC[kind]]
+        if kind != "GatedAutoEncoder":
+            state["b_enc"] = saved["encoder.bias"]
+    d_in, d_sae = state["W_enc"].shape
+    cfg: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "architecture": "standard", "apply_b_dec_to_input": True}
+    metadata: dict[str, Any] = {"imported_from": "dictionary_learning", "dict_class": kind}
+    if kind == "AutoEncoderNew":
+        cfg["apply_b_dec_to_input"] = False
+    elif kind == "GatedAutoEncoder":
+        cfg["architecture"] = "gated"
+        state |= {"r_mag": saved["r_mag"], "b_gate": saved["gate_bias"], "b_mag": saved["mag_bias"]}
+    elif kind == "AutoEncoderTopK":
+        cfg |= {"architecture": "topk", "k": int(saved["k"])}
+    elif kind == "JumpReluAutoEncoder":
+        cfg |= {"architecture": "jumprelu", "apply_b_dec_to_input": False}
+        state["threshold"] = saved["threshold"]
+    elif kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+        cfg["architecture"] = "jumprelu"
+        state["threshold"] = _learnt(saved["threshold"]).expand(d_sae)
+        metadata["k"] = int(saved["k"])
+        if "group_sizes" in saved:
+            metadata["group_sizes"] = saved["group_sizes"].tolist()
+    return cfg | {"metadata": metadata}, state
+
+
+_B_DEC = {
+    "AutoEncoder": "bias",
+    "AutoEncoderNew": "decoder.bias",
+    "AutoEncoderTopK": "b_dec",
+    "BatchTopKSAE": "b_dec",
+    "GatedAutoEncoder": "decoder_bias",
+}
+
+
+def _class_of(saved: State, named: str) -> str:
+    """The class whose state dict this is; `named` is what the config says, for the pair that keys do not tell apart."""
+    if "group_sizes" in saved:
+        return "MatryoshkaBatchTopKSAE"
+    if "gate_bias" in saved:
+        return "GatedAutoEncoder"
+    if "W_enc" in saved:
+        return "JumpReluAutoEncoder"
+    if "bias" in saved:
+        return "AutoEncoder"
+    if "decoder.bias" in saved:
+        return "AutoEncoderNew"
+    if "k" not in saved:
+        raise MedSAEError(f"these are the keys of no dictionary_learning class: {', '.join(sorted(saved)[:12])}")
+    if named not in ("AutoEncoderTopK", "BatchTopKSAE"):
+        raise MedSAEError(
+            "top-k and batch-top-k checkpoints have the same keys: put the config.json that was saved with this one "
+            "beside it, whose trainer.dict_class tells which it is"
+        )
+    return named
+
+
+def _learnt(threshold: Tensor) -> Tensor:
+    if float(threshold) < 0:
+        warnings.warn(
+            "the checkpoint's threshold was never learnt (training stopped before its threshold_start_step): every "
+            "positive latent is active, as in the original",
+            stacklevel=2,
+        )
+    return threshold
+
+
+FORMAT = Format("dictionary_learning", weights="ae.pt", config="config.json", convert=_convert)
+dictionary_learning_disk_loader = FORMAT.disk_loader
+dictionary_learning_huggingface_loader = FORMAT.huggingface_loader
