@@ -30,6 +30,7 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--labels", type=comma_list, metavar="A,B", help="the label columns (default: CheXpert's, or all of 0/1/-1)"
     )
+    group.add_argument("--report-column", metavar="NAME", help="the column of report texts (default: none is read)")
     group.add_argument(
         "--uncertain",
         choices=("ignore", "zeros", "ones"),
@@ -48,6 +49,7 @@ def read_table(args: argparse.Namespace) -> ImageTable:
         path_column=args.path_column,
         patient_column=args.patient_column,
         label_columns=args.labels,
+        report_column=args.report_column,
         uncertain=args.uncertain,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class ImageTable:
     """Images, what is known of them, and their labels, row by row.
 
     frame: `image_id` (0, 1, ...), `path` (posix, relative to `root`), `patient`, `split` (or ""), and where the table
-        has them `sex`, `age`, `view`, `projection`.
+        has them `sex`, `age`, `view`, `projection`, and `report` if its column was named.
     labels: `(images, labels)` of 0, 1 and nan (unknown).
     """
 
@@ -98,6 +99,7 @@ def read_table(
     path_column: str | None = None,
     patient_column: str | None = None,
     label_columns: Sequence[str] | None = None,
+    report_column: str | None = None,
     uncertain: Uncertain = "ignore",
 ) -> ImageTable:
     """Read a CheXpert table (known by its 14 observations), or any CSV with a path column.
@@ -108,6 +110,7 @@ def read_table(
         path_column: default `Path` or a like name.
         patient_column: default `patient_id` or a like name, else the path's `patient01234`.
         label_columns: default the 14 observations, else every column that holds nothing but 0, 1, -1 and empty.
+        report_column: the column of report texts, kept as `report`; default none.
         uncertain: what -1 stands for: unknown (`ignore`), 0 or 1. Empty is 0 in a CheXpert table ("not mentioned") and
             unknown in any other.
 
@@ -126,7 +129,8 @@ def read_table(
         raise MedSAEError(f"the image root {root} is not a folder")
     paths = _checked_paths(frame[path_column], root, csv_path)
     patient_column = _column(frame, patient_column, _PATIENT_COLUMNS, "patient", csv_path)
-    names = _label_columns(frame, label_columns, is_chexpert, {path_column, patient_column}, csv_path)
+    report_column = _column(frame, report_column, (), "report", csv_path)
+    names = _label_columns(frame, label_columns, is_chexpert, {path_column, patient_column, report_column}, csv_path)
     labels = [
         _labels(frame[name], _UNCERTAIN_AS[uncertain], 0.0 if is_chexpert else np.nan, csv_path) for name in names
     ]
@@ -141,6 +145,8 @@ def read_table(
             columns[ours] = (
                 pd.to_numeric(frame[column], errors="coerce") if ours == "age" else frame[column].str.strip()
             )
+    if report_column is not None:
+        columns["report"] = frame[report_column].str.strip()
     matrix = np.stack(labels, axis=1) if labels else np.empty((len(frame), 0), dtype=np.float32)
     return ImageTable(root, pd.DataFrame(columns), matrix.astype(np.float32), tuple(names))
 
@@ -178,7 +184,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if not header.strip():
         raise MedSAEError(f"{path} is empty")
     separator = max(",;\t", key=header.count)
-    rows = list(csv.reader(text.splitlines(), delimiter=separator))
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     columns = [name.strip() for name in rows[0]]
     if twice := sorted({c for c in columns if columns.count(c) > 1}):
         raise MedSAEError(f"{path} has two columns of the name {', '.join(twice)}")
