@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from medsae_plugin.activations.positions import PositionPolicy, parse_positions
 from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.machine import cores
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -75,7 +75,7 @@ def extract(
             run out; a decoding process died. Finished shards are kept.
     """
     policy = parse_positions(positions) if isinstance(positions, str) else positions
-    workers = min(8, max(1, _cores() - 1)) if workers is None else workers
+    workers = min(8, max(1, cores() - 1)) if workers is None else workers
     if batch_size < 1 or workers < 0 or seed < 0 or (images_per_shard is not None and images_per_shard < 1):
         raise MedSAEError("batch_size and images_per_shard must be at least 1, workers and seed at least 0")
     if len(images) == 0:
@@ -287,7 +287,3 @@ def _default_per_shard(hooks: dict[str, HookInfo], dtype: torch.dtype) -> int:
     image_bytes = sum(info.rows_per_image * info.d * dtype.itemsize for info in hooks.values())
     fitting = _SHARD_BYTES // image_bytes // _LEAST_IMAGES_PER_SHARD * _LEAST_IMAGES_PER_SHARD
     return math.floor(min(_MOST_IMAGES_PER_SHARD, max(_LEAST_IMAGES_PER_SHARD, fitting)))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -63,6 +63,11 @@ class ActivationStore:
     def __repr__(self) -> str:
         return f"ActivationStore({str(self.path)!r})"
 
+    @property
+    def readable_images(self) -> pd.DataFrame:
+        """The rows of `images` that could be read, in the order of `by_image`."""
+        return self.images.iloc[self._readable].reset_index(drop=True)
+
     def summary(self) -> str:
         """One line: how many images and rows of what."""
         encoder = self.manifest["encoder"]["name"]

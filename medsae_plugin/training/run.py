@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import replacing_folder, write_text
 from medsae_plugin.training.normalization import CenterAndScale
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, measure_saved
@@ -123,9 +122,7 @@ class _Run:
         sae = self.saes[spec.name]
         if spec.normalize == CENTER_AND_SCALE:
             self.center[spec.hook].fold_into(sae)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            temporary.chmod(0o755)
+        with replacing_folder(folder) as temporary:
             sae.save_inference_model(temporary)
             validation = measure_saved(self.store, SAE.load_from_disk(temporary), spec.hook)
             report = {
@@ -135,11 +132,6 @@ class _Run:
                 "history": [{"step": note["step"], **note["saes"][spec.name]} for note in self.history],
             }
             (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _trainer(self) -> SAETrainer[Any, Any] | MultiSAETrainer:
         from sae_lens.training.multi_sae_trainer import MultiSAETrainer

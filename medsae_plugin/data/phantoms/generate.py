@@ -1,8 +1,12 @@
 """A folder of phantoms with a CheXpert table: made-up patients, their studies and pictures."""
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from medsae_plugin.data.phantoms.anatomy import Projection, Sex
 from medsae_plugin.data.phantoms.cases import DEVICES, FINDINGS, MILDEST, NO_FINDING, Case, sample_age, sample_findings
 from medsae_plugin.data.phantoms.draw import draw_case
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.machine import cores
 
 STUDIES = (0.50, 0.25, 0.15, 0.10)
 """Shares of patients with one, two, three and four studies."""
@@ -32,7 +37,9 @@ class TableRow:
     reported: dict[str, float]  # 1 present, 0 ruled out, -1 uncertain; what is missing is unmentioned
 
 
-def generate(n: int, out: str | Path, seed: int = 0, *, size: int = 224, progress: bool = False) -> Path:
+def generate(
+    n: int, out: str | Path, seed: int = 0, *, size: int = 224, workers: int | None = None, progress: bool = False
+) -> Path:
     """Draw `n` phantoms and write them as CheXpert would be laid out.
 
     Writes `images/patientNNNNN/studyN/viewN_frontal.png`, `labels.csv` (CheXpert's columns; labels as a report would
@@ -43,6 +50,7 @@ def generate(n: int, out: str | Path, seed: int = 0, *, size: int = 224, progres
         n: pictures. Patients have one to four studies, of one or two pictures each.
         out: a folder that holds no table yet.
         size: pixels on a side.
+        workers: drawing processes; by default one a core, 8 at most. 0 draws in this process.
 
     Returns:
         The path of `labels.csv`, written last.
@@ -57,17 +65,28 @@ def generate(n: int, out: str | Path, seed: int = 0, *, size: int = 224, progres
     if table.exists():
         raise MedSAEError(f"{table} is there already; name another folder, or remove that one first")
     rows = list(sample_rows(n, seed))
-    truth = []
-    for row in tqdm(rows, desc="phantoms", unit="image", disable=not progress):
-        phantom = draw_case(row.case, size=size)
-        path = out / row.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(phantom.image).save(path)
-        record = {"path": row.path, "patient": row.patient, "size": size, "case": asdict(row.case)}
-        truth.append(json.dumps({**record, "findings": phantom.findings, "boxes": phantom.boxes}))
+    draw = partial(_draw, out=out, size=size)
+    workers = min(8, cores()) if workers is None else workers
+    with ExitStack() as stack:
+        drawn: Iterator[str] = map(draw, rows)
+        if workers:
+            # Forked where that is safe: a caller's script then needs no `if __name__ == "__main__"`.
+            context = get_context("fork" if sys.platform == "linux" else None)
+            drawn = stack.enter_context(context.Pool(workers)).imap(draw, rows, chunksize=8)
+        truth = list(tqdm(drawn, total=n, desc="phantoms", unit="image", disable=not progress))
     (out / "truth.jsonl").write_text("\n".join(truth) + "\n", encoding="utf-8")
     _table(rows).to_csv(table, index=False, lineterminator="\n")
     return table
+
+
+def _draw(row: TableRow, out: Path, size: int) -> str:
+    """Draw and save one picture; returns its line of `truth.jsonl`."""
+    phantom = draw_case(row.case, size=size)
+    path = out / row.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(phantom.image).save(path)
+    record = {"path": row.path, "patient": row.patient, "size": size, "case": asdict(row.case)}
+    return json.dumps({**record, "findings": phantom.findings, "boxes": phantom.boxes})
 
 
 def sample_rows(n: int, seed: int = 0) -> Iterator[TableRow]:
