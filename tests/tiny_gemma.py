@@ -73,5 +73,7 @@ def save_tiny_gemma(folder: Path, seed: int = 0) -> Path:
     model.generation_config.eos_token_id = 1
     model.save_pretrained(folder)
     images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
-    Gemma3Processor(images, tokenizer, chat_template=CHAT_TEMPLATE, image_seq_length=IMAGE_TOKENS).save_pretrained(folder)
+    Gemma3Processor(images, tokenizer, chat_template=CHAT_TEMPLATE, image_seq_length=IMAGE_TOKENS).save_pretrained(
+        folder
+    )
     return folder

@@ -93,7 +93,7 @@ def load_candidates(store: ActivationStore, sae_paths: Sequence[str | Path], lab
         if not (Path(path) / "cfg.json").is_file():
             raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
         sae = SAE.load_from_disk(path)
-        hook = _checked_hook(store, sae, name)
+        hook = checked_hook(store, sae, name)
         sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
         candidates.append(Candidate(name, hook, sae.cfg.d_in, sae, _empty(sae.cfg.d_sae, labels), sums))
         d = store.hooks[hook].d
@@ -115,7 +115,7 @@ def _distinct_names(paths: list[Path]) -> list[str]:
     return ["/".join(p.parts[-depth:]) for p in resolved]
 
 
-def _checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
+def checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
     metadata = sae.cfg.metadata
     hook = metadata.get("hook_name")
     if hook not in store.hooks:

@@ -45,16 +45,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class TooSeldom:
-    """A latent that fires on too few patients to be named."""
+    """A latent that fires on fewer patients than a name takes; how many they are is not told, being a small count."""
 
-    images: int
-    patients: int
     bound: int
 
     def __str__(self) -> str:
-        return (
-            f"fires too seldom: on {self.images} images of {self.patients} patients; a name takes {self.bound} patients"
-        )
+        return f"fires too seldom: on fewer than {self.bound} patients"
 
 
 def sample_evidence(
@@ -72,21 +68,22 @@ def sample_evidence(
     shuffled = rng.permutation(len(column))
     order = shuffled[np.argsort(-column[shuffled], kind="stable")]
     firing = order[column[order] > 0]
-    distinct = len(np.unique(patients[firing]))
-    if distinct < counts.patients:
-        return TooSeldom(len(firing), distinct, counts.patients)
-    strongest = _one_a_patient(firing, patients, patients[:0])[: counts.strongest]
+    if len(np.unique(patients[firing])) < counts.patients:
+        return TooSeldom(counts.patients)
+    strongest = one_a_patient(firing, patients, patients[:0])[: counts.strongest]
     used = patients[strongest]
     # The draw decides which image stands for a patient, so that the weak end is not left to the patients of one image.
-    others = _one_a_patient(rng.permutation(firing), patients, used)
+    others = one_a_patient(rng.permutation(firing), patients, used)
     others = others[np.argsort(-column[others], kind="stable")]
-    spread = np.array([rng.choice(part) for part in np.array_split(others, counts.spread)] if counts.spread else [], int)
+    spread = np.array(
+        [rng.choice(part) for part in np.array_split(others, counts.spread)] if counts.spread else [], int
+    )
     used = np.concatenate([used, patients[spread]])
-    silent = _one_a_patient(shuffled[column[shuffled] <= 0], patients, used)[: counts.silent]
+    silent = one_a_patient(shuffled[column[shuffled] <= 0], patients, used)[: counts.silent]
     return Sample(*(tuple(int(row) for row in rows) for rows in (strongest, spread, silent)))
 
 
-def _one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> np.ndarray:
+def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> np.ndarray:
     """The first row of each patient, in order, without the patients that are used."""
     rows = rows[~np.isin(patients[rows], used)]
     first = np.unique(patients[rows], return_index=True)[1]

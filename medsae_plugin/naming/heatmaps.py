@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 
@@ -19,6 +18,7 @@ from medsae_plugin.naming.chat import Picture
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.naming.subject import Subject
 
 Style = Literal["overlay", "crop", "none"]
 
@@ -36,19 +36,14 @@ def has_heatmaps(store: ActivationStore, hook: str) -> bool:
     return info.grid is not None and info.rows_per_image == info.n_positions
 
 
-@torch.no_grad()
-def heatmaps(
-    store: ActivationStore, units: Any, hook: str, latent: int, image_ids: Sequence[int]
-) -> Float[np.ndarray, "images rows columns"]:
-    """A latent's activations over the grid of positions of each image; prefix tokens have no place and are left out.
-
-    units: what turns activations into latents by `encode`: an SAE, or `Neurons`.
-    """
-    info = store.hooks[hook]
+def heatmaps(subject: Subject, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
+    """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
+    info = subject.store.hooks[subject.hook]
     assert info.grid is not None
-    rows = store.rows_of(hook, image_ids)
-    latents = units.encode(rows.flatten(0, 1))[:, latent].reshape(len(image_ids), -1)
-    return latents[:, info.n_prefix :].reshape(len(image_ids), *info.grid).float().numpy()
+    ids = subject.data.frame["image_id"].to_numpy()[list(rows)]
+    activations = subject.store.rows_of(subject.hook, ids)
+    fired = subject.encode(activations.flatten(0, 1), unit).reshape(len(ids), -1)
+    return fired[:, info.n_prefix :].reshape(len(ids), *info.grid).numpy()
 
 
 def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:

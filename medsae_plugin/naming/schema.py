@@ -21,9 +21,7 @@ class Answer(BaseModel):
 class LatentName(Answer):
     """A name of a latent: the concept in a few words, and what is seen where it fires."""
 
-    concept: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=2, max_length=80, pattern=_ONE_LINE)
-    ]
+    concept: Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=80, pattern=_ONE_LINE)]
     description: Annotated[
         str, StringConstraints(strip_whitespace=True, max_length=600, pattern=rf"(?:^$)|(?:{_ONE_LINE})")
     ] = ""

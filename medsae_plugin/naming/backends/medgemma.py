@@ -61,7 +61,7 @@ class MedGemma:
             digest = hashlib.sha256()
             for path in sorted(p for p in folder.iterdir() if p.is_file()):
                 digest.update(f"{path.name}\0{sha256_of(path)}\n".encode())
-            what = {"model": folder.resolve().name, "sha256": digest.hexdigest()}
+            what: dict[str, str | None] = {"model": folder.resolve().name, "sha256": digest.hexdigest()}
         else:
             what = {"model": self.model, "commit": self._commit()}
         return {
@@ -94,7 +94,7 @@ class MedGemma:
             output = model.generate(**inputs, max_new_tokens=_MAX_TOKENS, do_sample=False)
         except torch.cuda.OutOfMemoryError:
             raise MedSAEError(
-                f"{self.device} has not enough memory for {len(conversations)} conversations at once with {self.model}; "
+                f"{self.device} has not enough memory for {self.model} and {len(conversations)} conversations at once; "
                 "take a smaller batch, fewer images, or 4 bits"
             ) from None
         new = output[:, inputs["input_ids"].shape[1] :]

@@ -36,9 +36,7 @@ class Server:
         try:
             import openai
         except ImportError:
-            raise MedSAEError(
-                "asking a server needs the openai package: pip install 'medsae-plugin[server]'"
-            ) from None
+            raise MedSAEError("asking a server needs the openai package: pip install 'medsae-plugin[server]'") from None
         if concurrency < 1 or timeout <= 0 or retries < 0:
             raise MedSAEError("concurrency is 1 or more, the time-out above 0 seconds, retries 0 or more")
         self.model, self.url, self.concurrency, self.retries = model, url, concurrency, retries
