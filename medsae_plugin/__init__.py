@@ -23,6 +23,8 @@ _MODULES = {
     "train_saes": "medsae_plugin.training",
     "evaluate_saes": "medsae_plugin.evaluation",
     "format_table": "medsae_plugin.evaluation",
+    "name_latents": "medsae_plugin.naming",
+    "score_names": "medsae_plugin.naming",
 }
 
 __all__ = ["MedSAEError", "__version__", *_MODULES]

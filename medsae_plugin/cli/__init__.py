@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from medsae_plugin._version import __version__
-from medsae_plugin.cli import demo, evaluate, extract, phantoms, store, train
+from medsae_plugin.cli import demo, evaluate, extract, name, phantoms, store, train, vocabulary
 from medsae_plugin.errors import MedSAEError
 
 # One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
-_COMMANDS = (demo, phantoms, extract, store, train, evaluate)
+_COMMANDS = (demo, phantoms, extract, store, train, evaluate, name, vocabulary)
+# Commands of two words.
+_PAIRS = {("name", "score")}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `medsae`; the exit status is 0, 1 for what the user can mend, 130 when interrupted."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if tuple(words[:2]) in _PAIRS:
+        words[:2] = [" ".join(words[:2])]
+    args = build_parser().parse_args(words)
     try:
         args.run(args)
     except (MedSAEError, OSError) as error:

@@ -132,10 +132,11 @@ class VocabularyNamer:
             in separate cones (the modality gap) and only differences within each can be compared. At `hook_embedding`.
         `images`: the same with the unit's mean image embedding, weighted by its activations, in place of the direction,
             centred on the mean image embedding. At any hook; the store has to hold `hook_embedding`.
+        None: by decoder at `hook_embedding`, by images elsewhere.
     """
 
     def __init__(
-        self, encoder: HookedVisionEncoder, vocabulary: Vocabulary, by: Literal["decoder", "images"] = "decoder"
+        self, encoder: HookedVisionEncoder, vocabulary: Vocabulary, by: Literal["decoder", "images"] | None = None
     ) -> None:
         self.encoder, self.by = encoder, by
         self.vocabulary = vocabulary.known_to(encoder)
@@ -153,6 +154,7 @@ class VocabularyNamer:
         stored = subject.store.manifest["encoder"]["weights_sha256"]
         if stored != self.encoder.weights_sha256:
             raise MedSAEError(f"the store was made with other weights of {self.encoder.name}; give the same")
+        self.by = self.by or ("decoder" if subject.hook == EMBEDDING else "images")
         if self.by == "decoder":
             vectors = self._directions(subject)[list(units)]
         else:
@@ -192,16 +194,16 @@ class VocabularyNamer:
 class LabelNamer:
     """The label that follows a unit most closely, by Pearson's r over the images that names are made from.
 
-    The unit is left without a name where that r is not above zero. `held_out`: rows of other patients, whose r is the
-    similarity that is told, and over whom it has to be above zero as well.
+    held_out: a split of other patients. The r over them is the similarity that is told; where it is not above zero, the
+        unit has no name.
     """
 
-    def __init__(self, held_out: np.ndarray) -> None:
+    def __init__(self, held_out: str = "val") -> None:
         self.held_out = held_out
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {"backend": "label"}
+        return {"backend": "label", "held_out": self.held_out}
 
     def propose(
         self, subject: Subject, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
@@ -209,14 +211,15 @@ class LabelNamer:
         data = subject.data
         if not data.label_names:
             raise MedSAEError("the table has no label columns, so there is no label to name by")
+        held_out = data.rows([self.held_out])
+        if set(data.patients[held_out]) & set(data.patients[rows]):
+            raise MedSAEError(f"split {self.held_out!r} shares patients with the images that names are made from")
         proposals = []
         for unit in units:
             chosen = label_shares(subject.column(unit, rows), data.labels[rows], data.label_names)
             label = max(chosen, key=lambda share: np.nan_to_num(share.r, nan=-np.inf)).label
-            column = subject.column(unit, self.held_out)
-            r = next(
-                s.r for s in label_shares(column, data.labels[self.held_out], data.label_names) if s.label == label
-            )
+            told = label_shares(subject.column(unit, held_out), data.labels[held_out], data.label_names)
+            r = next(share.r for share in told if share.label == label)
             proposals.append(
                 _as_proposal(label, r) if r > 0 else Proposal(None, "no label follows it on held-out patients")
             )
