@@ -152,6 +152,16 @@ class ActivationStore:
             raise MedSAEError(f"{self.path} holds no activations of image {ids[~held][0]}")
         return self._rows(hook, members, np.arange(len(ids) * per_image)).unflatten(0, (len(ids), per_image))
 
+    def image_rows(self, hook: str, images: slice) -> Float[torch.Tensor, "rows d"]:
+        """The rows of a slice of `readable_images`, float32.
+
+        Raises:
+            MedSAEError: an unknown hook, a damaged shard.
+        """
+        per_image = self._info(hook).rows_per_image
+        members = np.arange(len(self._readable))[images]
+        return self._rows(hook, members, np.arange(len(members) * per_image))
+
     def mean_and_scale(self, hook: str, split: str | None = "train") -> tuple[Float[torch.Tensor, "d"], float]:
         """The mean mu (d,) of the rows and the scale s for which E||s (x - mu)||^2 = d, in float64, in one pass.
 

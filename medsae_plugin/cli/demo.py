@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import Commands, add_quiet
+from medsae_plugin.demo import N_PHANTOMS
 
 
 def add(commands: Commands) -> None:
@@ -15,7 +16,7 @@ def add(commands: Commands) -> None:
         description="Draw phantoms, extract two layers of the bundled encoder, train an SAE on each, and score them.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: runs/demo)")
-    parser.add_argument("--n", type=int, default=3000, help="phantoms (default: 3000)")
+    parser.add_argument("--n", type=int, default=N_PHANTOMS, help=f"phantoms (default: {N_PHANTOMS})")
     parser.add_argument("--seed", type=int, default=0)
     add_quiet(parser)
     parser.set_defaults(run=run)
@@ -29,4 +30,4 @@ def run(args: argparse.Namespace) -> None:
     print(format_table(demo.metrics))
     print()
     for what, path in demo.files.items():
-        print(f"{what:<12}{path}")
+        print(f"{what:<16}{path}")

@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "vocabulary",
         help="a vocabulary from reports",
-        description="Find the clinical terms that reports affirm, with spaCy and NegEx, for `medsae name --vocabulary`.",
+        description="Find the terms that reports affirm, with spaCy and NegEx, for `medsae name --vocabulary`.",
     )
     parser.add_argument("--reports", type=Path, required=True, metavar="CSV", help="a table with a column of reports")
     parser.add_argument("--report-column", default="report", metavar="NAME", help="(default: report)")

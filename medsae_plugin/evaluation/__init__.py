@@ -7,7 +7,7 @@ from medsae_plugin._lazy import look_up
 _MODULES = {
     "LatentStatistics": "medsae_plugin.evaluation.statistics",
     "evaluate_saes": "medsae_plugin.evaluation.scores",
-    "format_table": "medsae_plugin.evaluation.output",
+    "format_table": "medsae_plugin.evaluation.table",
 }
 
 __all__ = [*_MODULES]

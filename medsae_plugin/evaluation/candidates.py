@@ -1,121 +1,132 @@
-"""What an evaluation compares: SAEs' latents and, beside them, the raw neurons of the same hooks."""
+"""What an evaluation compares: SAEs and, beside them, an untrained SAE and the raw neurons of the same hook."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.metrics import entropy, pearson, top_latent
-from medsae_plugin.evaluation.statistics import LatentStatistics
-from medsae_plugin.training.fidelity import FidelitySums
+from medsae_plugin.evaluation.latents import sae_sha256
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.data.tables import ImageTable
 
-Aggregate = Literal["max", "mean"]
+Kind = Literal["sae", "untrained", "neurons"]
+_DEFAULT_K = 32
 
 
-@dataclass
+@dataclass(frozen=True)
 class Candidate:
-    """What is scored: the latents of an SAE, or the raw neurons of a hook (`sae` is None), with its sums by split.
+    """What is scored: the latents of an SAE, trained or not, or the raw neurons of a hook.
 
     A neuron has no preferred sign, so both are candidates: neurons 0..d-1 are the activations, d..2d-1 their negatives.
+
+    architecture, sae_sha256: None for neurons. sae: None for neurons, and where only sums of its latents are known.
     """
 
     name: str
+    kind: Kind
     hook: str
     d_in: int
-    sae: SAE[Any] | None
-    statistics: dict[str, LatentStatistics]
-    fidelity: FidelitySums | None
+    n_latents: int
+    architecture: str | None = None
+    sae_sha256: str | None = None
+    sae: SAE[Any] | None = None
+
+    @classmethod
+    def of_sae(cls, name: str, kind: Kind, hook: str, sae: SAE[Any]) -> Candidate:
+        return cls(name, kind, hook, sae.cfg.d_in, sae.cfg.d_sae, sae.cfg.architecture(), sae_sha256(sae), sae)
+
+    @classmethod
+    def of_neurons(cls, hook: str, d: int) -> Candidate:
+        return cls(f"neurons of {hook}", "neurons", hook, d, 2 * d)
 
     @property
-    def kind(self) -> str:
-        return "neurons" if self.sae is None else "sae"
+    def folder_name(self) -> str:
+        """A name for files that is one path component."""
+        return self.name.replace("/", "--").replace(" ", "-")
 
-    def label_scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """r on `select` and on `report`, `(latents, labels)`, the entropy on `report`, and each label's top latent."""
-        r_select, r_report = (pearson(self.statistics[split]) for split in ("select", "report"))
-        return r_select, r_report, entropy(r_report), top_latent(r_select)
-
-    def update(self, split: str, rows: torch.Tensor, lengths: torch.Tensor, y: np.ndarray, how: Aggregate) -> None:
-        """Add images of a split: their rows in order, how many rows each has, and their labels."""
-        if self.sae is None:
-            units = torch.cat([rows, -rows], dim=-1)
-        else:
-            units = self.sae.encode(rows)
-            if self.fidelity is not None and split == "report":
-                self.fidelity.update(rows, units, self.sae.decode(units))
-        self.statistics[split].update(torch.segment_reduce(units, how, lengths=lengths), y)
+    def index(self, latent: int) -> int | str | None:
+        """A latent as tables show it: its index; for the negative of neuron j, "-j"; None for none."""
+        if latent < 0:
+            return None
+        return f"-{latent - self.d_in}" if self.kind == "neurons" and latent >= self.d_in else latent
 
 
-def align_labels(store: ActivationStore, table: ImageTable) -> np.ndarray:
-    """The table's labels in the order of the store's images, `(images, labels)`; nan where the table lacks an image.
-
-    Raises:
-        MedSAEError: the table has no label columns, or shares no image with the store.
-    """
-    if not table.label_names:
-        raise MedSAEError("the table has no label columns, so there is nothing to score against")
-    position = {path: i for i, path in enumerate(table.frame["path"])}
-    found = np.array([position.get(path, -1) for path in store.images["path"]])
-    if (found < 0).all():
-        raise MedSAEError(
-            f"no image of the store is in the table: the store has {store.images['path'].iloc[0]!r}, the table has "
-            f"{table.frame['path'].iloc[0]!r}; give both the same image root"
-        )
-    labels = table.labels[found].astype(np.float64)
-    labels[found < 0] = np.nan
-    return labels
-
-
-def load_candidates(store: ActivationStore, sae_paths: Sequence[str | Path], labels: Sequence[str]) -> list[Candidate]:
-    """The SAEs in these folders, in SAE-Lens's format, followed by the raw neurons of each hook that they stand at.
+def load_candidates(store: ActivationStore, sae_paths: Sequence[str | Path], seed: int = 0) -> list[Candidate]:
+    """The SAEs in these folders, in SAE-Lens's format, each followed by an untrained one; then each hook's raw neurons.
 
     Raises:
         MedSAEError: a folder that holds no SAE, an SAE of a hook, a width or an encoder that the store does not have.
     """
     from sae_lens import SAE
 
-    names = _distinct_names([Path(p) for p in sae_paths])
+    if not sae_paths:
+        raise MedSAEError("there is no SAE to evaluate")
     candidates: list[Candidate] = []
     neurons: dict[str, Candidate] = {}
-    for name, path in zip(names, sae_paths, strict=True):
+    for name, path in zip(_distinct_names([Path(p) for p in sae_paths]), sae_paths, strict=True):
         if not (Path(path) / "cfg.json").is_file():
             raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
         sae = SAE.load_from_disk(path)
         hook = checked_hook(store, sae, name)
-        sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
-        candidates.append(Candidate(name, hook, sae.cfg.d_in, sae, _empty(sae.cfg.d_sae, labels), sums))
-        d = store.hooks[hook].d
-        neurons.setdefault(hook, Candidate(f"neurons of {hook}", hook, d, None, _empty(2 * d, labels), None))
+        blank = untrained(sae, _active(sae, Path(path)), seed)
+        candidates.append(Candidate.of_sae(name, "sae", hook, sae))
+        candidates.append(Candidate.of_sae(f"untrained {name}", "untrained", hook, blank))
+        neurons.setdefault(hook, Candidate.of_neurons(hook, sae.cfg.d_in))
     return candidates + list(neurons.values())
 
 
-def _empty(n_latents: int, labels: Sequence[str]) -> dict[str, LatentStatistics]:
-    return {split: LatentStatistics(n_latents, labels) for split in ("select", "report")}
+def untrained(sae: SAE[Any], k: int, seed: int = 0) -> SAE[Any]:
+    """An SAE of the same shape that has learnt nothing: random unit directions about the trained one's centre.
+
+    It is a TopK SAE, `k` active latents a row, so that it can be as sparse as the trained one. Of data it knows nothing
+    but the trained decoder's bias, so every site makes the same one.
+    """
+    from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
+
+    cfg = TopKSAEConfig(
+        d_in=sae.cfg.d_in,
+        d_sae=sae.cfg.d_sae,
+        k=min(max(1, k), sae.cfg.d_sae),
+        dtype="float32",
+        device=str(sae.device),
+        apply_b_dec_to_input=True,
+        metadata=sae.cfg.metadata,
+    )
+    blank = TopKSAE(cfg)
+    directions = torch.randn(cfg.d_sae, cfg.d_in, generator=torch.Generator().manual_seed(seed))
+    directions /= directions.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        blank.W_dec.copy_(directions)
+        blank.W_enc.copy_(directions.T)
+        blank.b_enc.zero_()
+        blank.b_dec.copy_(sae.b_dec)
+    return blank
 
 
-def _distinct_names(paths: list[Path]) -> list[str]:
-    resolved = [p.resolve() for p in paths]
-    if len(set(resolved)) < len(resolved):
-        raise MedSAEError("the same SAE is given twice")
-    depth = 1
-    while len({p.parts[-depth:] for p in resolved}) < len(resolved):
-        depth += 1
-    return ["/".join(p.parts[-depth:]) for p in resolved]
+def _active(sae: SAE[Any], folder: Path) -> int:
+    """How many latents of an SAE are active a row: its k, else the L0 that training measured, else 32."""
+    if k := getattr(sae.cfg, "k", None):
+        return int(k)
+    report = folder / "training.json"
+    validation = json.loads(report.read_text("utf-8")).get("validation") if report.is_file() else None
+    return round(validation["l0"]) if validation else _DEFAULT_K
 
 
 def checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
+    """The hook of the store that an SAE stands at.
+
+    Raises:
+        MedSAEError: the store lacks it, has another width there, or was made with other weights.
+    """
     metadata = sae.cfg.metadata
     hook = metadata.get("hook_name")
     if hook not in store.hooks:
@@ -128,3 +139,13 @@ def checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
             f"{name} was trained on encoder weights {trained_on[:12]}..., the store was made with {stored[:12]}..."
         )
     return str(hook)
+
+
+def _distinct_names(paths: list[Path]) -> list[str]:
+    resolved = [p.resolve() for p in paths]
+    if len(set(resolved)) < len(resolved):
+        raise MedSAEError("the same SAE is given twice")
+    depth = 1
+    while len({p.parts[-depth:] for p in resolved}) < len(resolved):
+        depth += 1
+    return ["/".join(p.parts[-depth:]) for p in resolved]

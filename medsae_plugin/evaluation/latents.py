@@ -41,7 +41,7 @@ MANIFEST, IMAGES = "manifest.json", "images.csv"
 ROWS_PER_SHARD = 8192  # a row's number within its shard fits 16 bits
 # Activations held dense while encoding, and nonzeros held while reading a block of latents.
 _CHUNK_ELEMENTS = 2**23
-_BLOCK_NONZEROS = 2**22
+_BLOCK_NONZEROS = 2**19
 
 
 class LatentMatrix:
@@ -49,7 +49,7 @@ class LatentMatrix:
 
     Attributes:
         path: the folder.
-        manifest: `manifest.json`: encoder, hook, positions, aggregate, sae_sha256 (None for neurons), n_latents, n_images.
+        manifest: encoder, hook, positions, aggregate, sae_sha256 (None for neurons), n_latents, n_images.
         images: one row a matrix row, in the store's order: image_id, path (relative to the image root), patient, split.
 
     Raises:
@@ -76,7 +76,7 @@ class LatentMatrix:
     @property
     def counts(self) -> np.ndarray:
         """Images on which each latent is not zero, `(n_latents,)`."""
-        return np.sum([np.diff(indptr) for indptr in self._indptr], axis=0, dtype=np.int64)
+        return np.diff(np.stack(self._indptr), axis=1).sum(0)
 
     def columns(self, start: int, stop: int) -> sparse.csc_array:
         """The activations of latents `start` to `stop` on every image, `(n_images, stop - start)`, float32."""
@@ -106,8 +106,11 @@ class LatentMatrix:
     def _slice(self, shard: int, start: int, stop: int) -> sparse.csc_array:
         indptr = self._indptr[shard][start : stop + 1]
         nonzeros = slice(int(indptr[0]), int(indptr[-1]))
-        image = self._shards[shard].get_slice("image")[nonzeros].astype(np.int32)
-        value = self._shards[shard].get_slice("value")[nonzeros]
+        if nonzeros.start == nonzeros.stop:  # safetensors refuses an empty slice at the end
+            image, value = np.empty(0, np.int32), np.empty(0, np.float32)
+        else:
+            image = self._shards[shard].get_slice("image")[nonzeros].astype(np.int32)
+            value = self._shards[shard].get_slice("value")[nonzeros]
         rows = min(ROWS_PER_SHARD, self.n_images - shard * ROWS_PER_SHARD)
         # int32 throughout, or scipy copies the indices to int64.
         return sparse.csc_array((value, image, (indptr - indptr[0]).astype(np.int32)), shape=(rows, stop - start))

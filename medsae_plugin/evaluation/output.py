@@ -1,9 +1,11 @@
-"""What an evaluation writes and prints: `metrics.json`, `latents.parquet`, and the table of top latents."""
+"""What an evaluation writes: `metrics.json`, the figures of every label's top latent, and `latents.parquet`, of all."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,170 +13,243 @@ import numpy as np
 import pandas as pd
 
 from medsae_plugin._version import __version__
-from medsae_plugin.evaluation.candidates import Aggregate, Candidate
+from medsae_plugin.evaluation import metrics, sketch
+from medsae_plugin.evaluation.candidates import Candidate
+from medsae_plugin.evaluation.resampling import interval
+from medsae_plugin.evaluation.scoring import RankScores, Resampling, SumScores, of_top
+from medsae_plugin.evaluation.targets import ROLES, Targets
+from medsae_plugin.files import write_text
+from medsae_plugin.training.fidelity import FidelitySums
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# The figures that SAEs are ranked by, and whether more is better.
+RANKED = {"mean_top_r": True, "mean_top_entropy": False, "mean_monosemanticity": True}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate with its scores; `ranks` is None where only sums are known, `fidelity` for neurons."""
+
+    candidate: Candidate
+    sums: SumScores
+    ranks: RankScores | None
+    fidelity: FidelitySums | None
 
 
 def summarise(
     store: ActivationStore,
-    candidates: list[Candidate],
-    splits: dict[str, str],
-    aggregate: Aggregate,
-    labels: np.ndarray,
+    scored: Sequence[Scored],
+    targets: Targets,
+    splits: Mapping[str, str],
+    aggregate: str,
+    q: float,
+    resampling: Resampling,
 ) -> dict[str, Any]:
     """The contents of `metrics.json`; undefined figures are null."""
-    images = store.images
     counts = {
         role: {
-            "split": split,
-            "images": int((images["split"] == split).sum()),
-            "patients": int(images.loc[images["split"] == split, "patient"].nunique()),
+            "split": splits[role],
+            "images": len(targets.rows(role)),
+            "patients": len(set(targets.patients[targets.rows(role)])),
         }
-        for role, split in splits.items()
+        for role in ROLES
     }
+    return {
+        **header(store.manifest["encoder"], aggregate, counts),
+        "q": q,
+        "resampling": asdict(resampling),
+        "images_without_labels": int(np.isnan(targets.labels).all(1).sum()),
+        "unreadable_images": len(store.failures),
+        "candidates": summaries(scored),
+    }
+
+
+def header(encoder: Mapping[str, Any], aggregate: str, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that every `metrics.json` begins with."""
     return {
         "schema": SCHEMA_VERSION,
         "medsae_plugin": __version__,
-        "encoder": store.manifest["encoder"],
+        "encoder": dict(encoder),
         "aggregate": aggregate,
         **counts,
-        "images_without_labels": int(np.isnan(labels).all(1).sum()),
-        "unreadable_images": len(store.failures),
-        "candidates": [_summary(c) for c in candidates],
     }
 
 
-def _summary(candidate: Candidate) -> dict[str, Any]:
-    _, r_report, h, top = candidate.label_scores()
-    report = candidate.statistics["report"]
-    n_labels = len(report.label_names)
-    same_split = np.full(n_labels, np.nan)
-    for c in range(n_labels):
-        if not np.isnan(r_report[:, c]).all():
-            same_split[c] = np.nanmax(r_report[:, c])
-    observations = []
-    for c, label in enumerate(report.label_names):
-        j = int(top[c])
-        observations.append(
-            {
-                "label": label,
-                "positives": int(report.positives[c]),
-                "known": int(report.known[c]),
-                "latent": _index(candidate, j),
-                "r": _number(r_report[j, c]) if j >= 0 else None,
-                "r_same_split": _number(same_split[c]),
-                "entropy": _number(h[j]) if j >= 0 else None,
-                "entropy_normalised": _number(h[j] / math.log(n_labels)) if j >= 0 and n_labels > 1 else None,
-            }
-        )
+def summaries(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Each candidate's summary, with its mean rank among the SAEs and its gain over its hook's neurons."""
+    entries = [_summary(s) for s in scored]
+    neurons = {s.candidate.hook: s for s in scored if s.candidate.kind == "neurons"}
+    trained = [k for k, s in enumerate(scored) if s.candidate.kind == "sae"]
+    for k, rank in zip(trained, metrics.mean_ranks([entries[k] for k in trained], RANKED), strict=True):
+        entries[k]["mean_rank"] = rank
+        entries[k]["gain_over_neurons"] = _gain(scored[k], neurons[scored[k].candidate.hook])
+    return entries
+
+
+def _summary(scored: Scored) -> dict[str, Any]:
+    candidate, sums = scored.candidate, scored.sums
+    observations = _observations(scored)
+    live = sums.density > 0
     return {
         "name": candidate.name,
         "kind": candidate.kind,
         "hook": candidate.hook,
-        "architecture": candidate.sae.cfg.architecture() if candidate.sae else None,
+        "architecture": candidate.architecture,
         "d_in": candidate.d_in,
-        "d_sae": candidate.sae.cfg.d_sae if candidate.sae else None,
-        "fidelity": {k: _number(v) for k, v in candidate.fidelity.figures().items()} if candidate.fidelity else None,
-        "mean_top_r": _mean(observations, "r"),
+        "d_sae": None if candidate.kind == "neurons" else candidate.n_latents,
+        "fidelity": _finite(scored.fidelity.figures()) if scored.fidelity else None,
+        "image_level": _finite(metrics.sparsity(sums.report)),
+        "density_histogram": metrics.density_histogram(sums.report).tolist(),
+        "mean_top_r": number(mean_of_top(scored)),
+        "mean_top_r_interval": _interval_of_mean(scored),
         "mean_top_r_same_split": _mean(observations, "r_same_split"),
         "mean_top_entropy": _mean(observations, "entropy"),
-        "mean_entropy": _number(np.nanmean(h)) if not np.isnan(h).all() else None,
+        "mean_entropy": number(_nanmean(sums.entropy[live])),
+        "mean_monosemanticity": number(_nanmean(sums.monosemanticity[live])),
+        "significant": int((sums.fdr < 0.05).any(1).sum()),
         "observations": observations,
     }
 
 
-def _index(candidate: Candidate, unit: int) -> int | str | None:
-    """A latent's index; for the negative of neuron j, "-j"."""
-    if unit < 0:
+def _observations(scored: Scored) -> list[dict[str, Any]]:
+    """Of each label its top latent's figures on `report`."""
+    sums, ranks, report = scored.sums, scored.ranks, scored.sums.report
+    n_labels = len(report.label_names)
+    columns = {
+        "r": of_top(sums.r, sums.top),
+        "r_select": of_top(sums.r_select, sums.top),
+        "p": of_top(sums.p, sums.top),
+        "fdr": of_top(sums.fdr, sums.top),
+        "r_same_split": _largest(sums.r),
+        "entropy": of_top(sums.entropy, sums.top),
+        "entropy_normalised": of_top(sums.entropy, sums.top) / math.log(n_labels) if n_labels > 1 else None,
+        "monosemanticity": of_top(sums.monosemanticity, sums.top),
+        "selectivity": of_top(sums.selectivity, sums.top),
+        "density": of_top(sums.density, sums.top),
+    }
+    if ranks is not None:
+        columns |= {
+            "r_low": ranks.r_interval[0],
+            "r_high": ranks.r_interval[1],
+            "r_null": ranks.null,
+            "p_null": ranks.p_null,
+            "auroc": of_top(ranks.auroc, sums.top),
+            "auroc_low": ranks.auroc_interval[0],
+            "auroc_high": ranks.auroc_interval[1],
+            "average_precision": of_top(ranks.average_precision, sums.top),
+            "threshold": of_top(ranks.threshold, sums.top),
+        }
+    detected = sums.firing if ranks is None else ranks.detection
+    columns |= {name: of_top(values, sums.top) for name, values in detected.items()}
+    return [
+        {
+            "label": label,
+            "positives": int(report.positives[c]),
+            "known": int(report.known[c]),
+            "patients": int(report.patients[c]),
+            "latent": scored.candidate.index(int(sums.top[c])),
+            **{name: None if values is None else number(values[c]) for name, values in columns.items()},
+        }
+        for c, label in enumerate(report.label_names)
+    ]
+
+
+def mean_of_top(scored: Scored) -> float:
+    """Mean r of the top latents over the labels that vary on `report`.
+
+    A top latent that is silent there, or a label that has none, counts as r = 0: it says nothing of the label.
+    """
+    p = scored.sums.report.mean_label
+    r = of_top(scored.sums.r, scored.sums.top)[(p > 0) & (p < 1)]
+    return float(np.nan_to_num(r).mean()) if len(r) else math.nan
+
+
+def _interval_of_mean(scored: Scored) -> list[float | None] | None:
+    if scored.ranks is None:
         return None
-    return f"-{unit - candidate.d_in}" if candidate.sae is None and unit >= candidate.d_in else unit
+    low, high = interval(_means_resampled(scored))
+    return [number(float(low)), number(float(high))]
 
 
-def _number(x: float) -> float | None:
+def _means_resampled(scored: Scored) -> np.ndarray:
+    """`mean_of_top` in every bootstrap resample of the patients."""
+    assert scored.ranks is not None
+    p = scored.sums.report.mean_label
+    r = scored.ranks.r_resampled[:, (p > 0) & (p < 1)]
+    return np.nan_to_num(r).mean(1) if r.shape[1] else np.full(len(r), np.nan)
+
+
+def _gain(sae: Scored, neurons: Scored) -> dict[str, float | None]:
+    """How much larger an SAE's mean top r is than its neurons', with a 95% interval from the same resamples."""
+    gain: dict[str, float | None] = {"mean_top_r": number(mean_of_top(sae) - mean_of_top(neurons))}
+    if sae.ranks is not None and neurons.ranks is not None:
+        low, high = interval(_means_resampled(sae) - _means_resampled(neurons))
+        gain |= {"low": number(float(low)), "high": number(float(high))}
+    return gain
+
+
+def latent_frame(scored: Sequence[Scored]) -> pd.DataFrame:
+    """One row a latent (or neuron): its own figures, then its figures for every label; all on `report` unless said."""
+    return pd.concat([_rows(s) for s in scored], ignore_index=True)
+
+
+def _rows(scored: Scored) -> pd.DataFrame:
+    candidate, sums, ranks, report = scored.candidate, scored.sums, scored.ranks, scored.sums.report
+    columns: dict[str, Any] = {
+        "name": candidate.name,
+        "kind": candidate.kind,
+        "hook": candidate.hook,
+        "latent": [str(candidate.index(j)) for j in range(report.n_latents)],
+        "density": sums.density,
+        "maximum": report.maximum,
+        "median_positive": sketch.quantile(report.histogram, 0.5),
+        "entropy": sums.entropy,
+        "monosemanticity": sums.monosemanticity,
+    }
+    by_label = {
+        "r": sums.r,
+        "r on select": sums.r_select,
+        "p": sums.p,
+        "fdr": sums.fdr,
+        "selectivity": sums.selectivity,
+    }
+    if ranks is not None:
+        columns["threshold"] = ranks.threshold
+        by_label |= {"auroc": ranks.auroc, "average precision": ranks.average_precision, **ranks.detection}
+    for what, values in by_label.items():
+        columns |= {f"{what}: {label}": values[:, c] for c, label in enumerate(report.label_names)}
+    return pd.DataFrame(columns)
+
+
+def write(metrics: Mapping[str, Any], latents: pd.DataFrame, out: Path) -> None:
+    """Write `metrics.json` and `latents.parquet` into the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    latents.to_parquet(out / "latents.parquet", index=False)
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def number(x: float) -> float | None:
+    """The number, or None where it is not finite: JSON has no nan."""
     return float(x) if math.isfinite(x) else None
 
 
-def _mean(observations: list[dict[str, Any]], key: str) -> float | None:
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: number(value) for name, value in figures.items()}
+
+
+def _largest(r: np.ndarray) -> np.ndarray:
+    filled = np.where(np.isnan(r), -np.inf, r).max(0)
+    return np.where(np.isfinite(filled), filled, np.nan)
+
+
+def _nanmean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _mean(observations: Sequence[Mapping[str, Any]], key: str) -> float | None:
     values = [o[key] for o in observations if o[key] is not None]
     return float(np.mean(values)) if values else None
-
-
-def latent_frame(candidates: list[Candidate]) -> pd.DataFrame:
-    """One row a latent (or neuron): density, maximum and entropy on `report`, r with each label on both splits."""
-    frames = []
-    for candidate in candidates:
-        r_select, r_report, h, _ = candidate.label_scores()
-        report = candidate.statistics["report"]
-        columns: dict[str, Any] = {
-            "name": candidate.name,
-            "kind": candidate.kind,
-            "hook": candidate.hook,
-            "latent": [str(_index(candidate, j)) for j in range(report.n_latents)],
-            "density": (report.fired / max(report.n_images, 1)).numpy(),
-            "maximum": report.maximum.numpy(),
-            "entropy": h,
-        }
-        for c, label in enumerate(report.label_names):
-            columns[f"r: {label}"] = r_report[:, c]
-            columns[f"r on select: {label}"] = r_select[:, c]
-        frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
-
-
-def write(metrics: dict[str, Any], candidates: list[Candidate], out: Path) -> None:
-    """Write `metrics.json` and `latents.parquet` into the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    latent_frame(candidates).to_parquet(out / "latents.parquet", index=False)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def format_table(metrics: dict[str, Any]) -> str:
-    """The top latent of every observation as `r (H)`, an SAE beside its hook's neurons, and the means below."""
-    candidates = metrics["candidates"]
-    neurons = {c["hook"]: c for c in candidates if c["kind"] == "neurons"}
-    columns: list[tuple[str, dict[str, Any]]] = []
-    for c in (c for c in candidates if c["kind"] == "sae"):
-        columns += [(c["name"], c), ("neurons", neurons[c["hook"]])]
-    labels = [o["label"] for o in candidates[0]["observations"]]
-    rows = [["observation", "+"] + [name for name, _ in columns]]
-    for i, label in enumerate(labels):
-        cells = [_r_and_h(c["observations"][i]["r"], c["observations"][i]["entropy"]) for _, c in columns]
-        rows.append([label, str(candidates[0]["observations"][i]["positives"]), *cells])
-    rows.append(["mean", "", *[_r_and_h(c["mean_top_r"], c["mean_top_entropy"]) for _, c in columns]])
-    for figure, title, form in _FIDELITY_ROWS:
-        rows.append([title, "", *[_fidelity(c, figure, form) for _, c in columns]])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(r, widths, strict=True)))
-        for r in rows
-    ]
-    rule = "-" * len(lines[0])
-    lines = [lines[0], rule, *lines[1 : 1 + len(labels)], rule, *lines[1 + len(labels) :]]
-    select, report = metrics["select"], metrics["report"]
-    head = (
-        f"r (H): Pearson's r with the observation and entropy in nats, of the top latent.\n"
-        f"Chosen on {select['split']} ({select['images']} images, {select['patients']} patients), "
-        f"reported on {report['split']} ({report['images']} images, {report['patients']} patients); "
-        f"{metrics['aggregate']} over positions."
-    )
-    return "\n".join([head, "", *lines])
-
-
-_FIDELITY_ROWS = (
-    ("explained_variance", "explained variance", "{:.3f}"),
-    ("l0", "L0", "{:.1f}"),
-    ("dead", "dead latents", "{:.1%}"),
-)
-
-
-def _r_and_h(r: float | None, h: float | None) -> str:
-    return "-" if r is None else f"{r:.2f} ({'-' if h is None else f'{h:.2f}'})"
-
-
-def _fidelity(candidate: dict[str, Any], figure: str, form: str) -> str:
-    value = (candidate["fidelity"] or {}).get(figure)
-    return "" if value is None else form.format(value)

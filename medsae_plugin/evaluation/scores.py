@@ -1,25 +1,23 @@
-"""SAEs scored against clinical labels on held-out patients, beside the raw neurons of the same hook."""
+"""SAEs scored against clinical labels on held-out patients, beside an untrained SAE and the raw neurons of the hook."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import Aggregate, Candidate, align_labels, load_candidates
-from medsae_plugin.evaluation.output import summarise, write
+from medsae_plugin.evaluation.candidates import Candidate, load_candidates
+from medsae_plugin.evaluation.latents import Aggregate, LatentMatrix, latent_matrices
+from medsae_plugin.evaluation.output import Scored, latent_frame, summarise, write
+from medsae_plugin.evaluation.scoring import Resampling, score_ranks, score_sums, sum_up
+from medsae_plugin.evaluation.targets import Targets, targets_of
+from medsae_plugin.training.validation import fidelity_sums
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
     from medsae_plugin.data.tables import ImageTable
-
-# Latents of one chunk of rows; bounds the memory of an evaluation at spatial hooks.
-_CHUNK_ELEMENTS = 2**23
 
 
 def evaluate_saes(
@@ -31,65 +29,66 @@ def evaluate_saes(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    q: float = 0.3,
+    resampling: Resampling | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score SAEs and the raw neurons beside them against the table's labels.
+    """Score SAEs, untrained SAEs of their shape and the raw neurons beside them against the table's labels.
 
-    The top latent of a label is chosen on the images of the split `select`, and its figures are those of the split
-    `report`, whose patients are others. An image's activation at a spatial hook is the maximum (or the mean) over its
-    positions. With `out`, `metrics.json` and `latents.parquet` are written there.
+    The top latent of a label, and every detection threshold, are chosen on the images of the split `select`; all
+    figures are those of the split `report`, whose patients are others. An image's activation at a spatial hook is the
+    maximum (or the mean) over its positions. With `out`, `metrics.json` and `latents.parquet` are written there, and
+    in `latents/` the sparse latent matrices, which a second evaluation of the same SAEs reuses.
+
+    Args:
+        q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
+        resampling: permutations and bootstrap resamples, 200 and 1000 by default, with their seed.
 
     Returns:
-        The contents of `metrics.json`: counts of images and patients, and for every candidate its fidelity and
-        sparsity on `report`, the top latent of each label (`r`, `entropy`, and `r_same_split`, the optimistic figure
-        of the latent chosen on `report` itself), and the means of these.
+        The contents of `metrics.json`. For every candidate: its fidelity and sparsity on `report`, the top latent of
+        each label with its figures (`r`, its interval, the null, ...; `r_same_split` is the optimistic figure of the
+        latent chosen on `report` itself), and their means.
 
     Raises:
-        MedSAEError: a split without images, a patient in both splits, and what `align_labels` and `load_candidates`
-            refuse.
+        MedSAEError: what `targets_of` and `load_candidates` refuse.
     """
-    labels = align_labels(store, table)
-    splits = {"select": select, "report": report}
-    _check_splits(store, select, report)
-    candidates = load_candidates(store, sae_paths, table.label_names)
-    for hook in dict.fromkeys(c.hook for c in candidates):
-        _accumulate(store, [c for c in candidates if c.hook == hook], labels, splits, aggregate, progress)
-    metrics = summarise(store, candidates, splits, aggregate, labels)
+    targets = targets_of(store, table, select, report)
+    resampling = resampling or Resampling()
+    candidates = load_candidates(store, sae_paths, resampling.seed)
+    with ExitStack() as stack:
+        folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        matrices = candidate_matrices(store, candidates, folder / "latents", aggregate, progress)
+        scored = [_score(store, c, matrices[c.name], targets, report, q, resampling) for c in candidates]
+    metrics = summarise(store, scored, targets, {"select": select, "report": report}, aggregate, q, resampling)
     if out is not None:
-        write(metrics, candidates, Path(out))
+        write(metrics, latent_frame(scored), Path(out))
     return metrics
 
 
-def _check_splits(store: ActivationStore, select: str, report: str) -> None:
-    patients = {split: set(store.images.loc[store.images["split"] == split, "patient"]) for split in (select, report)}
-    for split, members in patients.items():
-        if not members:
-            has = ", ".join(sorted(set(store.images["split"]) - {""})) or "none"
-            raise MedSAEError(f"the store has no images in split {split!r} (it has: {has})")
-    both = patients[select] & patients[report]
-    if both:
-        raise MedSAEError(
-            f"{len(both)} patients are in both {select!r} and {report!r}, so nothing is held out; split by patient"
-        )
+def candidate_matrices(
+    store: ActivationStore, candidates: Sequence[Candidate], folder: Path, aggregate: Aggregate, progress: bool
+) -> dict[str, LatentMatrix]:
+    """The latent matrix of each candidate, by its name, in folders of that name; a hook's from one pass."""
+    matrices: dict[str, LatentMatrix] = {}
+    for hook in dict.fromkeys(c.hook for c in candidates):
+        here = [c for c in candidates if c.hook == hook]
+        folders = [folder / c.folder_name for c in here]
+        made = latent_matrices(store, hook, [c.sae for c in here], folders, aggregate=aggregate, progress=progress)
+        matrices |= {c.name: matrix for c, matrix in zip(here, made, strict=True)}
+    return matrices
 
 
-@torch.no_grad()
-def _accumulate(
+def _score(
     store: ActivationStore,
-    candidates: list[Candidate],
-    labels: np.ndarray,
-    splits: dict[str, str],
-    aggregate: Aggregate,
-    progress: bool,
-) -> None:
-    hook = candidates[0].hook
-    row_of_image = {image: i for i, image in enumerate(store.images["image_id"])}
-    widest = max(c.statistics["report"].n_latents for c in candidates)
-    batch_images = max(1, _CHUNK_ELEMENTS // (widest * store.hooks[hook].rows_per_image))
-    for role, split in splits.items():
-        batches = store.by_image(hook, split=split, batch_images=batch_images)
-        for image_ids, rows, row_image in tqdm(batches, desc=f"{hook} ({split})", disable=not progress, leave=False):
-            y = labels[[row_of_image[i] for i in image_ids]]
-            lengths = torch.bincount(row_image, minlength=len(image_ids))
-            for candidate in candidates:
-                candidate.update(role, rows.float(), lengths, y, aggregate)
+    candidate: Candidate,
+    matrix: LatentMatrix,
+    targets: Targets,
+    report: str,
+    q: float,
+    resampling: Resampling,
+) -> Scored:
+    sums = sum_up(matrix, targets)
+    by_sums = score_sums(sums["select"], sums["report"])
+    by_ranks = score_ranks(matrix, targets, by_sums, q, resampling)
+    fidelity = fidelity_sums(store, candidate.sae, candidate.hook, report) if candidate.sae else None
+    return Scored(candidate, by_sums, by_ranks, fidelity)

@@ -18,7 +18,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import replacing_folder, write_text
 from medsae_plugin.training.normalization import CenterAndScale
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
-from medsae_plugin.training.validation import Validation, measure_saved
+from medsae_plugin.training.validation import Validation, fidelity_sums
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
@@ -124,11 +124,11 @@ class _Run:
             self.center[spec.hook].fold_into(sae)
         with replacing_folder(folder) as temporary:
             sae.save_inference_model(temporary)
-            validation = measure_saved(self.store, SAE.load_from_disk(temporary), spec.hook)
+            sums = fidelity_sums(self.store, SAE.load_from_disk(temporary), spec.hook, "val")
             report = {
                 "sae": dataclasses.asdict(spec),
                 "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
-                "validation": validation,
+                "validation": sums.figures() if sums.n else None,
                 "history": [{"step": note["step"], **note["saes"][spec.name]} for note in self.history],
             }
             (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

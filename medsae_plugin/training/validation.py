@@ -56,14 +56,13 @@ class Validation:
 
 
 @torch.no_grad()
-def measure_saved(store: ActivationStore, sae: SAE[Any], hook: str) -> dict[str, float] | None:
-    """The figures of a finished SAE over every validation row, on raw activations; None where there are none."""
-    if store.n_rows(hook, "val") == 0:
-        return None
+def fidelity_sums(store: ActivationStore, sae: SAE[Any], hook: str, split: str) -> FidelitySums:
+    """The sums of a finished SAE over every row of a split, on raw activations; empty where it has no rows."""
     sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
-    per_batch = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
-    for _, rows, _ in store.by_image(hook, "val", per_batch):
-        x = rows.to(sae.device)
-        latents = sae.encode(x)
-        sums.update(x, latents, sae.decode(latents))
-    return sums.figures()
+    if store.n_rows(hook, split):
+        per_batch = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
+        for _, rows, _ in store.by_image(hook, split, per_batch):
+            x = rows.to(sae.device)
+            latents = sae.encode(x)
+            sums.update(x, latents, sae.decode(latents))
+    return sums
