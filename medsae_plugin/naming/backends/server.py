@@ -13,6 +13,8 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.chat import Conversation, Failure, Picture, Turn
 
 _MAX_TOKENS = 512
+# Seconds before the second try, doubled up to the most before each further one, as the client's own pauses are.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 
 
 class Server:
@@ -84,7 +86,7 @@ class Server:
                 return Failure(_reason(error), lasting=False)
             except (AttributeError, IndexError, TypeError, ValueError, openai.APIResponseValidationError):
                 if attempt < self.retries:
-                    time.sleep(min(0.5 * 2**attempt, 8))
+                    time.sleep(min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE))
         return Failure("what it answers is no chat completion", lasting=False)
 
 
