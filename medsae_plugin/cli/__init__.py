@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from medsae_plugin._version import __version__
-from medsae_plugin.cli import demo, evaluate, extract, name, phantoms, store, train, vocabulary
+from medsae_plugin.cli import demo, evaluate, extract, name, phantoms, stats, store, train, vocabulary
 from medsae_plugin.errors import MedSAEError
 
 # One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
-_COMMANDS = (demo, phantoms, extract, store, train, evaluate, name, vocabulary)
+_COMMANDS = (demo, phantoms, extract, store, train, evaluate, stats, name, vocabulary)
 # Commands of two words.
 _PAIRS = {("name", "score")}
 

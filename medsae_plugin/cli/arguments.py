@@ -54,6 +54,19 @@ def read_table(args: argparse.Namespace) -> ImageTable:
     )
 
 
+def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
+    """A store, SAEs, and which images of it to choose latents on and to report on."""
+    parser.add_argument("store", type=Path)
+    parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
+    parser.add_argument(
+        "--aggregate", choices=("max", "mean"), default="max", help="over an image's positions (default: max)"
+    )
+    parser.add_argument(
+        "--select", default="train", metavar="SPLIT", help="where top latents are chosen (default: train)"
+    )
+    parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
+
+
 def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, read_table
+from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
 
 
 def add(commands: Commands) -> None:
@@ -14,34 +14,47 @@ def add(commands: Commands) -> None:
         help="score latents against labels, on held-out patients",
         description="Score the latents of SAEs against labels on held-out patients, beside the raw neurons.",
     )
-    parser.add_argument("store", type=Path)
-    parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
+    add_what_is_scored(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
     parser.add_argument(
-        "--aggregate", choices=("max", "mean"), default="max", help="over an image's positions (default: max)"
+        "--protocol",
+        choices=("held-out", "medsae-paper"),
+        default="held-out",
+        help="medsae-paper: as arXiv 2510.26411, optimistic, on --report alone (default: held-out)",
     )
-    parser.add_argument(
-        "--select", default="train", metavar="SPLIT", help="where top latents are chosen (default: train)"
-    )
-    parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
+    parser.add_argument("--permutations", type=int, default=200, metavar="N", help="of the null (default: 200)")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of both, and of the untrained SAE")
     add_quiet(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.evaluation import evaluate_saes, format_table
+    from medsae_plugin.evaluation import Resampling, evaluate_saes, format_table
+    from medsae_plugin.evaluation.paper import PROTOCOL, evaluate_as_paper, format_paper_table
 
+    store, progress = ActivationStore(args.store), not args.quiet
+    if args.protocol == PROTOCOL:
+        args.uncertain = "keep"
+        table = read_table(args)
+        metrics = evaluate_as_paper(
+            store, args.saes, table, args.out, aggregate=args.aggregate, report=args.report, progress=progress
+        )
+        print(format_paper_table(metrics))
+        print(f"\nwritten: {args.out / 'metrics.json'}")
+        return
     metrics = evaluate_saes(
-        ActivationStore(args.store),
+        store,
         args.saes,
         read_table(args),
         args.out,
         aggregate=args.aggregate,
         select=args.select,
         report=args.report,
-        progress=not args.quiet,
+        resampling=Resampling(args.permutations, args.bootstrap, args.seed),
+        progress=progress,
     )
     print(format_table(metrics))
     print(f"\nwritten: {args.out / 'metrics.json'}, {args.out / 'latents.parquet'}")

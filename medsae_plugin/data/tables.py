@@ -36,9 +36,9 @@ OBSERVATIONS = (
     "Fracture",
     "Support Devices",
 )
-Uncertain = Literal["ignore", "zeros", "ones"]
+Uncertain = Literal["ignore", "zeros", "ones", "keep"]
 
-_UNCERTAIN_AS: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
+_UNCERTAIN_AS: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "keep": -1.0}
 _PATH_COLUMNS = ("path", "image_path", "image", "filename", "file", "file_path", "image_file", "dicom", "dicom_path")
 _PATIENT_COLUMNS = ("patient_id", "patient", "patientid", "subject_id", "subject")
 # Our name of what a table says of the patient and the view, and the names that tables use.
@@ -111,8 +111,8 @@ def read_table(
         patient_column: default `patient_id` or a like name, else the path's `patient01234`.
         label_columns: default the 14 observations, else every column that holds nothing but 0, 1, -1 and empty.
         report_column: the column of report texts, kept as `report`; default none.
-        uncertain: what -1 stands for: unknown (`ignore`), 0 or 1. Empty is 0 in a CheXpert table ("not mentioned") and
-            unknown in any other.
+        uncertain: what -1 stands for: unknown (`ignore`), 0 or 1; `keep` leaves it -1, for the paper's protocol alone.
+            Empty is 0 in a CheXpert table ("not mentioned") and unknown in any other.
 
     Raises:
         MedSAEError: no such file, an empty table, a missing column, a path outside the root, an image that comes twice,

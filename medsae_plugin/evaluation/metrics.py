@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy import sparse, stats
 
 from medsae_plugin.evaluation.statistics import LatentStatistics
 
@@ -27,6 +27,25 @@ def pearson(statistics: LatentStatistics) -> Float[np.ndarray, "latents labels"]
     varies = (statistics.scatter > rounding) & (label_scatter > 0) & (known > 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         r = statistics.cross / np.sqrt(statistics.scatter * label_scatter)
+    return np.where(varies, np.clip(r, -1, 1), np.nan)
+
+
+def pearson_of(values: sparse.csr_array, labels: Float[np.ndarray, "images many"]) -> Float[np.ndarray, "latents many"]:
+    """Pearson's r of sparse activations `(latents, images)` with many labels at once, as matrix products.
+
+    Labels are any numbers, nan where unknown; each r is over the images where its label is known. nan as in `pearson`.
+    """
+    known, y = (~np.isnan(labels)).astype(np.float64), np.nan_to_num(labels)
+    n = np.maximum(known.sum(0), 1)
+    mean = y.sum(0) / n
+    total = values @ known
+    square = values.power(2) @ known
+    scatter = square - total**2 / n
+    label_scatter = (y**2).sum(0) - n * mean**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (values @ y - total * mean) / np.sqrt(scatter * label_scatter)
+    # Of sums of this size less would be rounding error.
+    varies = (scatter > 1e-12 * square) & (label_scatter > 1e-12 * n)
     return np.where(varies, np.clip(r, -1, 1), np.nan)
 
 

@@ -49,21 +49,22 @@ def summarise(
     resampling: Resampling,
 ) -> dict[str, Any]:
     """The contents of `metrics.json`; undefined figures are null."""
-    counts = {
-        role: {
-            "split": splits[role],
-            "images": len(targets.rows(role)),
-            "patients": len(set(targets.patients[targets.rows(role)])),
-        }
-        for role in ROLES
-    }
     return {
-        **header(store.manifest["encoder"], aggregate, counts),
+        **header(store.manifest["encoder"], aggregate, split_counts(targets, splits)),
         "q": q,
         "resampling": asdict(resampling),
         "images_without_labels": int(np.isnan(targets.labels).all(1).sum()),
         "unreadable_images": len(store.failures),
         "candidates": summaries(scored),
+    }
+
+
+def split_counts(targets: Targets, splits: Mapping[str, str]) -> dict[str, Any]:
+    """Of each role the split it is on, and how many images and patients that has."""
+    rows = {role: targets.rows(role) for role in ROLES}
+    return {
+        role: {"split": splits[role], "images": len(rows[role]), "patients": len(set(targets.patients[rows[role]]))}
+        for role in ROLES
     }
 
 
@@ -228,6 +229,11 @@ def write(metrics: Mapping[str, Any], latents: pd.DataFrame, out: Path) -> None:
     """Write `metrics.json` and `latents.parquet` into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     latents.to_parquet(out / "latents.parquet", index=False)
+    write_metrics(metrics, out)
+
+
+def write_metrics(metrics: Mapping[str, Any], out: Path) -> None:
+    """Write `metrics.json` into the folder `out`."""
     write_text(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from medsae_plugin.evaluation.metrics import pearson_of
+
 # Elements of the largest temporary array, which bounds memory whatever the number of images.
 _CHUNK_ELEMENTS = 2**24
 
@@ -59,26 +61,11 @@ def permutation_null(
         for first in range(0, n_permutations, per_chunk):
             chunk = orders[first : first + per_chunk]
             shuffled = np.concatenate([labels[order] for order in chunk], axis=1)
-            r = _pearson_with_all(values, shuffled).reshape(-1, len(chunk), n_labels)
+            r = pearson_of(values, shuffled).reshape(-1, len(chunk), n_labels)
             largest[first : first + len(chunk)] = np.fmax(
                 largest[first : first + len(chunk)], np.fmax.reduce(r, axis=0)
             )
     return np.where(np.isfinite(largest), largest, np.nan)
-
-
-def _pearson_with_all(
-    values: sparse.csr_array, labels: Float[np.ndarray, "images many"]
-) -> Float[np.ndarray, "latents many"]:
-    """Pearson's r of latents `(latents, images)` with many labels, each over the images where it is known."""
-    known = (~np.isnan(labels)).astype(np.float64)
-    present = np.nan_to_num(labels)
-    n, positives = known.sum(0), present.sum(0)
-    total = values @ known
-    scatter = values.power(2) @ known - total**2 / np.maximum(n, 1)
-    cross = values @ present - total * (positives / np.maximum(n, 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = cross / np.sqrt(scatter * (positives * (1 - positives / n)))
-    return np.where((scatter > 1e-12 * np.maximum(total**2 / np.maximum(n, 1), 1e-300)) & np.isfinite(r), r, np.nan)
 
 
 def permutation_p(observed: Float[np.ndarray, " labels"], null: Float[np.ndarray, "permutations labels"]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -119,6 +120,26 @@ class LatentStatistics:
         self.maximum = np.maximum(self.maximum, other.maximum)
         self.strongest = self.strongest.merge(other.strongest)
         self.n_images += other.n_images
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the strongest images to a safetensors file, described by JSON in its header.
+
+        The file names no image, path or patient; but sums over very few patients say much about each.
+        """
+        from medsae_plugin.evaluation.statistics_file import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatentStatistics:
+        """Read what `save` wrote; it follows no strongest images.
+
+        Raises:
+            MedSAEError: no such file, a damaged one, or one of another version.
+        """
+        from medsae_plugin.evaluation.statistics_file import load
+
+        return load(Path(path))
 
     def _check(self, a: np.ndarray | sparse.csc_array, y: np.ndarray) -> None:
         if a.ndim != 2 or a.shape[1] != self.n_latents or y.shape != (a.shape[0], len(self.label_names)):

@@ -64,7 +64,7 @@ def _sae_table(sae: Mapping[str, Any], neurons: Mapping[str, Any], untrained: Ma
         + means
     )
     title = f"{sae['name']} at {sae['hook']}: {sae['architecture']}, {sae['d_sae']} latents of {sae['d_in']} dimensions"
-    return "\n".join([title, *_aligned(rows), *_below(sae)])
+    return "\n".join([title, *aligned(rows), *_below(sae)])
 
 
 def _below(sae: Mapping[str, Any]) -> list[str]:
@@ -83,7 +83,7 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as columns of one width, ruled below the first and above the last."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [

@@ -48,7 +48,7 @@ class ImageData:
                 f"{table.frame['path'].iloc[0]!r}; give both the same image root"
             )
         labels = table.labels[rows].astype(np.float64)
-        labels[rows < 0] = np.nan
+        labels[(rows < 0)[:, None] | (labels < 0)] = np.nan
         reports = None
         if "report" in table.frame:
             texts = table.frame["report"].to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -57,6 +58,24 @@ class FidelitySums:
         self.cosine += other.cosine
         self.fired = self.fired + other.fired
         self.n = n
+
+    def state(self) -> dict[str, Tensor]:
+        """Every sum, as tensors; `from_state` makes the same sums of them."""
+        scalars = {"n": self.n, "squared_error": self.squared_error, "cosine": self.cosine, "scatter": self.scatter}
+        return {name: torch.tensor(x, dtype=torch.float64) for name, x in scalars.items()} | {
+            "mean": self.mean,
+            "fired": self.fired,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> FidelitySums:
+        """The sums whose `state` this is."""
+        sums = cls(len(state["mean"]), len(state["fired"]), int(state["n"]))
+        sums.squared_error, sums.cosine, sums.scatter = (
+            float(state[k]) for k in ("squared_error", "cosine", "scatter")
+        )
+        sums.mean, sums.fired = state["mean"], state["fired"]
+        return sums
 
     def figures(self) -> dict[str, float]:
         """The figures, all over the rows seen; nan where they are undefined (no rows, constant activations).

@@ -1,0 +1,58 @@
+"""`medsae stats` and `medsae merge`: sites share sums, not images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+
+
+def add(commands: Commands) -> None:
+    stats = commands.add_parser(
+        "stats",
+        help="a site's sums, to merge with other sites'",
+        description="Sum a site's latents and labels into files that name no image, path or patient.",
+    )
+    add_what_is_scored(stats)
+    add_table(stats, required=True)
+    stats.add_argument("--out", type=Path, required=True, metavar="SITE", help="the folder for the sums")
+    add_quiet(stats)
+    stats.set_defaults(run=run_stats)
+    merge = commands.add_parser(
+        "merge",
+        help="the table of several sites' sums",
+        description="Merge the sums of several sites, and print the table that all their images together give.",
+    )
+    merge.add_argument("sites", type=Path, nargs="+", metavar="SITE", help="folders of `medsae stats`")
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
+    merge.set_defaults(run=run_merge)
+
+
+def run_stats(args: argparse.Namespace) -> None:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.evaluation.sites import site_statistics
+
+    site = site_statistics(
+        ActivationStore(args.store),
+        args.saes,
+        read_table(args),
+        aggregate=args.aggregate,
+        select=args.select,
+        report=args.report,
+        progress=not args.quiet,
+    )
+    site.save(args.out)
+    counts = (f"{site.about[r]['images']} images of {site.about[r]['patients']} patients" for r in ("select", "report"))
+    print(f"{args.out}: sums over {' and '.join(counts)}; no image, path or patient is in them")
+
+
+def run_merge(args: argparse.Namespace) -> None:
+    from medsae_plugin.evaluation import format_table
+    from medsae_plugin.evaluation.sites import SiteStatistics
+
+    merged = SiteStatistics.load(args.sites[0])
+    for site in args.sites[1:]:
+        merged.merge(SiteStatistics.load(site))
+    print(format_table(merged.write(args.out)))
+    print(f"\nwritten: {args.out / 'metrics.json'}, {args.out / 'latents.parquet'}")
