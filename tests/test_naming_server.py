@@ -106,7 +106,7 @@ def test_a_request_that_the_model_cannot_take_is_not_tried_again(tmp_path):
 def test_a_refusal_ends_the_run_in_words(tmp_path, status):
     with (
         ChatServer(lambda asked: Response('{"error": {"message": "no such model"}}', status)) as server,
-        pytest.raises(MedSAEError, match="refuses m: .*no such model"),
+        pytest.raises(MedSAEError, match=r"refuses m: .*no such model"),
     ):
         asker(server, tmp_path).ask([question(str(k)) for k in range(50)])
     assert len(server.asked) < 50
@@ -116,7 +116,7 @@ def test_a_server_that_is_gone_ends_the_run_and_keeps_what_was_answered(tmp_path
     with ChatServer(lambda asked: GOOD) as server:
         asker(server, tmp_path).ask([question("first")])
     gone = asker(server, tmp_path, retries=0)
-    with pytest.raises(MedSAEError, match="requests failed one after another.*run the same command again"):
+    with pytest.raises(MedSAEError, match=r"requests failed one after another.*run the same command again"):
         gone.ask([question("first"), *(question(str(k)) for k in range(50))])
     assert gone.reused == 1
 
