@@ -58,7 +58,7 @@ class PhantomCase:
 
 
 def make_case(folder: Path, n: int = 300, size: int = 48, seed: int = 3) -> PhantomCase:
-    labels = generate(n, folder / "phantoms", seed=seed, size=size)
+    labels = generate(n, folder / "phantoms", seed=seed, size=size, workers=0)
     truth = read_truth(folder / "phantoms" / "truth.jsonl")
     table = read_table(labels).split_by_patient(seed=0, fractions=SPLITS)
     assert [path for path, _ in truth] == list(table.frame["path"])

@@ -102,7 +102,7 @@ def test_names_are_made_scored_and_refined_from_the_command_line(case, paths, tm
         named = [unit for unit in units if unit["status"] == "named"]
         assert len({unit["concept"] for unit in named if unit["kind"] == "latent"}) > 8
         assert "labels' top latents are named rightly" in said and "13 latents: " in said
-        assert any(json.dumps(HOSTILE.split(": ")[0])[1:-1] in asked.text for asked in server.asked)
+        assert all(json.dumps(HOSTILE.partition(". ")[2]) in asked.text for asked in server.asked), "as a quotation"
         assert all(unit["concept"] in FINDINGS for unit in named), "no report gives the names"
         assert main(command(["name", "score"], paths, out, server)) == 0
         said = capsys.readouterr().out

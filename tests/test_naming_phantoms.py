@@ -52,9 +52,6 @@ def test_an_oracle_is_right_and_shuffled_names_fall_to_chance(case, tmp_path, gr
     assert shuffled["names"] == latents["names"] and abs(shuffled["balanced_accuracy"] - 0.5) < 0.15
     assert shuffled["interval"][0] <= 0.55 and shuffled["interval"][1] < 0.8
     assert neurons["balanced_accuracy"] < 0.8, "neurons were given wrong names"
-    assert set(oracle.asked) and len(oracle.shown) == sum(
-        figures[c]["answers"] for c in ("latents", "shuffled", "neurons")
-    )
 
 
 def test_a_coin_is_a_coin(case, tmp_path):

@@ -70,6 +70,8 @@ def save_tiny_gemma(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Gemma3ForConditionalGeneration(config)
+        # It begins at zero, so that pictures would make no difference.
+        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)
     model.generation_config.eos_token_id = 1
     model.save_pretrained(folder)
     images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})

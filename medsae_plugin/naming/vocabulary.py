@@ -72,12 +72,13 @@ class Vocabulary:
         write_text(Path(path), "".join("\t".join(row).rstrip("\t") + "\n" for row in rows))
 
     def category_of(self, term: str) -> str:
-        """The category of a term, whatever its case; "" for one that is not here."""
+        """The category of a term, whatever its case, or of itself if it is one; "" for a term that is not here."""
         return self._category.get(" ".join(term.split()).casefold(), "")
 
     @cached_property
     def _category(self) -> dict[str, str]:
-        return {term.casefold(): category for term, category in zip(self.terms, self.categories, strict=True)}
+        themselves = {category.casefold(): category for category in self.categories if category}
+        return themselves | {t.casefold(): c for t, c in zip(self.terms, self.categories, strict=True)}
 
     def known_to(self, encoder: HookedVisionEncoder) -> Vocabulary:
         """The terms that the encoder's tokenizer has pieces for, none of which is its sign for the unknown.
