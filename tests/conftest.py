@@ -4,9 +4,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from naming_case import PhantomCase
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -18,6 +22,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no reference data at {path} (set MEDSAE_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def phantom_case(tmp_path_factory: pytest.TempPathFactory) -> "PhantomCase":
+    """Phantoms with a latent for each finding; see `naming_case`."""
+    from naming_case import make_case
+
+    return make_case(tmp_path_factory.mktemp("phantom-case"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from naming_case import HOOK, make_case, oracle_judge, oracle_namer
+from naming_case import oracle_judge, oracle_namer
 
 from medsae_plugin.data.phantoms import FINDINGS
 from medsae_plugin.errors import MedSAEError
@@ -24,9 +24,9 @@ TRUE = dict(enumerate(FINDINGS))
 WRONG = {k: FINDINGS[(k + 1) % len(FINDINGS)] for k in TRUE}
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    return make_case(tmp_path_factory.mktemp("case"))
+@pytest.fixture
+def case(phantom_case):
+    return phantom_case
 
 
 def judge(model, folder, group=1):
@@ -188,10 +188,8 @@ def test_names_of_another_sae_are_refused(case, tmp_path):
 
 def test_equal_names_are_not_shuffled_into_each_other(case, tmp_path):
     same = {k: "Edema" if k < 6 else f for k, f in TRUE.items()}
-    scores = score(case, tmp_path, {"oracle": judge(oracle_judge(case), tmp_path)}, case.names(same))
-    lines = [x for x in scores["by_name"] if x["condition"] == "shuffled"] if "by_name" in scores else []
-    lines = lines or [x for x in csv.DictReader((tmp_path / "scores.csv").open()) if x["condition"] == "shuffled"]
+    score(case, tmp_path, {"oracle": judge(oracle_judge(case), tmp_path)}, case.names(same))
+    lines = [line for line in csv.DictReader((tmp_path / "scores.csv").open()) if line["condition"] == "shuffled"]
     assert lines and all(same[int(x["latent"])] != x["concept"] for x in lines)
     alone = score(case, tmp_path, {"oracle": judge(oracle_judge(case), tmp_path)}, case.names({5: "Edema"}))
     assert alone["judges"][0]["shuffled"] is None and np.isfinite(alone["judges"][0]["latents"]["p_value"])
-    assert HOOK == "hook_embedding"
