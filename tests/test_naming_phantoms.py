@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import numpy as np
@@ -52,6 +53,8 @@ def test_an_oracle_is_right_and_shuffled_names_fall_to_chance(case, tmp_path, gr
     assert shuffled["names"] == latents["names"] and abs(shuffled["balanced_accuracy"] - 0.5) < 0.15
     assert shuffled["interval"][0] <= 0.55 and shuffled["interval"][1] < 0.8
     assert neurons["balanced_accuracy"] < 0.8, "neurons were given wrong names"
+    names = latents["names"] + shuffled["names"] + neurons["names"]
+    assert names * 2 / group < len(oracle.asked) <= names * math.ceil(12 / group), "what it costs in requests"
 
 
 def test_a_coin_is_a_coin(case, tmp_path):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.naming.asking import Asker
-    from medsae_plugin.naming.namers import Namer
+    from medsae_plugin.naming.namers import ChatNamer, Namer
+    from medsae_plugin.naming.names import Names
     from medsae_plugin.naming.vocabulary import Vocabulary
 
 _MODELS = "medgemma (google/medgemma-4b-it), medgemma:ID-OR-FOLDER, or server:MODEL@URL"
@@ -55,31 +56,8 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--neurons", type=int, default=0, metavar="N", help="name N raw neurons as well (default: 0)")
     parser.add_argument("--split", default="train", help="the images that names are made from (default: train)")
     parser.add_argument("--seed", type=int, default=0)
-    evidence = parser.add_argument_group("the evidence of a latent")
-    evidence.add_argument("--strongest", type=int, default=5, metavar="N", help="strongest images (default: 5)")
-    evidence.add_argument("--spread", type=int, default=5, metavar="N", help="over the firing range (default: 5)")
-    evidence.add_argument("--silent", type=int, default=5, metavar="N", help="silent images (default: 5)")
-    evidence.add_argument(
-        "--heatmaps",
-        choices=("overlay", "crop", "none"),
-        default="overlay",
-        help="at hooks with positions, for models that see images (default: overlay)",
-    )
-    words = parser.add_argument_group("the vocabulary")
-    words.add_argument(
-        "--vocabulary",
-        type=Path,
-        metavar="FILE",
-        help="a term a line, after a tab its category (default: the package's)",
-    )
-    words.add_argument(
-        "--by",
-        choices=("decoder", "images"),
-        help="terms near decoder directions, or near activation-weighted image embeddings "
-        "(default: decoder at hook_embedding, images elsewhere)",
-    )
-    words.add_argument("--encoder", metavar="CARD", help="of the text tower (default: the store's encoder)")
-    words.add_argument("--weights", type=Path, help="the encoder's official weights (default: download)")
+    _add_evidence(parser.add_argument_group("the evidence of a latent"))
+    _add_vocabulary(parser.add_argument_group("the vocabulary"))
     refinement = parser.add_argument_group("refinement")
     refinement.add_argument("--rounds", type=int, default=0, metavar="N", help="rounds of refinement (default: 0)")
     refinement.add_argument("--judge", metavar="MODEL", help="who judges between rounds (default: the backend)")
@@ -87,6 +65,35 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     _add_judging(refinement)
     _add_model(parser)
     parser.set_defaults(run=run)
+
+
+def _add_evidence(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--strongest", type=int, default=5, metavar="N", help="strongest images (default: 5)")
+    group.add_argument("--spread", type=int, default=5, metavar="N", help="over the firing range (default: 5)")
+    group.add_argument("--silent", type=int, default=5, metavar="N", help="silent images (default: 5)")
+    group.add_argument(
+        "--heatmaps",
+        choices=("overlay", "crop", "none"),
+        default="overlay",
+        help="at hooks with positions, for models that see images (default: overlay)",
+    )
+
+
+def _add_vocabulary(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="a term a line, after a tab its category (default: the package's)",
+    )
+    group.add_argument(
+        "--by",
+        choices=("decoder", "images"),
+        help="terms near decoder directions, or near activation-weighted image embeddings "
+        "(default: decoder at hook_embedding, images elsewhere)",
+    )
+    group.add_argument("--encoder", metavar="CARD", help="of the text tower (default: the store's encoder)")
+    group.add_argument("--weights", type=Path, help="the encoder's official weights (default: download)")
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -121,9 +128,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import ActivationStore
     from medsae_plugin.naming.evidence import Counts
-    from medsae_plugin.naming.refinement import refine_names
+    from medsae_plugin.naming.namers import ChatNamer
     from medsae_plugin.naming.run import name_latents
-    from medsae_plugin.naming.trials import Judge
     from medsae_plugin.naming.vocabulary import Vocabulary
 
     store, table = ActivationStore(args.store), read_table(args)
@@ -146,26 +152,41 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=not args.quiet,
     )
-    if args.rounds:
-        if args.judge:
-            askers.append(_asker(args, args.judge, args.out))
-        names = refine_names(
-            store,
-            args.sae,
-            table,
-            args.out,
-            namer,  # type: ignore[arg-type]
-            Judge(askers[-1], args.group),
-            rounds=args.rounds,
-            check_split=args.check_split,
-            each=args.images,
-            vocabulary=vocabulary,
-            progress=not args.quiet,
-        )
+    if isinstance(namer, ChatNamer) and args.rounds:
+        names = _refined(args, store, table, namer, askers, vocabulary)
     print(names.counts())
     _print_requests(askers)
     _print_top_names(args, store, table, vocabulary)
     print(f"written: {args.out / 'names.json'}, {args.out / 'names.csv'}, {args.sae / 'names.json'}")
+
+
+def _refined(
+    args: argparse.Namespace,
+    store: ActivationStore,
+    table: ImageTable,
+    namer: ChatNamer,
+    askers: list[Asker],
+    vocabulary: Vocabulary,
+) -> Names:
+    """The names after `--rounds` rounds; the judge's asker is put into `askers`."""
+    from medsae_plugin.naming.refinement import refine_names
+    from medsae_plugin.naming.trials import Judge
+
+    if args.judge:
+        askers.append(_asker(args, args.judge, args.out))
+    return refine_names(
+        store,
+        args.sae,
+        table,
+        args.out,
+        namer,
+        Judge(askers[-1], args.group),
+        rounds=args.rounds,
+        check_split=args.check_split,
+        each=args.images,
+        vocabulary=vocabulary,
+        progress=not args.quiet,
+    )
 
 
 def run_score(args: argparse.Namespace) -> None:

@@ -144,7 +144,8 @@ class VocabularyNamer:
     @property
     def identity(self) -> Mapping[str, Any]:
         encoder = {"encoder": self.encoder.name, "weights_sha256": self.encoder.weights_sha256}
-        return {"backend": "vocabulary", "by": self.by, **encoder, "terms": len(self.vocabulary)}
+        terms = {"terms": len(self.vocabulary), "terms_sha256": self.vocabulary.sha256()}
+        return {"backend": "vocabulary", "by": self.by, **encoder, **terms}
 
     def propose(
         self, subject: Subject, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray

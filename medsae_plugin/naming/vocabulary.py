@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,11 @@ class Vocabulary:
         third = [""] * len(self) if counts is None else [str(count) for count in counts]
         rows = zip(self.terms, self.categories, third, strict=True)
         write_text(Path(path), "".join("\t".join(row).rstrip("\t") + "\n" for row in rows))
+
+    def sha256(self) -> str:
+        """The SHA-256 of the terms and their categories, in hex."""
+        rows = zip(self.terms, self.categories, strict=True)
+        return hashlib.sha256("".join(f"{term}\t{category}\n" for term, category in rows).encode()).hexdigest()
 
     def category_of(self, term: str) -> str:
         """The category of a term, whatever its case, or of itself if it is one; "" for a term that is not here."""
