@@ -142,6 +142,12 @@ def test_what_is_filled_into_a_prompt_adds_no_place():
     assert turn.parts == ("Say:", "Image 1:", Picture(b"png"), hostile)
 
 
+def test_images_that_are_not_there_are_not_announced():
+    prompt = Prompt("x", "Some:\n[[images: some]]\nOthers:\n[[images: others]]\nMore.\nThe last:\n[[images: last]]\n")
+    shown = {"some": [("Image 1:", Picture(b"png"))], "others": [], "last": []}
+    assert prompt.turn(shown).parts == ("Some:", "Image 1:", Picture(b"png"), "More.")
+
+
 @pytest.mark.parametrize("name", ["name", "name_with_reports", "refine", "judge_one", "judge_group", "again"])
 def test_prompts_have_a_version_and_a_hash(name):
     prompt = load_prompt(name)

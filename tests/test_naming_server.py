@@ -219,3 +219,4 @@ def test_a_spec_names_model_and_address():
     chat = open_chat("server:google/medgemma-27b-it@http://node7:8000/v1", concurrency=3)
     assert (chat.model, chat.url, chat.concurrency) == ("google/medgemma-27b-it", "http://node7:8000/v1", 3)
     assert "node7" not in json.dumps(dict(chat.identity))
+    assert open_chat("server:/data/me/medgemma@http://node7/v1").identity["model"] == "medgemma"

@@ -155,6 +155,8 @@ def run(args: argparse.Namespace) -> None:
     if isinstance(namer, ChatNamer) and args.rounds:
         names = _refined(args, store, table, namer, askers, vocabulary)
     print(names.counts())
+    if isinstance(namer, ChatNamer) and args.heatmaps != "none":
+        _say_without_heatmaps(store, names.made["hook"])
     _print_requests(askers)
     _print_top_names(args, store, table, vocabulary)
     print(f"written: {args.out / 'names.json'}, {args.out / 'names.csv'}, {args.sae / 'names.json'}")
@@ -266,6 +268,13 @@ def _print_requests(askers: list[Asker]) -> None:
     if askers:
         sent, reused = sum(a.sent for a in askers), sum(a.reused for a in askers)
         print(f"{sent} requests sent, {reused} answers were there")
+
+
+def _say_without_heatmaps(store: ActivationStore, hook: str) -> None:
+    from medsae_plugin.naming.heatmaps import has_heatmaps
+
+    if store.hooks[hook].grid is not None and not has_heatmaps(store, hook):
+        print(f"the store does not keep all positions of {hook}, so images were shown without heatmaps")
 
 
 def _print_top_names(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -88,13 +87,13 @@ class Names:
         write_text(folder / CSV, text.getvalue())
         self.write_json(folder / JSON)
 
-    def write_json(self, path: Path, kinds: Sequence[Kind] = ("latent", "neuron")) -> None:
-        """Write the units of these kinds as JSON."""
+    def write_json(self, path: Path) -> None:
+        """Write `names.json` alone."""
         content = {
             "schema_version": SCHEMA_VERSION,
             "medsae_plugin": __version__,
             "made": self.made,
-            "names": [asdict(unit) for unit in self.units if unit.kind in kinds],
+            "names": [asdict(unit) for unit in self.units],
         }
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -96,9 +96,10 @@ def name_latents(
 
 
 def keep(names: Names, out: Path, sae_path: Path) -> None:
-    """Write the names into their folder, and those of latents into the SAE's."""
+    """Write the names into their folder, and those of latents into the SAE's, without what a server said to fail."""
     names.write(out)
-    names.write_json(sae_path / JSON, kinds=("latent",))
+    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in names.units)
+    replace(names, units=tuple(unit for unit in units if unit.kind == "latent")).write_json(sae_path / JSON)
 
 
 def choose(subject: Subject, units: Sequence[int], split: str, counts: Counts, seed: int) -> Chosen:

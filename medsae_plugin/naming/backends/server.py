@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import PurePath
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
@@ -48,8 +49,13 @@ class Server:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The model's name and how it is asked; not where it is."""
-        return {"model": self.model, "temperature": 0, "max_tokens": _MAX_TOKENS, "seed": 0}
+        """The model's name and how it is asked; not where it is, nor the folder that a server may name it by."""
+        return {
+            "model": PurePath(self.model).name if self.model.startswith("/") else self.model,
+            "temperature": 0,
+            "max_tokens": _MAX_TOKENS,
+            "seed": 0,
+        }
 
     def replies(self, conversations: Iterable[Conversation]) -> Iterator[tuple[int, str | Failure]]:
         running: dict[Future[str | Failure], int] = {}

@@ -28,7 +28,7 @@ class Prompt:
         return f"{self.version}/{self.name}:{hashlib.sha256(self.text.encode()).hexdigest()[:16]}"
 
     def turn(self, images: Mapping[str, Sequence[tuple[str, Picture]]], **words: object) -> Turn:
-        """The user's turn.
+        """The user's turn. Where there are no images for a place, the line that announces them goes as well.
 
         The places of images are found before anything is filled in, and what is filled in is not looked at again, so
         no report and no answer can add a place or a word.
@@ -39,9 +39,12 @@ class Prompt:
             if i % 2 == 0:
                 if text := Template(piece).substitute(words).strip():
                     parts.append(text)
-            else:
+            elif images[piece]:
                 for caption, picture in images[piece]:
                     parts += [caption, picture]
+            else:
+                above = str(parts.pop()).rpartition("\n")[0].strip()
+                parts += [above] if above else []
         return Turn("user", tuple(parts))
 
 
