@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from PIL import Image
 from tiny_gemma import IMAGE_TOKENS, save_tiny_gemma
 
 import medsae_plugin.naming.backends.medgemma as backend
+from medsae_plugin.cli import main
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.answers import Answers
 from medsae_plugin.naming.asking import Asker, Question
@@ -177,3 +179,18 @@ def test_a_gated_model_is_told_how_to_be_had():
         hub.shutdown()
     assert "google/medgemma-4b-it is gated" in run.stdout, run.stderr[-2000:]
     assert "https://huggingface.co/google/medgemma-4b-it" in run.stdout and "hf auth login" in run.stdout
+
+
+def test_it_names_from_the_command_line(folder, phantom_case, tmp_path, capsys):
+    """Random weights name nothing; that is said, and in the release without a word of what went wrong."""
+    case, out, sae = phantom_case, tmp_path / "out", shutil.copytree(phantom_case.sae, tmp_path / "sae")
+    arguments = ["name", case.store.path, sae, "--table", case.table.root / "labels.csv", "--out", out, "--quiet"]
+    evidence = ["--strongest", "2", "--spread", "1", "--silent", "1", "--report-column", "Report"]
+    backend_arguments = ["--latents", "5,7", "--backend", f"medgemma:{folder}", "--batch-size", "2"]
+    assert main([*map(str, arguments), *backend_arguments, *evidence]) == 0
+    said = capsys.readouterr().out
+    assert "2 latents: 0 named, 2 unanswered, 0 skipped" in said and "6 requests sent" in said
+    assert "no JSON object" in (out / "names.csv").read_text()
+    released = json.loads((sae / "names.json").read_text())
+    assert [unit["problem"] for unit in released["names"]] == ["", ""]
+    assert str(folder.parent) not in json.dumps(released)
