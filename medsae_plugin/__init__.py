@@ -27,6 +27,8 @@ _MODULES = {
     "load_medsae": "medsae_plugin.hub",
     "publish": "medsae_plugin.hub",
     "register_releases": "medsae_plugin.hub",
+    "name_latents": "medsae_plugin.naming",
+    "score_names": "medsae_plugin.naming",
 }
 
 __all__ = ["MedSAEError", "__version__", *_MODULES]

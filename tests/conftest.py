@@ -12,6 +12,8 @@ import torch
 from hub_server import Client, Hub, running_hub
 
 if TYPE_CHECKING:
+    from naming_case import PhantomCase
+
     from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -24,6 +26,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no reference data at {path} (set MEDSAE_SHARED)")
     return path
+
+
+@pytest.fixture(scope="session")
+def phantom_case(tmp_path_factory: pytest.TempPathFactory) -> "PhantomCase":
+    """Phantoms with a latent for each finding; see `naming_case`."""
+    from naming_case import make_case
+
+    return make_case(tmp_path_factory.mktemp("phantom-case"))
 
 
 @pytest.fixture(scope="session")

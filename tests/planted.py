@@ -1,6 +1,7 @@
 """A real store of activations with known sparse structure, written without an encoder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,13 +27,10 @@ def planted_rows(n: int, d: int, n_features: int, seed: int = 0, offset: float =
     return rows.astype(np.float32), codes
 
 
-def write_store(
-    folder: Path, activations: dict[str, np.ndarray], per_shard: int = 64, seed: int = 0
-) -> ActivationStore:
-    """A store of `(images, d)` or `(images, positions, d)` arrays by hook; three images a patient, three splits."""
-    n = len(next(iter(activations.values())))
+def made_up_images(n: int, seed: int) -> pd.DataFrame:
+    """Three images a patient, three splits."""
     patients = [f"patient{i // 3:05d}" for i in range(n)]
-    images = pd.DataFrame(
+    return pd.DataFrame(
         {
             "image_id": np.arange(n),
             "path": [f"{p}/view{i % 3}.png" for i, p in enumerate(patients)],
@@ -40,6 +38,19 @@ def write_store(
             "split": split_by_patient(patients, {"train": 0.6, "val": 0.2, "test": 0.2}, seed),
         }
     )
+
+
+def write_store(
+    folder: Path,
+    activations: dict[str, np.ndarray],
+    per_shard: int = 64,
+    seed: int = 0,
+    images: pd.DataFrame | None = None,
+    preprocessing: dict[str, Any] | None = None,
+) -> ActivationStore:
+    """A store of `(images, d)` or `(images, positions, d)` arrays by hook, of these images or of made up ones."""
+    n = len(next(iter(activations.values())))
+    images = made_up_images(n, seed) if images is None else images
     infos = {}
     for hook, a in activations.items():
         positions = 1 if a.ndim == 2 else a.shape[1]
@@ -48,7 +59,7 @@ def write_store(
     manifest = {
         "schema_version": layout.SCHEMA_VERSION,
         "encoder": {"name": "planted", "weights_sha256": "0" * 64, "dtype": "float32"},
-        "preprocessing": {},
+        "preprocessing": preprocessing or {},
         "hooks": {hook: info.to_json() for hook, info in infos.items()},
         "positions": "all",
         "seed": 0,

@@ -137,6 +137,21 @@ class ActivationStore:
 
         return stream()
 
+    def rows_of(self, hook: str, image_ids: Sequence[int]) -> Float[torch.Tensor, "images rows d"]:
+        """The float32 activations of these images, in the order given, each image's rows in that of their positions.
+
+        Raises:
+            MedSAEError: an unknown hook, an image that the store does not hold, a damaged shard.
+        """
+        per_image = self._info(hook).rows_per_image
+        ids = np.asarray(image_ids, dtype=np.int64)
+        members = np.searchsorted(self._readable, ids)
+        held = members < len(self._readable)
+        held[held] = self._readable[members[held]] == ids[held]
+        if not held.all():
+            raise MedSAEError(f"{self.path} holds no activations of image {ids[~held][0]}")
+        return self._rows(hook, members, np.arange(len(ids) * per_image)).unflatten(0, (len(ids), per_image))
+
     def image_rows(self, hook: str, images: slice) -> Float[torch.Tensor, "rows d"]:
         """The rows of a slice of `readable_images`, float32.
 

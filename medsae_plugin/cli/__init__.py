@@ -15,11 +15,13 @@ from medsae_plugin.cli import (
     extract,
     fidelity,
     import_,
+    name,
     phantoms,
     publish,
     stats,
     store,
     train,
+    vocabulary,
 )
 from medsae_plugin.errors import MedSAEError
 
@@ -33,11 +35,15 @@ _COMMANDS = (
     train,
     evaluate,
     stats,
+    name,
+    vocabulary,
     fidelity,
     attribute,
     publish,
     import_,
 )
+# Commands of two words.
+_PAIRS = {("name", "score")}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `medsae`; the exit status is 0, 1 for what the user can mend, 130 when interrupted."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if tuple(words[:2]) in _PAIRS:
+        words[:2] = [" ".join(words[:2])]
+    args = build_parser().parse_args(words)
     try:
         args.run(args)
     except (MedSAEError, OSError) as error:

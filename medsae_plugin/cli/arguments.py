@@ -120,7 +120,7 @@ def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
 

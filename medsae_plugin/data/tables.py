@@ -156,6 +156,17 @@ def read_table(
     return ImageTable(root, pd.DataFrame(columns), matrix.astype(np.float32), tuple(names))
 
 
+def read_reports(csv_path: str | Path, column: str) -> list[str]:
+    """The texts of a table's report column, in order.
+
+    Raises:
+        MedSAEError: no such file, an empty table, no such column.
+    """
+    frame = _read_csv(Path(csv_path))
+    name = _column(frame, column, (), "report", Path(csv_path))
+    return [text.strip() for text in frame[name]]
+
+
 def scan_folder(root: str | Path) -> ImageTable:
     """The image files under a folder, sorted, without labels.
 

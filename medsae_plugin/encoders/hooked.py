@@ -251,11 +251,18 @@ class HookedVisionEncoder(SAESplicing):
         if isinstance(texts, Tensor):
             mask = None if attention_mask is None else attention_mask.to(self.device)
             return self.text_tower(texts.to(self.device), mask)
-        tower = self.text_tower
+        return self.text_tower.encode(self.tokenize([texts] if isinstance(texts, str) else texts))
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, special tokens included, not padded.
+
+        Raises:
+            MedSAEError: the card has no tokenizer, or it cannot be had.
+        """
         if self._tokenizer is None:
             raise MedSAEError(f"{self.name} has no tokenizer; give token ids")
         tokenize = self._tokenizer()
-        return tower.encode([tokenize(text) for text in ([texts] if isinstance(texts, str) else texts)])
+        return [tokenize(text) for text in texts]
 
     def _add_point(self, name: str) -> HookPoint:
         """A hook point whose module path is `name`, so that transformer-lens names it so."""

@@ -106,8 +106,11 @@ class LatentMatrix:
     def _slice(self, shard: int, start: int, stop: int) -> sparse.csc_array:
         indptr = self._indptr[shard][start : stop + 1]
         nonzeros = slice(int(indptr[0]), int(indptr[-1]))
-        image = self._shards[shard].get_slice("image")[nonzeros].astype(np.int32)
-        value = self._shards[shard].get_slice("value")[nonzeros]
+        if nonzeros.start == nonzeros.stop:  # safetensors refuses an empty slice at the end
+            image, value = np.empty(0, np.int32), np.empty(0, np.float32)
+        else:
+            image = self._shards[shard].get_slice("image")[nonzeros].astype(np.int32)
+            value = self._shards[shard].get_slice("value")[nonzeros]
         rows = min(ROWS_PER_SHARD, self.n_images - shard * ROWS_PER_SHARD)
         # int32 throughout, or scipy copies the indices to int64.
         return sparse.csc_array((value, image, (indptr - indptr[0]).astype(np.int32)), shape=(rows, stop - start))

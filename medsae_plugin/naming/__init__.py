@@ -1,0 +1,24 @@
+"""Latents named, and the names put to the test."""
+
+from typing import Any
+
+from medsae_plugin._lazy import look_up
+
+_MODULES = {
+    "Answers": "medsae_plugin.naming.answers",
+    "Chat": "medsae_plugin.naming.chat",
+    "ImageData": "medsae_plugin.naming.images",
+    "LatentName": "medsae_plugin.naming.schema",
+    "Namer": "medsae_plugin.naming.namers",
+    "Names": "medsae_plugin.naming.names",
+    "Vocabulary": "medsae_plugin.naming.vocabulary",
+    "name_latents": "medsae_plugin.naming.run",
+    "open_chat": "medsae_plugin.naming.backends",
+    "score_names": "medsae_plugin.naming.scoring",
+}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    return look_up(__name__, _MODULES, name)

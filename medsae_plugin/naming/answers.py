@@ -1,0 +1,59 @@
+"""Every request and its answer, kept on disk by content, so that nothing is asked twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from medsae_plugin.files import write_text
+from medsae_plugin.naming.chat import Conversation, Picture
+
+SCHEMA_VERSION = 1
+
+
+class Answers:
+    """A folder of answers, `ab/abcd....json`, each under the SHA-256 of what was asked of whom.
+
+    A request is the model's identity, the prompt's version and hash, and every turn: texts as they are, pictures by the
+    SHA-256 of their bytes. Whoever changes any of it asks anew. Files are written whole or not at all.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def get(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The `answer` (a text, or None where the model refused) and `refusal` kept for this request, if any."""
+        try:
+            record: dict[str, Any] = json.loads(self._path(request).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # not there, or damaged by hand: ask
+            return None
+        return record if record.get("request") == request and "answer" in record else None
+
+    def put(self, request: dict[str, Any], answer: str | None, refusal: str = "") -> dict[str, Any]:
+        """Keep an answer, and return what `get` will."""
+        record = {"request": request, "answer": answer, "refusal": refusal}
+        path = self._path(request)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        return record
+
+    def _path(self, request: dict[str, Any]) -> Path:
+        key = key_of(request)
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def request_of(identity: Any, prompt: str, conversation: Conversation) -> dict[str, Any]:
+    """A request as JSON holds it."""
+    turns = [
+        {"role": turn.role, "parts": [{"image": p.sha256} if isinstance(p, Picture) else p for p in turn.parts]}
+        for turn in conversation
+    ]
+    request = {"schema": SCHEMA_VERSION, "model": dict(identity), "prompt": prompt, "turns": turns}
+    return json.loads(json.dumps(request))  # as it will be when read again
+
+
+def key_of(request: dict[str, Any]) -> str:
+    """The SHA-256 of a request, in hex."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""What a name is made from: images over a latent's firing range, label statistics, report sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.naming.images import ImageData
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images of each kind a latent's evidence shows."""
+
+    strongest: int = 5
+    spread: int = 5
+    silent: int = 5
+
+    def __post_init__(self) -> None:
+        if self.strongest < 1 or self.spread < 0 or self.silent < 0:
+            raise MedSAEError(
+                f"evidence of {self.strongest} strongest, {self.spread} spread and {self.silent} silent images: ask "
+                "for 1 strongest at least, and none below 0"
+            )
+
+    @property
+    def patients(self) -> int:
+        """The patients that a latent has to fire on, an image of each: the bound below which it is skipped."""
+        return self.strongest + self.spread
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a column: the strongest first, `spread` from strong to weak, and silent ones; each of another patient."""
+
+    strongest: tuple[int, ...]
+    spread: tuple[int, ...]
+    silent: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TooSeldom:
+    """A latent that fires on fewer patients than a name takes; how many they are is not told, being a small count."""
+
+    bound: int
+
+    def __str__(self) -> str:
+        return f"fires too seldom: on fewer than {self.bound} patients"
+
+
+def sample_evidence(
+    column: Float[np.ndarray, " images"], patients: Sequence[object] | np.ndarray, counts: Counts, seed: int | list[int]
+) -> Sample | TooSeldom:
+    """Choose the images of a latent's evidence from its activations, one image a patient.
+
+    The strongest images are those of the highest activation. The other firing images, one a patient, are cut into
+    `counts.spread` parts of equal size by activation, and one is drawn from each. Silent images (activation 0 or less)
+    are drawn from other patients still; there may be fewer of them, or none, for a latent that is seldom silent. Ties
+    and draws follow the seed.
+    """
+    rng = np.random.default_rng(seed)
+    patients = np.asarray(patients)
+    shuffled = rng.permutation(len(column))
+    order = shuffled[np.argsort(-column[shuffled], kind="stable")]
+    firing = order[column[order] > 0]
+    if len(np.unique(patients[firing])) < counts.patients:
+        return TooSeldom(counts.patients)
+    strongest = one_a_patient(firing, patients, patients[:0])[: counts.strongest]
+    used = patients[strongest]
+    # The draw decides which image stands for a patient, so that the weak end is not left to the patients of one image.
+    others = one_a_patient(rng.permutation(firing), patients, used)
+    others = others[np.argsort(-column[others], kind="stable")]
+    spread = np.array(
+        [rng.choice(part) for part in np.array_split(others, counts.spread)] if counts.spread else [], int
+    )
+    used = np.concatenate([used, patients[spread]])
+    silent = one_a_patient(shuffled[column[shuffled] <= 0], patients, used)[: counts.silent]
+    return Sample(*(tuple(int(row) for row in rows) for rows in (strongest, spread, silent)))
+
+
+def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """The first row of each patient, in order, without the patients that are used."""
+    rows = rows[~np.isin(patients[rows], used)]
+    first = np.unique(patients[rows], return_index=True)[1]
+    return rows[np.sort(first)]
+
+
+@dataclass(frozen=True)
+class LabelShare:
+    """A label among the firing and the silent images where it is known, and its correlation r (nan where undefined)."""
+
+    label: str
+    firing: float
+    silent: float
+    r: float
+
+
+def label_shares(
+    column: Float[np.ndarray, " images"], labels: Float[np.ndarray, "images labels"], names: Sequence[str]
+) -> list[LabelShare]:
+    """Every label's share among a latent's firing and silent images, by |r|, the largest first."""
+    shares = []
+    for c, name in enumerate(names):
+        known = ~np.isnan(labels[:, c])
+        y, a = labels[known, c], column[known].astype(np.float64)
+        fires = a > 0
+        r = float(np.corrcoef(a, y)[0, 1]) if len(y) > 1 and a.std() > 0 and y.std() > 0 else float("nan")
+        shares.append(LabelShare(name, _mean(y[fires]), _mean(y[~fires]), r))
+    return sorted(shares, key=lambda s: -abs(np.nan_to_num(s.r)))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def format_shares(shares: Sequence[LabelShare], most: int = 6) -> str:
+    """The labels that tell most, in words; "" where there are none."""
+    told = [s for s in shares if np.isfinite([s.firing, s.silent, s.r]).all()][:most]
+    if not told:
+        return ""
+    lines = [f"- {s.label}: {s.firing:.0%} where it responds, {s.silent:.0%} elsewhere (r = {s.r:.2f})" for s in told]
+    return "\n".join(["How often a label is given to images (labels are mined from reports and err):", *lines])
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n(?=[A-Z ]+:)")
+
+
+def report_sentences(data: ImageData, rows: Sequence[int], most: int = 4, longest: int = 300) -> list[str]:
+    """The first sentences of these images' reports, `most` a report, each cut to `longest` characters."""
+    sentences: list[str] = []
+    for row in rows:
+        text = data.reports[row] if data.reports is not None else ""
+        pieces = [" ".join(piece.split()) for piece in _SENTENCE_END.split(text)]
+        sentences += [piece[:longest] for piece in pieces if piece][:most]
+    return list(dict.fromkeys(sentences))

@@ -1,0 +1,112 @@
+"""Where on an image a latent fires, and pictures of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from medsae_plugin.data.images import read_image
+from medsae_plugin.encoders.preprocessing import Preprocessor
+from medsae_plugin.naming.chat import Picture
+
+if TYPE_CHECKING:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.naming.subject import Subject
+
+Style = Literal["overlay", "crop", "none"]
+
+PICTURE_SIZE = 512
+"""Pixels on the longer side of a picture that a model is shown, at most."""
+
+_COLOUR = np.array([255.0, 60.0, 0.0])
+_OPACITY = 0.55
+_CROP_LEVEL, _CROP_MARGIN, _CROP_LEAST = 0.5, 0.08, 0.3
+
+
+def has_heatmaps(store: ActivationStore, hook: str) -> bool:
+    """Whether the store keeps every position of a hook that has positions."""
+    info = store.hooks[hook]
+    return info.grid is not None and info.rows_per_image == info.n_positions
+
+
+def heatmaps(subject: Subject, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
+    """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
+    info = subject.store.hooks[subject.hook]
+    assert info.grid is not None
+    ids = subject.data.frame["image_id"].to_numpy()[list(rows)]
+    activations = subject.store.rows_of(subject.hook, ids)
+    fired = subject.encode(activations.flatten(0, 1), unit).reshape(len(ids), -1)
+    return fired[:, info.n_prefix :].reshape(len(ids), *info.grid).numpy()
+
+
+def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:
+    """An image as it is, framed as the encoder sees it (padded, cropped or stretched to a square).
+
+    Raises:
+        UnreadableImage: the file has gone or has changed since its activations were stored.
+    """
+    return _png(_framed(path, preprocessing))
+
+
+def heatmap_picture(
+    path: Path, preprocessing: dict[str, Any], heatmap: Float[np.ndarray, "rows columns"], style: Style, peak: float
+) -> Picture:
+    """An image with a heatmap laid over it, or cropped to where the heatmap is above half of its maximum.
+
+    peak: the activation that is drawn at full strength, one for all pictures of a latent.
+
+    Raises:
+        UnreadableImage: as `picture`.
+    """
+    image = _framed(path, preprocessing)
+    strength = np.clip(heatmap / peak, 0, 1) if peak > 0 else np.zeros_like(heatmap)
+    if style == "crop":
+        return _png(_cropped(image, strength))
+    return _png(_overlaid(image, strength)) if style == "overlay" else _png(image)
+
+
+def _framed(path: Path, preprocessing: dict[str, Any]) -> Image.Image:
+    """The square that the encoder sees, in more pixels where the file has them."""
+    image = read_image(path)
+    preprocessor = Preprocessor.from_config(preprocessing)
+    size = max(preprocessor.size, min(PICTURE_SIZE, max(image.size)))
+    square = Image.fromarray(replace(preprocessor, size=size).to_array(image))
+    return square if size <= PICTURE_SIZE else square.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+
+
+def _overlaid(image: Image.Image, strength: np.ndarray) -> Image.Image:
+    mask = Image.fromarray(np.round(strength * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
+    alpha = np.asarray(mask, dtype=np.float64)[..., None] / 255 * _OPACITY
+    grey = np.asarray(image.convert("RGB"), dtype=np.float64)
+    return Image.fromarray(np.round(grey * (1 - alpha) + _COLOUR * alpha).astype(np.uint8))
+
+
+def _cropped(image: Image.Image, strength: np.ndarray) -> Image.Image:
+    """The part of the image round the positions above half of the maximum; all of it where nothing fires."""
+    if strength.max() <= 0:
+        return image
+    hot = np.argwhere(strength >= _CROP_LEVEL * strength.max())
+    shape = np.array(strength.shape)
+    low, high = hot.min(0) / shape, (hot.max(0) + 1) / shape
+    middle = (low + high) / 2
+    half = np.maximum((high - low) / 2 + _CROP_MARGIN, _CROP_LEAST / 2)
+    low, high = np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+    (top, left), (bottom, right) = low, high
+    width, height = image.size
+    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+    part = image.crop(box)
+    scale = PICTURE_SIZE / 2 / max(part.size)
+    return part.resize((round(part.width * scale), round(part.height * scale)), Image.Resampling.BICUBIC)
+
+
+def _png(image: Image.Image) -> Picture:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return Picture(buffer.getvalue())

@@ -1,0 +1,167 @@
+"""Naming the latents of an SAE, from a store to `names.csv`, `names.json` and the SAE's release folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.latents import sae_sha256
+from medsae_plugin.files import write_text
+from medsae_plugin.naming.evidence import Counts, Sample, TooSeldom, sample_evidence
+from medsae_plugin.naming.namers import Namer
+from medsae_plugin.naming.names import JSON, NamedUnit, Names
+from medsae_plugin.naming.subject import Subject, open_subjects
+from medsae_plugin.naming.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.data.tables import ImageTable
+
+EVIDENCE = "evidence.json"
+MATRICES = "matrices"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Units of a subject with their evidence: places in `rows`, the rows of the naming split."""
+
+    subject: Subject
+    rows: np.ndarray
+    samples: dict[int, Sample | TooSeldom]
+
+    @property
+    def sampled(self) -> dict[int, Sample]:
+        return {unit: sample for unit, sample in self.samples.items() if isinstance(sample, Sample)}
+
+
+def name_latents(
+    store: ActivationStore,
+    sae_path: str | Path,
+    table: ImageTable,
+    out: str | Path,
+    namer: Namer,
+    *,
+    latents: Sequence[int] | None = None,
+    neurons: int = 0,
+    split: str = "train",
+    counts: Counts | None = None,
+    vocabulary: Vocabulary | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Names:
+    """Name latents of an SAE, and raw neurons of its hook beside them.
+
+    Writes into `out`: `names.json` and `names.csv`, `evidence.json` (the ids of the images that each name was made
+    from) and `matrices/` (image-level activations, reused by the next call); and `names.json`, latents alone, into the
+    SAE's folder.
+
+    Args:
+        latents: which; default all.
+        neurons: how many neurons, drawn with the seed from those that fire on enough patients.
+        split: the images that names are made from. Names are tried on another.
+        counts: how many images a unit's evidence has; a unit that fires on fewer patients is skipped, and said to be.
+        vocabulary: gives names their categories; default the package's.
+
+    Raises:
+        MedSAEError: an SAE, table or split that does not fit the store, a latent that the SAE does not have, and what
+            the namer raises.
+    """
+    out, counts = Path(out), counts or Counts()
+    vocabulary = vocabulary or Vocabulary.seed()
+    out.mkdir(parents=True, exist_ok=True)
+    latent_subject, neuron_subject = open_subjects(store, sae_path, table, out / MATRICES, progress=progress)
+    chosen = [choose(latent_subject, _checked(latent_subject, latents), split, counts, seed)]
+    if neurons:
+        chosen.append(_draw_neurons(neuron_subject, neurons, split, counts, seed))
+    write_evidence(out, chosen, split)
+    units = [unit for part in chosen for unit in _named(part, namer, vocabulary)]
+    made = {
+        "encoder": store.manifest["encoder"],
+        "hook": latent_subject.hook,
+        "sae_sha256": sae_sha256(latent_subject.sae) if latent_subject.sae is not None else None,
+        "namer": dict(namer.identity),
+        "split": split,
+        "seed": seed,
+        "evidence": asdict(counts),
+    }
+    names = Names(made, tuple(units))
+    keep(names, out, Path(sae_path))
+    return names
+
+
+def keep(names: Names, out: Path, sae_path: Path) -> None:
+    """Write the names into their folder, and those of latents into the SAE's, without what a server said to fail."""
+    names.write(out)
+    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in names.units)
+    replace(names, units=tuple(unit for unit in units if unit.kind == "latent")).write_json(sae_path / JSON)
+
+
+def choose(subject: Subject, units: Sequence[int], split: str, counts: Counts, seed: int) -> Chosen:
+    """The evidence of each unit, from the images of a split."""
+    rows = subject.data.rows([split])
+    patients = subject.data.patients[rows]
+    samples = {
+        unit: sample_evidence(subject.column(unit, rows), patients, counts, [seed, unit, int(subject.sae is None)])
+        for unit in units
+    }
+    return Chosen(subject, rows, samples)
+
+
+def write_evidence(out: Path, chosen: Sequence[Chosen], split: str) -> None:
+    """Write the ids of the images of each unit's evidence; they stay in this folder and go into no release."""
+    content: dict[str, Any] = {"split": split}
+    for part in chosen:
+        ids = part.subject.data.frame["image_id"].to_numpy()[part.rows]
+        content[f"{part.subject.kind}s"] = {
+            part.subject.label(unit): {kind: [int(ids[p]) for p in places] for kind, places in asdict(sample).items()}
+            for unit, sample in part.sampled.items()
+        }
+    write_text(out / EVIDENCE, json.dumps(content) + "\n")
+
+
+def _named(chosen: Chosen, namer: Namer, vocabulary: Vocabulary) -> list[NamedUnit]:
+    sampled, subject = chosen.sampled, chosen.subject
+    proposals = namer.propose(subject, list(sampled), list(sampled.values()), chosen.rows) if sampled else []
+    of_unit = dict(zip(sampled, proposals, strict=True))
+    units = []
+    for unit, sample in chosen.samples.items():
+        blank = NamedUnit(subject.kind, subject.label(unit), "skipped", problem=str(sample))
+        if unit not in of_unit:
+            units.append(blank)
+        elif (name := of_unit[unit].name) is None:
+            units.append(replace(blank, status="unanswered", problem=of_unit[unit].problem))
+        else:
+            similarity = of_unit[unit].similarity
+            named = replace(blank, status="named", problem="", similarity=similarity)
+            units.append(named.renamed(name, vocabulary.category_of(name.concept)))
+    return units
+
+
+def _checked(subject: Subject, latents: Sequence[int] | None) -> list[int]:
+    n = subject.matrix.n_latents
+    if latents is None:
+        return list(range(n))
+    wrong = sorted({latent for latent in latents if not 0 <= latent < n})
+    if wrong:
+        raise MedSAEError(f"the SAE has latents 0 to {n - 1}, and no latent {', '.join(map(str, wrong))}")
+    return list(dict.fromkeys(latents))
+
+
+def _draw_neurons(subject: Subject, n: int, split: str, counts: Counts, seed: int) -> Chosen:
+    """`n` neurons, drawn from those that fire on enough patients; fewer where there are not so many."""
+    order = np.random.default_rng([seed, 1]).permutation(subject.matrix.n_latents)
+    samples: dict[int, Sample | TooSeldom] = {}
+    rows = subject.data.rows([split])
+    for unit in order.tolist():
+        sample = choose(subject, [unit], split, counts, seed).samples[unit]
+        if isinstance(sample, Sample):
+            samples[unit] = sample
+        if len(samples) == n:
+            break
+    return Chosen(subject, rows, dict(sorted(samples.items())))

@@ -1,0 +1,226 @@
+"""Names put to the test: does a judge who knows a name alone tell the images on which its latent fires?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from medsae_plugin._version import __version__
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.latents import sae_sha256
+from medsae_plugin.naming.figures import (
+    Confusion,
+    bootstrap_interval,
+    cohen_kappa,
+    combined_p_value,
+    fleiss_kappa,
+    majority,
+)
+from medsae_plugin.naming.names import Names
+from medsae_plugin.naming.run import MATRICES
+from medsae_plugin.naming.schema import LatentName
+from medsae_plugin.naming.score_output import write
+from medsae_plugin.naming.subject import Subject, open_subjects
+from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, sample_trial
+
+if TYPE_CHECKING:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.data.tables import ImageTable
+
+SCHEMA_VERSION = 1
+Condition = Literal["latents", "shuffled", "neurons"]
+MAJORITY = "majority"
+_FIGURES = ("balanced_accuracy", "precision", "recall", "f1")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A name said of a unit: its own (`latents`, `neurons`), or another latent's (`shuffled`)."""
+
+    condition: Condition
+    latent: str
+    name: LatentName
+    trial: Trial
+
+
+def score_names(
+    store: ActivationStore,
+    sae_path: str | Path,
+    table: ImageTable,
+    folder: str | Path,
+    judges: Mapping[str, Judge],
+    *,
+    split: str = "test",
+    each: int = 10,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score the names in a folder by what judges make of them, and write `scores.json` and `scores.csv` there.
+
+    For every name, up to `each` images on which the unit fires and as many on which it is silent are shown, none of a
+    patient that names were made from, one a patient. The same images are judged by another latent's name (`shuffled`):
+    what any name would get. Raw neurons are judged by their own names.
+
+    Args:
+        judges: by a name for the report, such as the model's. With several there are kappas and a majority.
+
+    Returns:
+        The contents of `scores.json`: for every judge and for the majority, the mean balanced accuracy (its 95 %
+        bootstrap interval over names), precision, recall and F1 of latents, shuffled names and neurons, the exact
+        permutation p value of all names together, and counts of what was unanswered; Cohen's kappa of each pair of
+        judges and Fleiss' of all, on latents; and a line for each name and judge.
+
+    Raises:
+        MedSAEError: no names, names of another SAE, a split that shares patients with that of the names, no judge.
+    """
+    folder = Path(folder)
+    names = Names.read(folder)
+    if not judges:
+        raise MedSAEError("there is no judge")
+    if each < 1:
+        raise MedSAEError("a name is tried on 1 image of a kind or more")
+    latents, neurons = open_subjects(store, sae_path, table, folder / MATRICES, progress=progress)
+    check_same_sae(names, latents)
+    latents.data.check_apart(names.made["split"], split)
+    claims, untested = _claims(names, latents, neurons, split, each, seed)
+    if not claims:
+        raise MedSAEError(f"no unit that has a name fires and is silent on enough patients of split {split!r}")
+    # Latents and neurons stand over the same images, and a judge is shown nothing else of either.
+    asked = [(claim.name, claim.trial) for claim in claims]
+    answers = {name: judge.answers(latents, asked) for name, judge in judges.items()}
+    if len(judges) > 1:
+        answers[MAJORITY] = [majority(np.stack(said)) for said in zip(*answers.values(), strict=True)]
+    scores = {
+        "schema_version": SCHEMA_VERSION,
+        "medsae_plugin": __version__,
+        "names": names.made,
+        "split": split,
+        "images_each": each,
+        "firing_quantile": FIRING_QUANTILE,
+        "seed": seed,
+        "untested": untested,
+        "judges": [
+            {
+                "judge": name,
+                "identity": judges[name].identity if name in judges else {"majority_of": list(judges)},
+                **{c: _summary(claims, said, c, seed) for c in ("latents", "shuffled", "neurons")},
+            }
+            for name, said in answers.items()
+        ],
+        "agreement": _agreement({name: answers[name] for name in judges}, claims),
+    }
+    write(scores, _lines(claims, answers), folder)
+    return scores
+
+
+def check_same_sae(names: Names, latents: Subject) -> None:
+    """Raises MedSAEError where the names are those of another SAE."""
+    assert latents.sae is not None
+    if names.made["sae_sha256"] != sae_sha256(latents.sae):
+        raise MedSAEError("the names were made for another SAE than this one")
+
+
+def _claims(
+    names: Names, latents: Subject, neurons: Subject, split: str, each: int, seed: int
+) -> tuple[list[Claim], dict[str, int]]:
+    """What the judges are asked, and how many units of a kind have a name and fire too seldom in the split."""
+    claims: list[Claim] = []
+    untested: dict[str, int] = {}
+    for condition, subject in (("latents", latents), ("neurons", neurons)):
+        rows = subject.data.rows([split])
+        patients = subject.data.patients[rows]
+        named = names.of(subject.kind)
+        for named_unit in named:
+            unit = subject.unit(named_unit.latent)
+            trial = sample_trial(subject.column(unit, rows), rows, patients, each, [seed, unit, len(condition)])
+            if trial is not None:
+                claims.append(Claim(condition, named_unit.latent, named_unit.name, trial))  # type: ignore[arg-type]
+        untested[condition] = len(named) - sum(claim.condition == condition for claim in claims)
+    own = [claim for claim in claims if claim.condition == "latents"]
+    return claims + _shuffled(own, seed), untested
+
+
+def _shuffled(claims: Sequence[Claim], seed: int) -> list[Claim]:
+    """Each trial under the name of another latent, of another concept; a name is used as often as there are latents.
+
+    Latents are put in an order in which equal concepts stand together, and names move on by the largest of these
+    groups, so that no latent keeps its concept unless more than half of them share one.
+    """
+    order = np.random.default_rng([seed, 2]).permutation(len(claims))
+    concepts = [claim.name.concept.casefold() for claim in claims]
+    first = {concept: k for k, concept in reversed(list(enumerate(concepts[i] for i in order)))}
+    together = sorted(order.tolist(), key=lambda i: first[concepts[i]])
+    step = max((concepts.count(concept) for concept in set(concepts)), default=0)
+    given = {i: together[(k + step) % len(together)] for k, i in enumerate(together)}
+    return [
+        Claim("shuffled", claim.latent, claims[given[i]].name, claim.trial)
+        for i, claim in enumerate(claims)
+        if concepts[given[i]] != concepts[i]
+    ]
+
+
+def _summary(
+    claims: Sequence[Claim], answers: Sequence[np.ndarray], condition: str, seed: int
+) -> dict[str, Any] | None:
+    """The figures of one condition; None where no name was tried in it."""
+    confusions = [
+        Confusion.of(claim.trial.truth, said)
+        for claim, said in zip(claims, answers, strict=True)
+        if claim.condition == condition
+    ]
+    if not confusions:
+        return None
+    accuracies = np.array([c.balanced_accuracy for c in confusions])
+    defined = accuracies[~np.isnan(accuracies)]
+    low, high = bootstrap_interval(defined, seed)
+    return {
+        "names": len(confusions),
+        "answers": sum(c.tp + c.fp + c.fn + c.tn for c in confusions),
+        "unanswered": sum(c.unanswered for c in confusions),
+        **{figure: _mean([getattr(c, figure) for c in confusions]) for figure in _FIGURES},
+        "interval": [_number(low), _number(high)],
+        "p_value": _number(combined_p_value(confusions)),
+    }
+
+
+def _agreement(answers: Mapping[str, Sequence[np.ndarray]], claims: Sequence[Claim]) -> dict[str, Any] | None:
+    """Kappas of the judges over every image of every latent under its own name; None of one judge alone."""
+    if len(answers) < 2:
+        return None
+    own = [k for k, claim in enumerate(claims) if claim.condition == "latents"]
+    if not own:
+        return None
+    said = {judge: np.concatenate([given[k] for k in own]) for judge, given in answers.items()}
+    return {
+        "images": len(next(iter(said.values()))),
+        "cohen_kappa": [
+            {"judges": [a, b], "kappa": _number(cohen_kappa(said[a], said[b]))} for a, b in combinations(said, 2)
+        ],
+        "fleiss_kappa": _number(fleiss_kappa(np.stack(list(said.values())))),
+    }
+
+
+def _lines(claims: Sequence[Claim], answers: Mapping[str, Sequence[np.ndarray]]) -> list[dict[str, Any]]:
+    lines = []
+    for judge, given in answers.items():
+        for claim, said in zip(claims, given, strict=True):
+            c = Confusion.of(claim.trial.truth, said)
+            figures = {figure: _number(getattr(c, figure)) for figure in (*_FIGURES, "p_value")}
+            what = {"judge": judge, "condition": claim.condition, "latent": claim.latent, "concept": claim.name.concept}
+            lines.append({**what, **asdict(c), **figures})
+    return lines
+
+
+def _number(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    defined = [v for v in values if not math.isnan(v)]
+    return float(np.mean(defined)) if defined else None
