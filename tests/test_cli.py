@@ -109,11 +109,14 @@ def test_a_wheel_carries_the_cards_and_the_bundled_weights(tmp_path):
         f"import sys; sys.path.append({here!r})\n"
         "import medsae_plugin; print(medsae_plugin.__file__)\n"
         "encoder = medsae_plugin.HookedVisionEncoder.from_pretrained('phantom-swin')\n"
-        "print(encoder.encode_text(['edema']).shape[0], *__import__('medsae_plugin.encoders').encoders.list_cards())"
+        "print(encoder.encode_text(['edema']).shape[0], *__import__('medsae_plugin.encoders').encoders.list_cards())\n"
+        "from medsae_plugin.naming import Vocabulary\nfrom medsae_plugin.naming.prompts import load_prompt\n"
+        "print(Vocabulary.seed().category_of('edema'), load_prompt('name').identity[:8])"
     )
     python = tmp_path / "env" / "bin" / "python"
     out = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert out.returncode == 0, out.stderr
-    first, second = out.stdout.split("\n")[:2]
+    first, second, third = out.stdout.split("\n")[:3]
     assert first == str(site / "medsae_plugin" / "__init__.py")
     assert second.startswith("1 ") and "medclip-resnet50 medclip-swin" in second
+    assert third == "Edema v1/name:"
