@@ -54,11 +54,14 @@ def test_the_whole_path_on_real_radiographs(shared, golden_medclip, tmp_path, ca
     out = capsys.readouterr().out
     assert "Pneumonia" in out and "explained variance" in out and "neurons" in out
     metrics = json.loads((scores / "metrics.json").read_text())
-    assert [c["hook"] for c in metrics["candidates"]] == [
-        "hook_embedding",
-        "stages.3.blocks.1.hook_resid_post",
-        "hook_embedding",
-        "stages.3.blocks.1.hook_resid_post",
+    last = "stages.3.blocks.1.hook_resid_post"
+    assert [(c["kind"], c["hook"]) for c in metrics["candidates"]] == [
+        ("sae", "hook_embedding"),
+        ("untrained", "hook_embedding"),
+        ("sae", last),
+        ("untrained", last),
+        ("neurons", "hook_embedding"),
+        ("neurons", last),
     ]
     latents = pd.read_parquet(scores / "latents.parquet")
     assert len(latents[latents["kind"] == "sae"]) == 1024 + 768
@@ -118,14 +121,17 @@ def test_a_wheel_carries_the_cards_the_bundled_weights_and_the_release(tmp_path)
         "print(SAE.from_pretrained('medsae-phantom', 'embedding').cfg.metadata.hook_name)\n"
         "from medsae_plugin.cli import main\n"
         "main(['publish', 'absent', '--repo', 'a/b'])"
+        "\nfrom medsae_plugin.naming import Vocabulary\nfrom medsae_plugin.naming.prompts import load_prompt\n"
+        "print(Vocabulary.seed().category_of('edema'), load_prompt('name').identity[:8])"
     )
     python = tmp_path / "env" / "bin" / "python"
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
     out = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=offline)
     assert out.returncode == 0, out.stderr
-    first, second, third = out.stdout.splitlines()
+    first, second, third, fourth = out.stdout.splitlines()
     assert first == str(site / "medsae_plugin" / "__init__.py")
     assert second.startswith("1 14 ") and "medclip-resnet50 medclip-swin" in second
+    assert fourth == "Edema v1/name:"
     assert third == "hook_embedding" and "absent holds no SAE" in out.stderr
     with zipfile.ZipFile(wheel) as archive:
         assert "medsae_plugin/hub/model_card.md" in archive.namelist()

@@ -72,7 +72,7 @@ def load_candidates(store: ActivationStore, sae_paths: Sequence[str | Path], see
         raise MedSAEError("there is no SAE to evaluate")
     candidates: list[Candidate] = []
     neurons: dict[str, Candidate] = {}
-    for name, path in zip(_distinct_names([Path(p) for p in sae_paths]), sae_paths, strict=True):
+    for name, path in zip(distinct_names([Path(p) for p in sae_paths]), sae_paths, strict=True):
         if not (Path(path) / "cfg.json").is_file():
             raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
         sae = SAE.load_from_disk(path)
@@ -141,7 +141,12 @@ def checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
     return str(hook)
 
 
-def _distinct_names(paths: list[Path]) -> list[str]:
+def distinct_names(paths: list[Path]) -> list[str]:
+    """Names that tell SAEs' folders apart: as many of each path's last components as that takes.
+
+    Raises:
+        MedSAEError: a folder that is given twice.
+    """
     resolved = [p.resolve() for p in paths]
     if len(set(resolved)) < len(resolved):
         raise MedSAEError("the same SAE is given twice")

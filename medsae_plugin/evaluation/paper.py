@@ -24,8 +24,8 @@ from medsae_plugin.evaluation.candidates import Candidate, load_candidates
 from medsae_plugin.evaluation.latents import Aggregate, LatentMatrix
 from medsae_plugin.evaluation.output import header, number, write_metrics
 from medsae_plugin.evaluation.scores import candidate_matrices
-from medsae_plugin.evaluation.table import aligned
 from medsae_plugin.evaluation.targets import align_labels
+from medsae_plugin.evaluation.text_table import aligned
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
@@ -166,7 +166,7 @@ def format_paper_table(metrics: Mapping[str, Any]) -> str:
         "OPTIMISTIC: each latent is chosen on the images that it is reported on, out of all latents, so these figures\n"
         "are larger than new patients would give; compare them with that paper's alone."
     )
-    return "\n".join([head, "", *aligned(rows)])
+    return "\n".join([head, "", *aligned(rows, rule_after=(1, len(rows) - 2))])
 
 
 def _cell(observation: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from medsae_plugin.activations.decoding import Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import _distinct_names
+from medsae_plugin.evaluation.candidates import distinct_names
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -82,7 +82,7 @@ def load_saes(encoder: HookedVisionEncoder, paths: Sequence[str | Path]) -> dict
     from sae_lens import SAE
 
     saes = {}
-    for name, path in zip(_distinct_names([Path(path) for path in paths]), paths, strict=True):
+    for name, path in zip(distinct_names([Path(path) for path in paths]), paths, strict=True):
         if not (Path(path) / "cfg.json").is_file():
             raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
         sae = SAE.load_from_disk(path, device=str(encoder.device))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from medsae_plugin.evaluation.text_table import aligned
 
 _FIDELITY = (("explained_variance", "explained variance", "{:.3f}"), ("l0", "L0", "{:.1f}"), ("dead", "dead", "{:.1%}"))
 
@@ -64,7 +66,7 @@ def _sae_table(sae: Mapping[str, Any], neurons: Mapping[str, Any], untrained: Ma
         + means
     )
     title = f"{sae['name']} at {sae['hook']}: {sae['architecture']}, {sae['d_sae']} latents of {sae['d_in']} dimensions"
-    return "\n".join([title, *aligned(rows), *_below(sae)])
+    return "\n".join([title, *aligned(rows, rule_after=(1, len(rows) - 1)), *_below(sae)])
 
 
 def _below(sae: Mapping[str, Any]) -> list[str]:
@@ -85,17 +87,6 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
         rank = f"  mean rank {sae['mean_rank']:.2f}" if sae.get("mean_rank") is not None else ""
         lines.append(f"mean r over the raw neurons' {gain['mean_top_r']:+.3f}{bounds}{rank}")
     return lines
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as columns of one width, ruled below the first and above the last."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join(x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    rule = "-" * len(lines[0])
-    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
 
 
 def _counts(split: Mapping[str, Any]) -> str:
