@@ -113,7 +113,7 @@ def _check_held_out(metrics: dict[str, Any], where: Path) -> None:
     """Raise unless these are metrics whose latents were chosen on other images than they were scored on."""
     try:
         select, report = metrics["select"]["split"], metrics["report"]["split"]
-        complete = all(_OBSERVATION <= o.keys() for c in metrics["candidates"] for o in c["observations"])
+        complete = all(o.keys() >= _OBSERVATION for c in metrics["candidates"] for o in c["observations"])
     except (KeyError, TypeError, AttributeError):
         select = report = None
         complete = False
