@@ -155,6 +155,11 @@ SPOILT = {
         lambda run: write(run / "early" / "names.json", json.dumps({"0": {"evidence": ["view1.png"]}})),
         "has an image, 'view1.png'",
     ),
+    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is not JSON"),
+    "counts by label": (
+        lambda run: in_metadata(run, label_counts={"Edema": 40, "Fracture": 2}),
+        "Fracture: label_counts is 2, fewer than 5",
+    ),
     "a path": (
         lambda run: in_metadata(run, store="/data/chexpert/store"),
         "has an absolute path, '/data/chexpert/store'",

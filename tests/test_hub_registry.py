@@ -174,6 +174,7 @@ def test_the_environment_names_cards(own, monkeypatch):
         ({"conversion_func": "pickle"}, "conversion_func 'pickle' is not one of"),
         ({"colour": "red"}, "unknown fields colour"),
         ({"saes": [{"id": "x", "path": "x", "hook": "h", "sha256": {"cfg.json": "0"}}]}, "64 hex digits"),
+        ({"saes": [{"id": "x", "path": "x", "hook": "h", "sha256": {"cfg.json": "0" * 64}}]}, "lacks sae_weights"),
     ],
 )
 def test_a_card_that_is_wrong(own, fields, message):

@@ -12,7 +12,12 @@ import yaml
 from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.errors import MedSAEError
 
-FORMATS = ("sae_lens", "dictionary_learning", "vit_prisma")
+# How an SAE's files are read, and which it has at least.
+FORMATS = {
+    "sae_lens": {"cfg.json", "sae_weights.safetensors"},
+    "dictionary_learning": {"ae.pt"},
+    "vit_prisma": {"weights.pt"},
+}
 _RELEASE = {"repo_id", "folder", "revision", "model", "conversion_func", "description", "encoder", "licence", "saes"}
 _SAE = {"id", "path", "hook", "sha256", "variance_explained", "l0", "neuronpedia", "norm_scaling_factor", "metrics"}
 _REQUIRED = {"model", "encoder", "licence", "saes"}
@@ -27,7 +32,7 @@ class SAECard:
 
     path: of its folder, in the repository or in the release's folder.
     hook: the encoder's hook point that it stands at.
-    sha256: of each of its files, by name.
+    sha256: of each of its files, by name; these are what is fetched.
     variance_explained, l0, neuronpedia, norm_scaling_factor: SAE-Lens's fields of these names.
     metrics: held-out figures.
     """
@@ -109,6 +114,9 @@ def _release(name: str, entry: Any, path: Path) -> ReleaseCard:
     if (conversion := entry.get("conversion_func") or "sae_lens") not in FORMATS:
         raise MedSAEError(f"{where}: conversion_func {conversion!r} is not one of {', '.join(FORMATS)}")
     saes = [_sae(sae, f"{where}, SAE {k + 1}") for k, sae in enumerate(entry["saes"])]
+    for sae in saes:
+        if missing := FORMATS[conversion] - sae.sha256.keys():
+            raise MedSAEError(f"{where}, SAE {sae.id}: sha256 lacks {', '.join(sorted(missing))}")
     if len({sae.id for sae in saes}) < len(saes):
         raise MedSAEError(f"{where}: two SAEs have one id")
     fields = {k: v for k, v in entry.items() if k not in ("saes", "folder", "conversion_func")}

@@ -77,7 +77,7 @@ def _check_blob(path: Path) -> None:
 
 
 @contextmanager
-def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> Iterator[None]:
+def hub_errors(repo_id: str, what: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turn huggingface_hub's errors into MedSAEErrors that say what to do, but those of the kind `but`."""
     import httpx2
     from huggingface_hub.errors import (
@@ -93,6 +93,8 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
 
     try:
         yield
+    except but:
+        raise
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise MedSAEError(
             f"{what} is not in the cache, and the Hub cannot be reached; connect once to fetch it"
@@ -108,9 +110,7 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | None = None) -> I
         ) from None
     except RevisionNotFoundError:
         raise MedSAEError(f"{what} cannot be had: {repo_id} has no such revision") from None
-    except EntryNotFoundError as error:
-        if but is not None and isinstance(error, but):
-            raise
+    except EntryNotFoundError:
         raise MedSAEError(f"{what} cannot be had: there is no such file") from None
     except HFValidationError as error:
         raise MedSAEError(f"{repo_id!r} is no repository: {error}") from None

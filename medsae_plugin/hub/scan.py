@@ -26,6 +26,7 @@ _PATIENT_TEXT = re.compile(r"(patient|subject|study)[_-]?\d{2,}|\b[ps]\d{8}\b|\b
 _PATIENT_KEY = re.compile(
     r"^(patient|subject|accession|study|medical_?record)_?(id|name|number)s?$|^mrn$", re.IGNORECASE
 )
+_COUNTS_BY_LABEL = re.compile(r"^(label_?counts?|positives?|negatives?|support)$")
 _COUNT_KEY = re.compile(r"^(n_)?(positives?|negatives?|known|support|patients|images|tp|fp|tn|fn)$")
 
 
@@ -37,7 +38,12 @@ def scan(path: Path, name: str, small: int = SMALL) -> Iterator[str]:
     if is_image(path):
         yield f"{name} is an image"
     elif path.suffix == ".json":
-        yield from _scan_json(json.loads(path.read_text(encoding="utf-8")), name, small)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            yield f"{name} is not JSON, so it cannot be searched"
+        else:
+            yield from _scan_json(content, name, small)
     elif path.suffix == ".safetensors":
         yield from _scan_text(_header(path), name)
     else:
@@ -80,6 +86,11 @@ def _scan_json(value: Any, where: str, small: int) -> Iterator[str]:
 
 def _small_counts(entry: dict[str, Any], where: str, small: int) -> Iterator[str]:
     """Counts of images or patients by label; those without a finding count as much as those with it."""
+    for key, by_label in entry.items():
+        if _COUNTS_BY_LABEL.match(key) and isinstance(by_label, dict):
+            for label, count in by_label.items():
+                if isinstance(count, int) and count < small:
+                    yield f"{where}, {label}: {key} is {count}, fewer than {small}"
     if "label" not in entry:
         return
     counts = {k: v for k, v in entry.items() if _COUNT_KEY.match(k) and isinstance(v, int) and not isinstance(v, bool)}
