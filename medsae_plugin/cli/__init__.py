@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from medsae_plugin._version import __version__
-from medsae_plugin.cli import demo, evaluate, extract, phantoms, stats, store, train
+from medsae_plugin.cli import compare, demo, evaluate, extract, figures, phantoms, report, stats, store, sweep, train
 from medsae_plugin.errors import MedSAEError
 
 # One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
-_COMMANDS = (demo, phantoms, extract, store, train, evaluate, stats)
+_COMMANDS = (demo, phantoms, extract, store, train, evaluate, stats, compare, sweep, report, figures)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -56,6 +56,11 @@ def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
     """A store, SAEs, and which images of it to choose latents on and to report on."""
     parser.add_argument("store", type=Path)
     parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
+    add_splits(parser)
+
+
+def add_splits(parser: argparse.ArgumentParser) -> None:
+    """Which images to choose latents on and to report on, and what an image's activation is."""
     parser.add_argument(
         "--aggregate", choices=("max", "mean"), default="max", help="over an image's positions (default: max)"
     )
