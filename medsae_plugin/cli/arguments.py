@@ -70,6 +70,17 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The output of another command, and what belongs to it."""
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="what medsae evaluate, compare, sweep or demo wrote"
+    )
+    parser.add_argument("--comparison", type=Path, metavar="DIR", help="a comparison, beside an evaluation")
+    parser.add_argument(
+        "--saes", type=Path, nargs="+", default=[], metavar="SAE_DIR", help="the SAEs' folders, for training curves"
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 

@@ -63,14 +63,14 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         "header": run.header,
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
-        "comparison": _comparison(run),
+        "comparison": compared(run),
         "images": {"pictures": {}, "labels": shown, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
 
 
 def pictures(run: Run, images: Images, wanted: Sequence[int], room: int) -> dict[str, str]:
-    """The pictures of these images, in their order, until they take `room` bytes; those that cannot be read are left out."""
+    """The pictures of these images in their order, those that can be read, until they take `room` bytes."""
     paths = run.saes[0].matrix.images["path"]
     made: dict[str, str] = {}
     for row in wanted:
@@ -167,8 +167,9 @@ def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
     matches = run.tables["matches"]
     mine = matches[matches["a"] == s.name] if len(matches) else matches
     partners: dict[int, list[list[Any]]] = {}
-    for row in mine.itertuples():
-        partners.setdefault(int(row.latent), []).append([place[row.b], int(row.best), _short(row.best_r)])
+    if len(mine):
+        for latent, other, best, r in zip(mine["latent"], mine["b"], mine["best"], mine["best_r"], strict=True):
+            partners.setdefault(int(latent), []).append([place[other], int(best), _short(r)])
     return {
         "stability": short(own["stability"]),
         "fate": [None if pd.isna(x) else x for x in own["fate"]],
@@ -177,7 +178,8 @@ def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _comparison(run: Run) -> dict[str, Any] | None:
+def compared(run: Run) -> Any:
+    """The comparison, and of each flow the links between fates and origins, counted; None where there is none."""
     if run.comparison is None:
         return None
     content = dict(run.comparison)

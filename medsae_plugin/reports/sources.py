@@ -61,7 +61,7 @@ def open_run(
 
     Args:
         comparison: of an evaluation, the folder of a comparison that holds it.
-        saes: folders of SAEs, for training curves and, in a report with images, heatmaps; a sweep or a demo has its own.
+        saes: folders of SAEs, for training curves and, in a report with images, heatmaps; sweeps and demos have theirs.
         names: folders of `medsae name` and `medsae score-names`, or `names.json` files.
 
     Raises:

@@ -85,6 +85,8 @@ function ticks(low, high, count = 4) {
   for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) made.push(Math.abs(v) < step * 1e-9 ? 0 : v);
   return made;
 }
+// As many units as pixels on a narrow screen, so that text keeps its size.
+const wide = (most) => Math.min(most, document.documentElement.clientWidth - 28);
 const brief = (v) => Math.abs(v) >= 1000 ? `${(v / 1000).toPrecision(3).replace(/\.?0+$/, "")}k` : String(+v.toPrecision(3)).replace("-", "−");
 
 function curve(points, title, alt) {
@@ -128,7 +130,8 @@ function whisker(o, n, u) {
 }
 
 /* ---- views ---- */
-const state = { sae: 0, query: "", sort: "r", down: true, dead: true, dense: false, label: "", top: 0, chosen: 0, overlay: true };
+const ranks = data.saes.map((x) => known(x.mean_rank) ? x.mean_rank : Infinity);
+const state = { sae: ranks.indexOf(Math.min(...ranks)), query: "", sort: "r", down: true, dead: true, dense: false, label: "", top: 0, chosen: 0, overlay: true };
 const tabs = [["overview", "Overview"], ["latents", "Latents"], ...(data.comparison ? [["compare", "Compare"]] : []), ["about", "About"]];
 const go = (hash) => { location.hash = hash; };
 const latentHash = (k, index) => `#/latent/${k}/${index}`;
@@ -283,7 +286,7 @@ function latent(k, index) {
   if (!item) return [h("h1", {}, `Latent ${index}`), h("p", { class: "sub" }, "This latent is not in this file."), h("a", { href: "#/latents" }, "All latents")];
   const l = sae.latents, i = item.i, step = (by) => neighbour(k, index, by);
   const back = step(-1), next = step(1);
-  const tags = [item.density === 0 && "dead", item.density > 0.1 && "dense", l.fate && l.fate[i] && l.fate[i] !== "silent" && `${l.fate[i]} in the next layer`, l.origin && l.origin[i] && l.origin[i] !== "silent" && l.origin[i], item.name && item.name.category].filter(Boolean);
+  const tags = [item.density === 0 && "dead", item.density > 0.1 && "dense", l.origin && BEFORE[l.origin[i]], l.fate && NEXT[l.fate[i]], item.name && item.name.category].filter(Boolean);
   const score = item.name && item.name.score;
   return [
     h("div", { class: "crumbs" }, h("a", { href: "#/latents", id: "back" }, "← Latents"), theirs(sae.name), h("span", {},
@@ -303,6 +306,9 @@ function latent(k, index) {
   ];
 }
 
+const NEXT = { continues: "continues in the next layer", splits: "splits in the next layer", merges: "merges in the next layer", dies: "dies before the next layer" };
+const BEFORE = { continued: "continued from the layer before", "split off": "split off from the layer before", merged: "merged from the layer before", born: "born in this layer" };
+
 function neighbour(k, index, by) {
   if (k !== state.sae) return null;
   const items = visible(), at = items.findIndex((x) => x.index === index);
@@ -310,7 +316,7 @@ function neighbour(k, index, by) {
 }
 
 function bars(sae, item) {
-  const H = 24, L = 178, R = 64, W = 620, top = 18, l = sae.latents, X = (v) => L + (W - L - R) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
+  const H = 24, W = wide(620), L = W < 500 ? 172 : 192, R = W < 500 ? 44 : 64, top = 18, l = sae.latents, X = (v) => L + (W - L - R) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
   const told = LABELS.map((label, c) => `${label} ${form(l.r[c][item.i])}`).join(", ");
   return svg(W, LABELS.length * H + top + 4, `Correlation of latent ${item.index} with each observation: ${told}.`,
     [-0.5, 0, 0.5, 1].map((v) => [s("path", { class: "axis", d: `M${X(v)} ${top}V${top + LABELS.length * H}` }), text(X(v), 12, brief(v), { "text-anchor": "middle" })]),
@@ -380,7 +386,7 @@ function compare() {
     h("div", { class: "scroll" }, visibility(c)),
     c.flows.length > 0 && [h("h2", {}, "What becomes of latents from layer to layer"),
       h("p", { class: "note" }, `Latents of neighbouring layers are linked where their activations over images correlate with r ≥ ${c.thresholds.link} on both splits. Heights count latents that fire often enough to be matched; ribbons join those that are linked.`),
-      legend([["var(--accent)", "continues"], ["var(--yellow)", "splits"], ["var(--green)", "merges"], ["var(--sky)", "is born"], ["var(--grey)", "dies"]]), chains(c).map((chain) => h("div", { class: "scroll" }, flow(c, chain)))],
+      legend([["var(--accent)", "continues"], ["var(--yellow)", "splits"], ["var(--green)", "merges"], ["var(--sky)", "is born"], ["var(--grey)", "dies"]]), chains(c).map((chain) => h("figure", {}, h("h3", {}, theirs(`${chain[0].a} to ${chain[chain.length - 1].b}`)), h("div", { class: "scroll wide" }, flow(c, chain))))],
     c.stability.length > 0 && [h("h2", {}, "Stability across seeds"), h("p", { class: "note" }, `Latents matched one to one by correlation over images; stable from r ${c.thresholds.stable}.`), h("div", { class: "scroll" }, stability(c))],
     h("h2", {}, "Likeness"), h("div", { class: "grid" },
       matrix("Linear CKA of layers (debiased)", c.layers.map((x) => (c.encoders.length > 1 ? `${x.encoder}/` : "") + shortHook(x.hook)), c.cka_debiased),
@@ -398,7 +404,7 @@ const MARKS = [(x, y) => `M${x - 5} ${y}a5 5 0 1 0 10 0a5 5 0 1 0 -10 0`, (x, y)
 function scatter(saes) {
   const told = saes.filter((x) => known(x.explained_variance) && known(x.l0));
   if (!told.length) return h("p", { class: "note" }, "No SAE has its fidelity measured.");
-  const layers = [...new Set(told.map((x) => `${x.encoder}/${x.hook}`))], W = 620, H = 300, L = 52, B = 40, T = 12, R = 16;
+  const layers = [...new Set(told.map((x) => `${x.encoder}/${x.hook}`))], W = wide(620), H = 300, L = 52, B = 40, T = 12, R = 16;
   const range = (v, part) => { const a = Math.min(...v), b = Math.max(...v), d = (b - a || Math.abs(b) || 1) * part; return [a - d, b + d]; };
   const [x0, x1] = range(told.map((x) => x.l0), 0.12), [y0, y1] = range(told.map((x) => x.explained_variance), 0.12);
   const X = (v) => L + (W - L - R) * (v - x0) / (x1 - x0), Y = (v) => H - B - (H - B - T) * (v - y0) / (y1 - y0);
@@ -425,7 +431,7 @@ function visibility(c) {
 }
 function matrix(title, names, values) {
   return h("figure", {}, h("h3", {}, title), h("div", { class: "scroll" }, h("table", { class: "heat" }, h("thead", {}, h("tr", {}, h("th", {}, ""), names.map((_, k) => h("th", { scope: "col" }, String(k + 1))))),
-    h("tbody", {}, names.map((name, i) => h("tr", {}, h("th", { scope: "row" }, `${i + 1} `, theirs(name)), names.map((_, j) => cell(values[i][j], 0, 1, form(values[i][j]))))))))));
+    h("tbody", {}, names.map((name, i) => h("tr", {}, h("th", { scope: "row" }, `${i + 1} `, theirs(name)), names.map((_, j) => cell(values[i][j], 0, 1, form(values[i][j])))))))));
 }
 function matching(c, saes) {
   const at = new Map(saes.map((x, k) => [x.name, k])), made = saes.map((_, i) => saes.map((__, j) => i === j ? 1 : null));
@@ -452,14 +458,14 @@ function chains(c) {
 const FATE = { continues: "var(--accent)", splits: "var(--yellow)", merges: "var(--green)", dies: "var(--grey)" };
 const ORIGIN = { continued: "var(--accent)", "split off": "var(--yellow)", merged: "var(--green)", born: "var(--sky)" };
 function flow(c, chain) {
-  const gap = 210, bar = 15, top = 16, height = 250, W = 130 + chain.length * gap + 40, columns = [chain[0].a, ...chain.map((f) => f.b)];
+  const gap = Math.max(190, 980 / chain.length), bar = 15, top = 10, height = 250, edge = 96, W = 2 * edge + chain.length * gap, columns = [chain[0].a, ...chain.map((f) => f.b)];
   const total = (counts) => Object.entries(counts).reduce((t, [key, n]) => t + (key === "silent" ? 0 : n), 0);
   const most = Math.max(...chain.flatMap((f) => [total(f.fates), total(f.origins)]), 1), Y = (n) => n * height / most;
   const stack = (counts, keys) => { let y = top; return Object.fromEntries(keys.map((key) => { const at = [y, Y(counts[key] || 0)]; y += at[1]; return [key, at]; })); };
   const told = chain.map((f) => `${f.a} to ${f.b}: ${f.fates.continues} continue, ${f.fates.splits} split, ${f.fates.merges} merge, ${f.fates.dies} die, ${f.origins.born} are born`).join("; ");
-  const place = (k) => 60 + k * gap;
+  const place = (k) => edge + k * gap;
   const hook = new Map(c.saes.map((x) => [x.name, x.hook]));
-  return svg(W, height + top + 46, `Flow of latents. ${told}.`,
+  return svg(W, height + top + 26, `Flow of latents. ${told}.`,
     chain.map((f, k) => {
       const fates = stack(f.fates, Object.keys(FATE)), origins = stack(f.origins, Object.keys(ORIGIN));
       const x0 = place(k) + bar, x1 = place(k + 1) - bar, parts = [];
@@ -475,7 +481,7 @@ function flow(c, chain) {
         tall > 11 && text(side < 0 ? x - 4 : x + bar + 3, y + tall / 2 + 4, String(n), { "text-anchor": side < 0 ? "end" : "start", class: "strong" })];
       return [parts, Object.keys(FATE).map((key) => box(place(k) + 1, fates[key], FATE[key], key, f.fates[key], 1)), Object.keys(ORIGIN).map((key) => box(place(k + 1) - bar, origins[key], ORIGIN[key], key, f.origins[key], -1))];
     }),
-    columns.map((name, k) => [text(place(k), top + height + 18, shown(shortHook(hook.get(name) || "")), { "text-anchor": "middle", class: "strong" }), text(place(k), top + height + 34, shown(name.length > 34 ? `${name.slice(0, 33)}…` : name), { "text-anchor": "middle" })]));
+    columns.map((name, k) => [text(place(k), top + height + 18, shown(shortHook(hook.get(name) || "")), { "text-anchor": "middle", class: "strong" })]));
 }
 
 function about() {
@@ -513,7 +519,7 @@ function route() {
   window.scrollTo(0, 0);
 }
 const select = document.getElementById("sae");
-select.append(...data.saes.map((sae, k) => h("option", { value: k }, shown(sae.name))));
+select.append(...data.saes.map((sae, k) => h("option", { value: k, selected: k === state.sae }, shown(sae.name))));
 select.parentElement.hidden = data.saes.length < 2;
 select.addEventListener("change", () => {
   state.sae = Number(select.value); state.top = 0; state.chosen = 0;
