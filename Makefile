@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint demo benchmark clean
+.PHONY: install test test-browser browser lint demo benchmark clean
 
 install: $(STAMP)
 
@@ -20,14 +20,22 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+# Chromium from the system's packages, for the tests of the report; where it cannot be had, they are skipped.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || sh tests/install-chromium.sh
+
+test-browser: $(STAMP) browser
+	$(BIN)/python -m pytest tests/test_report_browser.py
 
 demo: $(STAMP)
 	$(BIN)/medsae demo --out runs/demo
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -32,11 +32,14 @@ def load_grid(path: str | Path) -> Recipe:
 
 
 def _expand(entry: Any, where: str) -> list[Any]:
-    """Every combination of an entry's choices; what is no entry at all is left for `parse_recipe` to refuse."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("options", {}), dict):
+    """Every combination of an entry's choices; what is no mapping is left for `parse_recipe` to refuse."""
+    if not isinstance(entry, dict):
         return [entry]
+    options = entry.get("options", {})
+    if not isinstance(options, dict):
+        raise MedSAEError(f"{where}: options is {options!r}, should be a mapping, whose values may be lists")
     flat = {("", key): value for key, value in entry.items() if key not in ("name", "options")}
-    flat |= {("options", key): value for key, value in entry.get("options", {}).items()}
+    flat |= {("options", key): value for key, value in options.items()}
     choices = {key: value for key, value in flat.items() if isinstance(value, list)}
     if empty := [key for (_, key), value in choices.items() if not value]:
         raise MedSAEError(f"{where}: {empty[0]} is a list without choices")

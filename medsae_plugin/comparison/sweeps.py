@@ -72,8 +72,8 @@ def pack(
         needed = training_bytes(store.hooks[spec.hook].d, spec, config)
         if needed > memory:
             raise MedSAEError(
-                f"SAE {spec.name} takes {needed / 2**30:.1f} GiB to train, more than the bound of "
-                f"{memory / 2**30:.1f} GiB; raise the bound, or make it narrower"
+                f"SAE {spec.name} takes {needed / 2**30:.3g} GiB to train, more than the bound of "
+                f"{memory / 2**30:.3g} GiB; raise the bound, or make it narrower"
             )
         if not passes or used + needed > memory:
             passes.append([])
