@@ -4,9 +4,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from small_run import SmallRun
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,6 +40,14 @@ def golden_medclip(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> "SmallRun":
+    """A sweep's output with its store, images and names; not to be written to."""
+    import small_run
+
+    return small_run.make(tmp_path_factory.mktemp("small-run"))
 
 
 def draw_weights(shapes: dict[str, tuple[list[int], str]]) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from medsae_plugin.evaluation import Resampling
 from medsae_plugin.evaluation.latents import sae_sha256
 
 N, D, FEATURES, POSITIONS = 180, 16, 12, 4
+NAMED = "embedding-seed0"
 LABELS = ("Edema", "Fracture", "No <b>Finding</b>")
 HOSTILE = {
     0: ("<script>alert(1)</script>", '</script><img src=x onerror="alert(2)">'),
@@ -35,14 +36,13 @@ training: {total_training_samples: 24_000, batch_size: 120, lr: 3.0e-3, validate
 
 @dataclass(frozen=True)
 class SmallRun:
-    """Its store, images, table, sweep, and names of the first SAE's latents."""
+    """Its store, images, table, sweep, and names of `NAMED`'s latents."""
 
     store: ActivationStore
     images: Path
     table: ImageTable
     sweep: Path
     names: Path
-    named: str
 
 
 def make(folder: Path, memory: int = 2**30) -> SmallRun:
@@ -67,9 +67,8 @@ def make(folder: Path, memory: int = 2**30) -> SmallRun:
     resampling = Resampling(20, 50, 0)
     recipe = load_grid(folder / "grid.yaml")
     sweep(store, recipe, table, folder / "sweep", memory=memory, resampling=resampling, progress=False)
-    named = "embedding-seed0"
-    names = _names(folder, next((folder / "sweep").glob(f"passes/*/{named}")))
-    return SmallRun(store, images, table, folder / "sweep", names, named)
+    names = _names(folder, next((folder / "sweep").glob(f"passes/*/{NAMED}")))
+    return SmallRun(store, images, table, folder / "sweep", names)
 
 
 def _with_preprocessing(store: ActivationStore) -> ActivationStore:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import small_run
+from small_run import HOSTILE, LABELS, NAMED, SmallRun
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main
@@ -18,9 +18,9 @@ from medsae_plugin.reports.report import embedded
 from medsae_plugin.reports.sources import open_run, report_rows
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> small_run.SmallRun:
-    return small_run.make(tmp_path_factory.mktemp("run"))
+@pytest.fixture
+def run(small_run) -> SmallRun:
+    return small_run
 
 
 class Page(HTMLParser):
@@ -69,8 +69,8 @@ def test_without_images_nothing_of_an_image_or_a_patient_is_in_the_file(run, tmp
     assert page.addresses == ["data:,"] + ["#"] * 0 and len(page.scripts) == 2
     data = data_of(out)
     assert data["images"] is None and all("strongest" not in sae["latents"] for sae in data["saes"])
-    named = next(sae for sae in data["saes"] if sae["name"] == run.named)
-    assert named["names"]["0"]["concept"] == small_run.HOSTILE[0][0] and "5" not in named["names"]
+    named = next(sae for sae in data["saes"] if sae["name"] == NAMED)
+    assert named["names"]["0"]["concept"] == HOSTILE[0][0] and "5" not in named["names"]
     assert named["names"]["0"]["score"]["balanced_accuracy"] == 0.75
 
 
@@ -97,10 +97,10 @@ def test_the_figures_are_those_of_the_run(run, tmp_path):
     opened = open_run(run.sweep)
     for sae, entry in zip(opened.saes, data["saes"], strict=True):
         frame = sae.latents
-        for c, label in enumerate(small_run.LABELS):
+        for c, label in enumerate(LABELS):
             found = np.array(entry["latents"]["r"][c], dtype=float)
             np.testing.assert_allclose(found, frame[f"r: {label}"], rtol=6e-3, atol=1e-4)
-        best = frame[[f"r: {label}" for label in small_run.LABELS]].fillna(-2).to_numpy()
+        best = frame[[f"r: {label}" for label in LABELS]].fillna(-2).to_numpy()
         follows = np.array(entry["latents"]["follows"])
         silent = (best == -2).all(1)
         assert (follows[~silent] == best[~silent].argmax(1)).all() and (follows[silent] == -1).all()
@@ -124,7 +124,7 @@ def test_too_many_latents_are_cut_to_those_that_say_most(run, tmp_path, monkeypa
     monkeypatch.setattr(data_module, "MOST_LATENTS", 80)
     data = data_of(write_report(run.sweep, tmp_path / "r.html"))
     for sae, entry in zip(open_run(run.sweep).saes, data["saes"], strict=True):
-        r = sae.latents[[f"r: {label}" for label in small_run.LABELS]].abs().max(axis=1).fillna(0)
+        r = sae.latents[[f"r: {label}" for label in LABELS]].abs().max(axis=1).fillna(0)
         assert entry["left_out"] == 64 - 20 and len(entry["latents"]["index"]) == 20
         assert r[entry["latents"]["index"]].min() >= r.drop(entry["latents"]["index"]).max()
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
+import numpy as np
 import pytest
-import small_run
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from small_run import HOSTILE, LABELS, NAMED, POSITIONS, N, SmallRun
 
 from medsae_plugin.reports import open_run, write_report
 
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chrom
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> small_run.SmallRun:
-    return small_run.make(tmp_path_factory.mktemp("run"))
+def run(small_run) -> SmallRun:
+    return small_run
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def quiet(driver) -> Iterator[None]:
     names = [option.text for option in driver.find_elements(By.CSS_SELECTOR, "#sae option")]
     driver.execute_script(
         "const s = document.getElementById('sae'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))",
-        str(names.index(small_run_name)),
+        str(names.index(NAMED)),
     )
     visit(driver, "overview")
     yield
@@ -49,9 +50,6 @@ def quiet(driver) -> Iterator[None]:
     sent = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
-
-
-small_run_name = "embedding-seed0"
 
 
 def visit(driver: Chrome, place: str) -> None:
@@ -91,15 +89,15 @@ def press(driver: Chrome, *keys: str) -> None:
         driver.switch_to.active_element.send_keys(key)
 
 
-def figures_of(run: small_run.SmallRun):
-    return next(s for s in open_run(run.sweep).saes if s.name == small_run_name)
+def figures_of(run: SmallRun):
+    return next(s for s in open_run(run.sweep).saes if s.name == NAMED)
 
 
 def test_it_opens_from_disk_ready_and_shows_the_figures(driver, run):
     assert driver.execute_script("return document.documentElement.dataset.ready") == "yes"
     sae = figures_of(run)
     shown = text(driver)
-    assert small_run_name in shown and f"{sae.figures['fidelity']['explained_variance']:.3f}" in shown
+    assert NAMED in shown and f"{sae.figures['fidelity']['explained_variance']:.3f}" in shown
     for o in sae.figures["observations"]:
         assert o["label"] in shown and f"{o['r']:.2f}".replace("-", "−") in shown
     assert "untrained embedding-seed1" in shown and "neurons of hook_embedding" in shown
@@ -111,7 +109,7 @@ def test_search_sort_and_filter(driver, run):
     visit(driver, "latents")
     fires = latents[latents["density"] > 0]
     assert count(driver) == len(fires)
-    best = latents[[f"r: {label}" for label in small_run.LABELS]].max(axis=1)
+    best = latents[[f"r: {label}" for label in LABELS]].max(axis=1)
     expected = best[fires.index].sort_values(ascending=False, kind="stable").index
     shown = [int(row[0][1:]) for row in rows(driver)]
     assert [round(best[j], 2) for j in shown] == [round(best[j], 2) for j in expected[: len(shown)]]
@@ -188,7 +186,7 @@ def test_heatmaps_at_a_spatial_hook_show_where_it_fires(driver, run):
     )
     test = sae.matrix.images["split"].to_numpy() == "test"
     strongest = (sae.matrix.column(latent) * test).argsort(kind="stable")[::-1]
-    placed = small_run.np.random.default_rng(1).integers(0, small_run.POSITIONS, small_run.N)
+    placed = np.random.default_rng(1).integers(0, POSITIONS, N)
     x, y, _ = max(cells[0], key=lambda cell: cell[2])
     assert 2 * y + x == placed[strongest[0]]
     assert driver.find_element(By.CSS_SELECTOR, ".frame svg").is_displayed()
@@ -225,8 +223,8 @@ def test_keyboard(driver):
 
 def test_hostile_names_are_text(driver):
     names = [option.text for option in driver.find_elements(By.CSS_SELECTOR, "#sae option")]
-    place = names.index(small_run_name)
-    for latent, (concept, description) in small_run.HOSTILE.items():
+    place = names.index(NAMED)
+    for latent, (concept, description) in HOSTILE.items():
         visit(driver, f"latent/{place}/{latent}")
         wait(lambda latent=latent: f"Latent {latent}." in text(driver))
         safe = concept.replace("\u202e", "[U+202E]")

@@ -1,6 +1,7 @@
 """Grids, packing, and a sweep that goes on where it was stopped."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from medsae_plugin.cli import main
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.comparison.sweeps import pack, training_bytes
 from medsae_plugin.evaluation import Resampling
+from medsae_plugin.reports import open_run, write_figures
 from medsae_plugin.training.specs import build_sae
 
 GRID = """
@@ -119,28 +121,36 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
     ]
 
 
-def test_the_commands(tmp_path, capsys):
-    run = small_run.make(tmp_path / "run")
-    saes = sorted(str(p) for p in run.sweep.glob("passes/*/*") if (p / "cfg.json").is_file())
-    table = ["--table", str(run.images / "labels.csv")]
-    compare = ["compare", str(run.store.path), *saes, *table, "--out", str(tmp_path / "compared"), "--quiet"]
-    assert main(compare) == 0
+def test_the_commands(small_run, tmp_path, capsys):
+    recipe = str(small_run.sweep.parent / "grid.yaml")
+    table = ["--table", str(small_run.images / "labels.csv"), "--quiet"]
+    again = ["sweep", recipe, "--store", str(small_run.store.path), *table]
+    assert main([*again, "--out", str(tmp_path / "sweep")]) == 0
     out = capsys.readouterr().out
     assert "Stability across seeds" in out and "What becomes of latents" in out and "Edema" in out
-    content = json.loads((tmp_path / "compared" / "comparison.json").read_text())
-    assert {m["a"] for m in content["matching"]} <= {s["name"] for s in content["saes"]}
-    recipe = str(tmp_path / "run" / "grid.yaml")
-    again = ["sweep", recipe, "--store", str(run.store.path), *table, "--out", str(run.sweep), "--quiet"]
-    assert main(again) == 0
-    assert "embedding-seed1" in capsys.readouterr().out
-    assert main([*again, "--memory", "0.000001"]) == 1
+    assert main([*again, "--memory", "0.000001", "--out", str(tmp_path / "x")]) == 1
     assert "raise the bound" in capsys.readouterr().err
-    figures = ["figures", str(run.sweep), "--out", str(tmp_path / "figures")]
+    saes = sorted(str(p.parent) for p in small_run.sweep.glob("passes/*/embedding*/cfg.json"))
+    compare = ["compare", str(small_run.store.path), *saes, *table, "--out", str(tmp_path / "compared")]
+    assert main(compare) == 0
+    assert "embedding-seed1" in capsys.readouterr().out
+    content = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    assert [(m["a"], m["b"]) for m in content["matching"]] == [("embedding-seed0", "embedding-seed1")]
+    assert main(["compare", *compare[1:3], "--store", compare[1], *compare[4:]]) == 1
+    assert "of the same encoder" in capsys.readouterr().err
+
+
+def test_figures(small_run, tmp_path, capsys):
+    figures = ["figures", str(small_run.sweep), "--formats", "svg", "--out", str(tmp_path / "cli")]
     assert main(figures) == 0
-    first = {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
-    assert {"flow-1.svg", "pareto.png", "visibility.svg", "training-embedding-seed0.png"} <= first.keys()
-    assert all(content.startswith((b"\x89PNG", b"<?xml")) for content in first.values())
-    assert main(figures) == 0
-    assert first == {p.name: p.read_bytes() for p in (tmp_path / "figures").iterdir()}
-    assert main(["figures", str(run.sweep), "--out", str(tmp_path / "x"), "--formats", "bmp"]) == 1
+    names = {p.name for p in (tmp_path / "cli").iterdir()}
+    assert {"flow-1.svg", "flow-2.svg", "pareto.svg", "visibility.svg", "training-embedding-seed0.svg"} <= names
+    assert len(names) == 4 * 3 + 5
+    run = open_run(small_run.sweep)
+    run = replace(run, saes=run.saes[:1], comparison=None)
+    written = write_figures(run, tmp_path / "a") + write_figures(run, tmp_path / "b")
+    half = len(written) // 2
+    for one, other in zip(written[:half], written[half:], strict=True):
+        assert one.read_bytes() == other.read_bytes() and one.read_bytes().startswith((b"\x89PNG", b"<?xml"))
+    assert main([*figures[:3], "bmp", *figures[4:]]) == 1
     assert "there are png, svg, pdf" in capsys.readouterr().err
