@@ -23,6 +23,12 @@ _MODULES = {
     "train_saes": "medsae_plugin.training",
     "evaluate_saes": "medsae_plugin.evaluation",
     "format_table": "medsae_plugin.evaluation",
+    "compare_saes": "medsae_plugin.comparison",
+    "format_comparison": "medsae_plugin.comparison",
+    "load_grid": "medsae_plugin.comparison",
+    "sweep": "medsae_plugin.comparison",
+    "write_report": "medsae_plugin.reports",
+    "write_figures": "medsae_plugin.reports",
 }
 
 __all__ = ["MedSAEError", "__version__", *_MODULES]

@@ -1,6 +1,7 @@
 """Comparison of SAEs against brute force on dense arrays, and on planted stores."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,19 @@ def test_correlations_are_numpys_over_several_shards(tmp_path):
         np.testing.assert_allclose(r, expected, atol=1e-12)
         assert np.isnan(r[0]).all() and np.isnan(r[:, 0]).all() and r[3, 1] == pytest.approx(1)
     assert moments(matrix_of(tmp_path / "c", a), rows["select"]).fired[1] == (a[::2, 1] > 0).sum()
+
+
+def test_correlating_takes_no_more_memory_for_more_images(tmp_path):
+    peaks = []
+    for shards in (1, 4):
+        n = shards * ROWS_PER_SHARD
+        a = matrix_of(tmp_path / str(shards), sparse_activations(n, 40, 0))
+        rows = {"select": np.arange(0, n, 2), "report": np.arange(1, n, 2)}
+        tracemalloc.start()
+        correlations(a, a, rows)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_matching_recovers_a_permutation_and_agrees_with_brute_force():

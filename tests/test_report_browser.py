@@ -99,7 +99,8 @@ def test_it_opens_from_disk_ready_and_shows_the_figures(driver, run):
     shown = text(driver)
     assert NAMED in shown and f"{sae.figures['fidelity']['explained_variance']:.3f}" in shown
     for o in sae.figures["observations"]:
-        assert o["label"] in shown and f"{o['r']:.2f}".replace("-", "−") in shown
+        r = "–" if o["r"] is None else f"{o['r']:.2f}".replace("-", "−")
+        assert o["label"] in shown and r in shown
     assert "untrained embedding-seed1" in shown and "neurons of hook_embedding" in shown
     assert len(driver.find_elements(By.CSS_SELECTOR, "main figure svg")) == 4  # density and three training curves
 

@@ -235,7 +235,7 @@ function latents() {
     const label = state.label === "" ? null : Number(state.label);
     box.replaceChildren(...shownItems.slice(first, last).map((x, k) => {
       const place = first + k, r = label === null ? x.r : l.r[label][x.i], auroc = label === null ? x.auroc : l.auroc[label][x.i];
-      const e = h("a", { class: "row item", href: latentHash(state.sae, x.index), role: "row", "aria-rowindex": place + 1, "aria-selected": place === state.chosen, tabindex: -1 },
+      const e = h("a", { class: "row item", href: latentHash(state.sae, x.index), role: "row", "aria-rowindex": place + 1, "aria-selected": String(place === state.chosen), tabindex: -1 },
         h("span", { class: "id" }, `#${x.index}`),
         h("span", { class: "what" }, theirs(x.name ? x.name.concept : x.best || "silent"), x.name && x.best ? h("em", {}, ` ${x.best}`) : "", x.tops.length ? [" ", h("span", { class: "tag" }, `top of ${x.tops.length === 1 ? LABELS[x.tops[0]] : x.tops.length}`)] : ""),
         h("span", { class: "track" }, h("b", {}, styled(h("i"), { width: `${Math.max(0, r || 0) * 100}%` })), h("span", {}, form(r))),
