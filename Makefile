@@ -20,8 +20,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A file's tests stay together, since they share what is slow to make; a process a core, each with one thread.
 test: lint browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # Chromium from the system's packages, for the tests of the report; where it cannot be had, they are skipped.
 browser:
@@ -35,6 +36,7 @@ demo: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/report.py
 
 clean:

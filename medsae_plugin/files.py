@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
+
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
@@ -20,16 +23,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def move_into_place(temporary: Path, target: Path) -> None:
+    """Flush the file, then rename it: `target` is there whole or not at all, for whom the umask lets read it."""
+    temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files for their owner alone
+    _sync(temporary)
+    temporary.replace(target)
+    _sync(target.parent)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write; on leaving without an exception it is flushed to disk and renamed to `path`."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,8 +48,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~_UMASK)
         yield temporary
+        for file in temporary.rglob("*"):
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~_UMASK)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -55,11 +65,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _sync_folder(folder: Path) -> None:
-    # Makes the rename itself last through a power cut; Windows has no such call on folders.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, which makes a rename last through a power cut."""
+    if path.is_dir() and os.name == "nt":  # Windows has no handle on a folder
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

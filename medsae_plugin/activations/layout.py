@@ -112,24 +112,6 @@ def shard_failures(path: Path) -> list[tuple[int, str]]:
     return [(image, reason) for image, reason in json.loads(header["__metadata__"]["failures"])]
 
 
-def sync(path: Path) -> None:
-    """Flush a file, or a folder's entries, to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows has no handle on a folder
-        return
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def move_into_place(temporary: Path, target: Path) -> None:
-    """Flush the file, then rename it: `target` is there whole or not at all."""
-    sync(temporary)
-    temporary.replace(target)
-    sync(target.parent)
-
-
 def read_checksums(folder: Path) -> dict[str, str]:
     """`SHA256SUMS`: file name to digest."""
     lines = (folder / CHECKSUMS).read_text("utf-8", errors="replace").splitlines()

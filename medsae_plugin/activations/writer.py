@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from medsae_plugin.activations import layout
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import sha256_of
+from medsae_plugin.files import move_into_place, sha256_of
 
 
 class StoreWriter:
@@ -93,7 +93,7 @@ class StoreWriter:
         # One metadata key: safetensors writes several in no fixed order.
         save_file(dict(tensors), temporary, metadata={"failures": json.dumps(failures, ensure_ascii=False)})
         self._write_text(f"{sha256_of(temporary)}  {name}\n", self._checksum_file(name))
-        layout.move_into_place(temporary, self.folder / name)
+        move_into_place(temporary, self.folder / name)
 
     def finish(self) -> None:
         """Write `failures.csv` and `SHA256SUMS`; call when no shard is missing.
@@ -171,7 +171,7 @@ class StoreWriter:
         # Whoever writes a file holds its lock, so the temporary name is nobody else's.
         temporary = self._partial / f"{target.name}.new"
         temporary.write_text(text, "utf-8", newline="\n")
-        layout.move_into_place(temporary, target)
+        move_into_place(temporary, target)
 
 
 def _holds_other_files(folder: Path) -> bool:

@@ -29,7 +29,7 @@ class SummingBootstrap(PatientBootstrap):
 
     def sums(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, " resamples"]:
         """The sum of a figure of each image in every resample."""
-        per_patient = np.bincount(self._code, values, self._n_patients)
+        per_patient = self._per_patient(values)
         return np.concatenate([weights @ per_patient for _, weights in self._weights(self._n_patients)])
 
 

@@ -152,10 +152,18 @@ def _observations(scored: Scored) -> list[dict[str, Any]]:
             "known": int(report.known[c]),
             "patients": int(report.patients[c]),
             "latent": scored.candidate.index(int(sums.top[c])),
+            "follows": _followed(sums, int(sums.top[c])),
             **{name: None if values is None else number(values[c]) for name, values in columns.items()},
         }
         for c, label in enumerate(report.label_names)
     ]
+
+
+def _followed(sums: SumScores, latent: int) -> str | None:
+    """The label that a latent has its largest r with, on `report`."""
+    if latent < 0 or np.isnan(sums.r[latent]).all():
+        return None
+    return sums.report.label_names[int(np.nanargmax(sums.r[latent]))]
 
 
 def mean_of_top(scored: Scored) -> float:

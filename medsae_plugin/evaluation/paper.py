@@ -47,7 +47,7 @@ PER_CLASS = 200
 LEAST_R = 0.2
 
 
-def greedy_subset(labels: Float[np.ndarray, "images labels"], per_class: int = PER_CLASS) -> Int[np.ndarray, " kept"]:
+def greedy_subset(labels: Float[np.ndarray, "images labels"], per_class: int) -> Int[np.ndarray, " kept"]:
     """The images kept, in order: one is kept if it is positive for a label that has fewer than `per_class` so far."""
     counts = np.zeros(labels.shape[1], dtype=np.int64)
     kept = []
@@ -120,7 +120,7 @@ def evaluate_as_paper(
     images = store.readable_images
     mine = np.flatnonzero(images["split"] == report)
     labels = np.nan_to_num(align_labels(list(images["path"]), table)[mine][:, columns])
-    subset = greedy_subset(labels)
+    subset = greedy_subset(labels, PER_CLASS)
     if len(subset) < 2:
         raise MedSAEError(f"split {report!r} has fewer than two images with one of the eight observations")
     candidates = load_candidates(store, sae_paths)

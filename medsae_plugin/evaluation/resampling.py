@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -53,19 +54,18 @@ def permutation_null(
         nan where no latent has an r, as for a label without positives.
     """
     n_images, n_labels = labels.shape
-    largest = np.full((n_permutations, n_labels), -np.inf)
-    orders = list(patient_shuffles(patients, n_permutations, seed))
-    for block in blocks:
-        values = sparse.csr_array(block.T.astype(np.float64))
-        per_chunk = max(1, _CHUNK_ELEMENTS // max(1, n_labels * max(n_images, values.shape[0])))
-        for first in range(0, n_permutations, per_chunk):
-            chunk = orders[first : first + per_chunk]
-            shuffled = np.concatenate([labels[order] for order in chunk], axis=1)
-            r = pearson_of(values, shuffled).reshape(-1, len(chunk), n_labels)
-            largest[first : first + len(chunk)] = np.fmax(
-                largest[first : first + len(chunk)], np.fmax.reduce(r, axis=0)
-            )
-    return np.where(np.isfinite(largest), largest, np.nan)
+    values = [sparse.csr_array(block.T.astype(np.float64)) for block in blocks]
+    widest = max((v.shape[0] for v in values), default=0)
+    per_chunk = max(1, _CHUNK_ELEMENTS // max(1, n_labels * max(n_images, widest)))
+    orders = patient_shuffles(patients, n_permutations, seed)
+    largest = np.full((n_permutations, n_labels), np.nan)
+    for first in range(0, n_permutations, per_chunk):
+        count = min(per_chunk, n_permutations - first)
+        shuffled = np.concatenate([labels[order] for order in islice(orders, count)], axis=1)
+        for latents in values:
+            r = np.fmax.reduce(pearson_of(latents, shuffled), axis=0, initial=np.nan).reshape(count, n_labels)
+            largest[first : first + count] = np.fmax(largest[first : first + count], r)
+    return largest
 
 
 def permutation_p(observed: Float[np.ndarray, " labels"], null: Float[np.ndarray, "permutations labels"]) -> np.ndarray:
@@ -98,7 +98,7 @@ class PatientBootstrap:
             known = ~np.isnan(y)
             a = np.where(known, a - (a[known].mean() if known.any() else 0), 0)
             y = np.nan_to_num(y)
-            sums.append([np.bincount(self._code, v, self._n_patients) for v in (known, a, a * a, y, a * y)])
+            sums.append([self._per_patient(v) for v in (known, a, a * a, y, a * y)])
         per_patient = np.array(sums).transpose(2, 0, 1).reshape(self._n_patients, -1)
         for rows, weights in self._weights(self._n_patients):
             n, a, aa, y, ay = (weights @ per_patient).reshape(len(weights), -1, 5).transpose(2, 0, 1)
@@ -113,19 +113,30 @@ class PatientBootstrap:
         """AUROC of column c of the activations for label c in every resample, ties counted half."""
         result = np.full((len(self._draws), labels.shape[1]), np.nan)
         for c, (a, y) in enumerate(zip(activations.T, labels.T, strict=True)):
-            known = np.flatnonzero(~np.isnan(y))
-            if len(known) == 0:
-                continue
-            order = known[np.argsort(-a[known], kind="stable")]
-            starts = np.flatnonzero(np.diff(a[order], prepend=np.nan) != 0)
+            present, absent = self._per_patient(y == 1), self._per_patient(y == 0)
+            # Images at 0 are one tie, which needs no ranking: only the others are listed.
+            listed = np.flatnonzero(~np.isnan(y) & (a != 0))
+            listed = listed[np.argsort(-a[listed], kind="stable")]
+            above = int((a[listed] > 0).sum())
+            order = np.insert(listed, above, -1)
+            starts = np.flatnonzero(np.diff(np.insert(a[listed], above, 0), prepend=np.nan) != 0)
             for rows, weights in self._weights(len(order)):
                 w = weights[:, self._code[order]]
-                positives = np.add.reduceat(w * (y[order] == 1), starts, axis=1)
-                negatives = np.add.reduceat(w * (y[order] == 0), starts, axis=1)
+                positives, negatives = w * (y[order] == 1), w * (y[order] == 0)
+                all_positives, all_negatives = weights @ present, weights @ absent
+                positives[:, above] = negatives[:, above] = 0
+                positives[:, above] = all_positives - positives.sum(1)
+                negatives[:, above] = all_negatives - negatives.sum(1)
+                positives = np.add.reduceat(positives, starts, axis=1)
+                negatives = np.add.reduceat(negatives, starts, axis=1)
                 won = negatives * (np.cumsum(positives, axis=1) - positives / 2)
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    result[rows, c] = won.sum(1) / (positives.sum(1) * negatives.sum(1))
+                    result[rows, c] = won.sum(1) / (all_positives * all_negatives)
         return result
+
+    def _per_patient(self, values: np.ndarray) -> np.ndarray:
+        """Sums over each patient's images."""
+        return np.bincount(self._code, values, self._n_patients)
 
     def _weights(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
         """How often each patient is in each resample, in chunks of resamples."""

@@ -18,6 +18,7 @@ from medsae_plugin.evaluation.strongest import Strongest
 ADDED = ("known", "patients", "fired", "fired_known", "fired_positive", "histogram", "embedding_sum", "embedding_total")
 MOMENTS = ("mean_label", "mean", "scatter", "cross", "overall_mean", "overall_scatter")
 EXTREMES = ("minimum", "maximum")
+_FULL = 0.25
 
 
 class LatentStatistics:
@@ -176,7 +177,9 @@ class LatentStatistics:
 
 def _as_csc_or_dense(activations: torch.Tensor | np.ndarray | sparse.sparray) -> np.ndarray | sparse.csc_array:
     if sparse.issparse(activations):
-        return sparse.csc_array(activations).astype(np.float64)
+        columns = sparse.csc_array(activations).astype(np.float64)
+        # Full columns, as raw neurons have, may lie far from zero: those are summed about their mean.
+        return columns if columns.nnz < _FULL * np.prod(columns.shape) else columns.toarray()
     if isinstance(activations, torch.Tensor):
         activations = activations.detach().cpu().double().numpy()
     return np.asarray(activations, dtype=np.float64)

@@ -74,7 +74,11 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
     if sae["mean_monosemanticity"] is not None:
         parts.append(f"monosemanticity {sae['mean_monosemanticity']:.3f}")
     parts.append(f"latents that follow an observation (fdr < 0.05) {sae['significant']}")
-    lines = ["  ".join(parts)]
+    right = sum(o["follows"] == o["label"] for o in sae["observations"])
+    lines = [
+        "  ".join(parts),
+        f"top latents that follow their own observation most: {right} of {len(sae['observations'])}",
+    ]
     gain = sae.get("gain_over_neurons") or {}
     if gain.get("mean_top_r") is not None:
         bounds = f" {_between(gain['low'], gain['high'])}" if "low" in gain else ""

@@ -1,0 +1,212 @@
+"""Evaluation from end to end: planted latents found on other patients, sites merged, the paper's figures reproduced."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sae_lens import SAE
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from medsae_plugin.cli import main
+from medsae_plugin.data.tables import OBSERVATIONS, read_table
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation import Resampling, evaluate_saes, format_table, paper
+from medsae_plugin.evaluation.candidates import untrained
+from medsae_plugin.evaluation.sites import SiteStatistics, site_statistics
+from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
+from tests.planted import planted_rows, write_store
+
+N, D, FEATURES = 360, 12, 6
+CONFIG = TrainingConfig(total_training_samples=60_000, batch_size=256, lr=3e-3)
+FEW = Resampling(n_permutations=39, n_bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A store of activations made of six features, a CheXpert table with feature k as observation k, and an SAE."""
+    folder = tmp_path_factory.mktemp("planted")
+    rows, codes = planted_rows(N, D, FEATURES)
+    store = write_store(folder / "store", {"hook_embedding": rows})
+    labels = pd.DataFrame(0.0, index=range(N), columns=list(OBSERVATIONS))
+    for k in range(FEATURES):
+        labels[OBSERVATIONS[k]] = (codes[:, k] > 0).astype(float)
+    labels.loc[::7, OBSERVATIONS[2]] = -1.0
+    labels.insert(0, "Path", store.images["path"])
+    labels.to_csv(folder / "labels.csv", index=False)
+    spec = SAESpec("planted", "hook_embedding", "topk", expansion=2, options={"k": 3})
+    sae = train_saes(store, [spec], CONFIG, folder / "saes", progress=False)["planted"]
+    return folder, store, codes, sae
+
+
+def test_planted_features_are_found_on_other_patients(planted, tmp_path):
+    folder, store, _, sae = planted
+    table = read_table(folder / "labels.csv")
+    metrics = evaluate_saes(store, [sae], table, tmp_path / "out", resampling=FEW, progress=False)
+    trained, blank, neurons = metrics["candidates"]
+    assert [c["kind"] for c in metrics["candidates"]] == ["sae", "untrained", "neurons"]
+    rows = next(store.by_image("hook_embedding", batch_images=N))[1]
+    latents = SAE.load_from_disk(sae).encode(rows).detach().numpy()
+    test = (store.images["split"] == "test").to_numpy()
+    for k, o in enumerate(trained["observations"][:FEATURES]):
+        y = np.where(test & (table.labels[:, k] >= 0), table.labels[:, k], np.nan)
+        known = ~np.isnan(y)
+        assert o["follows"] == o["label"] and o["p_null"] == 1 / 40
+        assert o["r"] == pytest.approx(stats.pearsonr(latents[known, o["latent"]], y[known])[0], abs=1e-5)
+        assert o["r_low"] <= o["r"] <= o["r_high"] and o["r"] > o["r_null"] and o["r"] <= o["r_same_split"] + 1e-9
+        assert o["auroc"] == pytest.approx(roc_auc_score(y[known], latents[known, o["latent"]]), abs=1e-6)
+        assert o["patients"] == store.images["patient"][known].nunique()
+    never = trained["observations"][FEATURES]
+    assert never["r"] is None and never["auroc"] is None and never["positives"] == 0
+    assert trained["mean_top_r"] > blank["mean_top_r"] and trained["mean_top_r"] > neurons["mean_top_r"]
+    gain = trained["gain_over_neurons"]
+    assert gain["mean_top_r"] == pytest.approx(trained["mean_top_r"] - neurons["mean_top_r"])
+    assert gain["low"] <= gain["mean_top_r"] <= gain["high"]
+    assert trained["fidelity"]["explained_variance"] > 0.9
+    text = format_table(metrics)
+    assert "null" in text and "untrained" in text and "neurons" in text and "[95%]" in text
+    frame = pd.read_parquet(tmp_path / "out" / "latents.parquet")
+    assert len(frame) == 24 + 24 + 2 * D and {"auroc: Edema", "fdr: Edema", "monosemanticity"} <= set(frame.columns)
+    again = evaluate_saes(store, [sae], table, tmp_path / "again", resampling=FEW, progress=False)
+    assert again == metrics
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (tmp_path / "out" / "metrics.json").read_bytes()
+
+
+def test_random_labels_are_seldom_significant(planted):
+    folder, store, _, sae = planted
+    table = read_table(folder / "labels.csv")
+    rng = np.random.default_rng(0)
+    patients = store.images["patient"].to_numpy()
+    _, code = np.unique(patients, return_inverse=True)
+    labels = (rng.random((code.max() + 1, 14)) < 0.4)[code].astype(float)
+    random = replace(table, labels=labels)
+    trained = evaluate_saes(store, [sae], random, resampling=FEW, progress=False)["candidates"][0]
+    assert sum(o["p_null"] <= 0.05 for o in trained["observations"]) <= 3
+    assert trained["significant"] <= 2
+    assert abs(trained["mean_top_r"]) < trained["mean_top_r_same_split"]
+
+
+def test_three_sites_give_the_tables_of_all_their_images(planted, tmp_path):
+    folder, store, _, sae = planted
+    table = read_table(folder / "labels.csv")
+    whole = site_statistics(store, [sae], table, progress=False)
+    whole.save(tmp_path / "whole")
+    frame, labels = pd.read_csv(folder / "labels.csv"), read_table(folder / "labels.csv").labels
+    rows = next(store.by_image("hook_embedding", batch_images=N))[1].numpy()
+    for site in range(3):  # three images a patient: a site has whole patients
+        mine = np.flatnonzero(np.arange(N) // 3 % 3 == site)
+        part = write_store(tmp_path / f"store{site}", {"hook_embedding": rows[mine]})
+        part.images["split"] = store.images["split"].to_numpy()[mine]
+        part.images["path"] = [f"site{site}/{i}.png" for i in range(len(mine))]
+        part.images["patient"] = store.images["patient"].to_numpy()[mine]
+        part._locate()
+        here = frame.iloc[mine].assign(Path=part.images["path"].to_numpy(), patient=part.images["patient"].to_numpy())
+        here.to_csv(tmp_path / f"labels{site}.csv", index=False)
+        site_table = read_table(tmp_path / f"labels{site}.csv")
+        np.testing.assert_array_equal(site_table.labels, labels[mine])
+        site_statistics(part, [sae], site_table, progress=False).save(tmp_path / f"site{site}")
+    assert main(["merge", *[str(tmp_path / f"site{k}") for k in (2, 0, 1)], "--out", str(tmp_path / "merged")]) == 0
+    assert main(["merge", str(tmp_path / "whole"), "--out", str(tmp_path / "all")]) == 0
+    merged, every = (json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("merged", "all"))
+    assert_close(merged, every)
+    frames = [pd.read_parquet(tmp_path / out / "latents.parquet") for out in ("merged", "all")]
+    pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-9)
+    direct = evaluate_saes(store, [sae], table, resampling=FEW, progress=False)
+    for ours, theirs in zip(every["candidates"], direct["candidates"], strict=True):
+        assert ours["mean_top_r"] == pytest.approx(theirs["mean_top_r"], abs=1e-9)
+        assert [o["latent"] for o in ours["observations"]] == [o["latent"] for o in theirs["observations"]]
+    for file in (tmp_path / "site0").iterdir():
+        content = file.read_bytes()
+        assert b"patient0" not in content and b".png" not in content and str(tmp_path).encode() not in content
+
+
+def assert_close(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_close(a[key], b[key])
+    elif isinstance(a, list):
+        for x, y in zip(a, b, strict=True):
+            assert_close(x, y)
+    elif isinstance(a, float):
+        assert a == pytest.approx(b, abs=1e-9)
+    else:
+        assert a == b
+
+
+def test_sites_that_do_not_fit_are_refused(planted, tmp_path):
+    folder, store, _, sae = planted
+    table = read_table(folder / "labels.csv")
+    site = site_statistics(store, [sae], table, progress=False)
+    other = site_statistics(store, [sae], read_table(folder / "labels.csv", label_columns=["Edema"]), progress=False)
+    with pytest.raises(MedSAEError, match="labels"):
+        site.merge(other)
+    with pytest.raises(MedSAEError, match="report is on"):
+        site.merge(site_statistics(store, [sae], table, report="val", progress=False))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(MedSAEError, match="not empty"):
+        site.save(tmp_path / "mine")
+    with pytest.raises(MedSAEError, match=r"no site\.json"):
+        SiteStatistics.load(tmp_path / "mine")
+
+
+def test_the_papers_protocol_is_that_of_plain_arrays(planted, tmp_path, monkeypatch, capsys):
+    folder, store, _, sae = planted
+    monkeypatch.setattr(paper, "PER_CLASS", 12)
+    arguments = ["evaluate", str(store.path), str(sae), "--table", str(folder / "labels.csv"), "--out", str(tmp_path)]
+    assert main([*arguments, "--protocol", "medsae-paper", "--quiet"]) == 0
+    assert "OPTIMISTIC" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "metrics.json").read_text())["candidates"][0]
+    frame = pd.read_csv(folder / "labels.csv")
+    rows = next(store.by_image("hook_embedding", batch_images=N))[1]
+    a = SAE.load_from_disk(sae).encode(rows).detach().double().numpy()
+    test = np.flatnonzero(store.images["split"] == "test")
+    y = frame[list(paper.LABELS)].fillna(0).to_numpy()[test]
+    counts, kept = dict.fromkeys(range(8), 0), []
+    for i in range(len(test)):
+        present = [c for c in range(8) if y[i, c] == 1]
+        if any(counts[c] < 12 for c in present):
+            kept.append(i)
+            for c in present:
+                counts[c] += 1
+    with np.errstate(all="ignore"):
+        r = np.corrcoef(a[test][kept].T, y[kept].T)[: a.shape[1], a.shape[1] :]
+    usable = np.flatnonzero((np.abs(np.nan_to_num(r)) > 0.2).any(1))
+    assert scores["kept"] == len(usable) and -1.0 in y[kept]
+    for c, o in enumerate(scores["observations"]):
+        column = np.where(np.isnan(r[usable, c]), -np.inf, r[usable, c])
+        if not np.isfinite(column.max()):
+            assert o["latent"] is None
+            continue
+        j = usable[column.argmax()]
+        share = np.abs(np.nan_to_num(r[j])) / np.abs(np.nan_to_num(r[j])).sum()
+        assert o["latent"] == j and o["r"] == pytest.approx(r[j, c], abs=1e-6)
+        assert o["entropy"] == pytest.approx(stats.entropy(share), abs=1e-6)
+
+
+def test_an_untrained_sae_is_as_sparse_and_the_same_everywhere(planted):
+    _, store, _, sae = planted
+    trained = SAE.load_from_disk(sae)
+    blank, again = untrained(trained, 3), untrained(trained, 3)
+    rows = next(store.by_image("hook_embedding", batch_images=50))[1]
+    assert (blank.encode(rows) > 0).sum(1).max() <= 3
+    assert (blank.encode(rows) == again.encode(rows)).all()
+    assert blank.cfg.d_sae == trained.cfg.d_sae
+
+
+def test_what_cannot_be_scored_is_refused(planted, tmp_path):
+    folder, store, _, sae = planted
+    table = read_table(folder / "labels.csv")
+    with pytest.raises(MedSAEError, match="no readable images in split 'dev'"):
+        evaluate_saes(store, [sae], table, report="dev", progress=False)
+    with pytest.raises(MedSAEError, match="nothing is held out"):
+        evaluate_saes(store, [sae], table, report="train", progress=False)
+    with pytest.raises(MedSAEError, match="no SAE to evaluate"):
+        evaluate_saes(store, [], table, progress=False)
+    narrow = read_table(folder / "labels.csv", label_columns=["Edema"])
+    with pytest.raises(MedSAEError, match="No Finding"):
+        paper.evaluate_as_paper(store, [sae], narrow, progress=False)
