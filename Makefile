@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint demo benchmark clean
+.PHONY: install test test-browser browser lint demo benchmark clean
 
 install: $(STAMP)
 
@@ -23,8 +23,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # A file's tests stay together, since they share what is slow to make; a process a core, each with one thread.
-test: lint
+test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# Chromium from the system's packages, for the tests of the report; where it cannot be had, they are skipped.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || sh tests/install-chromium.sh
+
+test-browser: $(STAMP) browser
+	$(BIN)/python -m pytest tests/test_report_browser.py
 
 demo: $(STAMP)
 	$(BIN)/medsae demo --out runs/demo
@@ -32,6 +39,7 @@ demo: $(STAMP)
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

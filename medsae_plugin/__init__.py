@@ -29,6 +29,12 @@ _MODULES = {
     "register_releases": "medsae_plugin.hub",
     "name_latents": "medsae_plugin.naming",
     "score_names": "medsae_plugin.naming",
+    "compare_saes": "medsae_plugin.comparison",
+    "format_comparison": "medsae_plugin.comparison",
+    "load_grid": "medsae_plugin.comparison",
+    "sweep": "medsae_plugin.comparison",
+    "write_report": "medsae_plugin.reports",
+    "write_figures": "medsae_plugin.reports",
 }
 
 __all__ = ["MedSAEError", "__version__", *_MODULES]

@@ -18,23 +18,26 @@ PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, an
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo leaves: its scores (the contents of `metrics.json`), and where its files are."""
+    """What a demo leaves: the contents of `metrics.json` and `comparison.json`, and where its files are."""
 
     metrics: dict[str, Any]
+    comparison: dict[str, Any]
     files: dict[str, Path]
 
 
 def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: bool = True) -> Demo:
-    """Draw `n` phantoms, extract two layers of the bundled encoder, train an SAE on each, and score both.
+    """Draw `n` phantoms, extract two layers of the bundled encoder, train an SAE on each, compare them, write a report.
 
     Run again with the same arguments, it goes on where it was stopped.
 
     Raises:
         MedSAEError: `out` holds something else than a demo with these arguments.
     """
-    from medsae_plugin import HookedVisionEncoder, evaluate_saes, extract, load_recipe, read_table, train_saes
+    from medsae_plugin import HookedVisionEncoder, extract, load_recipe, read_table, train_saes
+    from medsae_plugin.comparison import compare_saes
     from medsae_plugin.data.phantoms import generate
     from medsae_plugin.encoders.cards import pretrained_folder
+    from medsae_plugin.reports import write_report
 
     out = Path(out)
     _claim(out, {"n": n, "seed": seed})
@@ -47,15 +50,20 @@ def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: b
     hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
     store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
     saes = train_saes(store, recipe.specs, recipe.config, out / "saes", resume=True, progress=progress)
-    metrics = evaluate_saes(store, list(saes.values()), table, out / "scores", progress=progress)
+    compared = out / "comparison"
+    comparison = compare_saes(store, list(saes.values()), table, compared, progress=progress)
+    report = write_report(out, out / "report.html", table=table, store=store, images=labels.parent)
     files = {
         "phantoms": labels,
         "activations": store.path,
         **{f"SAE {name}": path for name, path in saes.items()},
-        "scores": out / "scores" / "metrics.json",
-        "latents": out / "scores" / "latents.parquet",
+        "scores": compared / "scores" / "metrics.json",
+        "latents": compared / "scores" / "latents.parquet",
+        "comparison": compared / "comparison.json",
+        "report": report,
     }
-    return Demo(metrics, files)
+    metrics = json.loads(files["scores"].read_text(encoding="utf-8"))
+    return Demo(metrics, comparison, files)
 
 
 def _claim(out: Path, arguments: dict[str, int]) -> None:

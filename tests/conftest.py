@@ -13,6 +13,7 @@ from hub_server import Client, Hub, running_hub
 
 if TYPE_CHECKING:
     from naming_case import PhantomCase
+    from small_run import SmallRun
 
     from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
 
@@ -67,6 +68,14 @@ def client(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
     client = Client(hub, tmp_path_factory.mktemp("home"))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> "SmallRun":
+    """A sweep's output with its store, images and names; not to be written to."""
+    import small_run
+
+    return small_run.make(tmp_path_factory.mktemp("small-run"))
 
 
 def draw_weights(shapes: dict[str, tuple[list[int], str]]) -> dict[str, torch.Tensor]:

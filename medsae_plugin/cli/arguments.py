@@ -111,6 +111,11 @@ def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
     """A store, SAEs, and which images of it to choose latents on and to report on."""
     parser.add_argument("store", type=Path)
     parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
+    add_splits(parser)
+
+
+def add_splits(parser: argparse.ArgumentParser) -> None:
+    """Which images to choose latents on and to report on, and what an image's activation is."""
     parser.add_argument(
         "--aggregate", choices=("max", "mean"), default="max", help="over an image's positions (default: max)"
     )
@@ -118,6 +123,17 @@ def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
         "--select", default="train", metavar="SPLIT", help="where top latents are chosen (default: train)"
     )
     parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The output of another command, and what belongs to it."""
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="what medsae evaluate, compare, sweep or demo wrote"
+    )
+    parser.add_argument("--comparison", type=Path, metavar="DIR", help="a comparison, beside an evaluation")
+    parser.add_argument(
+        "--saes", type=Path, nargs="+", default=[], metavar="SAE_DIR", help="the SAEs' folders, for training curves"
+    )
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -13,7 +13,8 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="the whole path on phantoms, in minutes on a CPU",
-        description="Draw phantoms, extract two layers of the bundled encoder, train an SAE on each, and score them.",
+        description="Draw phantoms, extract two layers of the bundled encoder, train an SAE on each, compare "
+        "them, and write a report.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: runs/demo)")
     parser.add_argument("--n", type=int, default=N_PHANTOMS, help=f"phantoms (default: {N_PHANTOMS})")
@@ -23,11 +24,14 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from medsae_plugin.comparison import format_comparison
     from medsae_plugin.demo import run_demo
     from medsae_plugin.evaluation import format_table
 
     demo = run_demo(args.out, n=args.n, seed=args.seed, progress=not args.quiet)
     print(format_table(demo.metrics))
+    print()
+    print(format_comparison(demo.comparison))
     print()
     for what, path in demo.files.items():
         print(f"{what:<16}{path}")

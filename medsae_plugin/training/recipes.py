@@ -25,19 +25,32 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         MedSAEError: no such file, no YAML, a field that is unknown, missing or of the wrong kind.
     """
+    return parse_recipe(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a recipe's file holds.
+
+    Raises:
+        MedSAEError: no such file, no YAML.
+    """
     path = Path(path)
     if not path.is_file():
         raise MedSAEError(f"there is no recipe at {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MedSAEError(f"{path} is not YAML: {error}") from None
+
+
+def parse_recipe(content: Any, where: str) -> Recipe:
+    """A recipe from what its file holds; see `load_recipe`. `where` begins every message."""
     if not isinstance(content, dict) or set(content) != {"saes", "training"}:
-        raise MedSAEError(f"{path} should have the two fields saes and training")
+        raise MedSAEError(f"{where} should have the two fields saes and training")
     if not isinstance(content["saes"], list) or not content["saes"]:
-        raise MedSAEError(f"{path}: saes is a list of SAEs")
-    specs = [_checked(SAESpec, entry, f"{path}, SAE {k + 1}") for k, entry in enumerate(content["saes"])]
-    return Recipe(specs, _checked(TrainingConfig, content["training"], f"{path}, training"))
+        raise MedSAEError(f"{where}: saes is a list of SAEs")
+    specs = [_checked(SAESpec, entry, f"{where}, SAE {k + 1}") for k, entry in enumerate(content["saes"])]
+    return Recipe(specs, _checked(TrainingConfig, content["training"], f"{where}, training"))
 
 
 def _checked(kind: Any, entry: Any, where: str) -> Any:

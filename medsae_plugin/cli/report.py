@@ -1,0 +1,56 @@
+"""`medsae report`: a run as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medsae_plugin.cli.arguments import Commands, add_run, add_table, read_table
+from medsae_plugin.errors import MedSAEError
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="a run as one HTML file",
+        description="Write a run as one HTML file that opens from disk. Images are left out unless --with-images is "
+        "given.",
+    )
+    add_run(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="the file to write")
+    parser.add_argument(
+        "--names",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of medsae name or medsae score-names, or a names.json; may be repeated",
+    )
+    parser.add_argument("--store", type=Path, metavar="STORE", help="where the activations are; for --with-images")
+    parser.add_argument(
+        "--with-images",
+        type=Path,
+        metavar="ROOT",
+        help="show the strongest images; ROOT is the folder that the store's image paths start from",
+    )
+    add_table(parser, required=False)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.reports import write_report
+
+    if args.with_images and not args.store:
+        raise MedSAEError("--with-images needs --store")
+    path = write_report(
+        args.run_folder,
+        args.out,
+        comparison=args.comparison,
+        saes=args.saes,
+        names=args.names,
+        table=read_table(args) if args.table else None,
+        store=ActivationStore(args.store) if args.store else None,
+        images=args.with_images,
+    )
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {'with' if args.with_images else 'without'} images")

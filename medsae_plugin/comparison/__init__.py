@@ -1,0 +1,18 @@
+"""Many SAEs side by side, on the same images."""
+
+from typing import Any
+
+from medsae_plugin._lazy import look_up
+
+_MODULES = {
+    "compare_saes": "medsae_plugin.comparison.run",
+    "format_comparison": "medsae_plugin.comparison.table",
+    "load_grid": "medsae_plugin.comparison.grid",
+    "sweep": "medsae_plugin.comparison.sweeps",
+}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    return look_up(__name__, _MODULES, name)

@@ -1,0 +1,317 @@
+"""What a comparison writes: `comparison.json`, and tidy tables as parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medsae_plugin.comparison.cka import CKASums
+from medsae_plugin.comparison.differences import Resampled
+from medsae_plugin.comparison.flow import LINK, Flow
+from medsae_plugin.comparison.matching import STABLE, DecoderCosines, Matching, stability
+from medsae_plugin.comparison.subjects import Subject
+from medsae_plugin.comparison.visibility import VISIBLE, Visibility, visible_from
+from medsae_plugin.evaluation.metrics import mean_ranks
+from medsae_plugin.evaluation.output import RANKED, number
+from medsae_plugin.evaluation.resampling import interval
+from medsae_plugin.files import replacing, write_text
+
+SCHEMA_VERSION = 1
+JSON = "comparison.json"
+FIGURES = ("mean_top_r", "mean_top_entropy", "explained_variance")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A hook of an encoder, and what a linear probe sees there."""
+
+    encoder: str
+    hook: str
+    d: int
+    visibility: Visibility
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two SAEs, the earlier layer's first; `cosines` where they stand in one space, `links` where followed."""
+
+    a: Subject
+    b: Subject
+    forward: Matching
+    back: Matching
+    cosines: DecoderCosines | None
+    links: Flow | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is known of the compared SAEs."""
+
+    header: dict[str, Any]
+    encoders: list[dict[str, Any]]
+    label_names: tuple[str, ...]
+    subjects: list[Subject]
+    resampled: list[Resampled]
+    layers: list[Layer]
+    cka: CKASums
+    pairs: list[Pair]
+    differences: pd.DataFrame
+
+
+def write(comparison: Comparison, out: Path) -> dict[str, Any]:
+    """Write `comparison.json` and the tables into `out`; returns the JSON's contents."""
+    out.mkdir(parents=True, exist_ok=True)
+    content = summarise(comparison)
+    for name, frame in tables(comparison, content).items():
+        with replacing(out / f"{name}.parquet") as temporary:
+            frame.to_parquet(temporary, index=False)
+    write_text(out / JSON, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
+
+
+def summarise(comparison: Comparison) -> dict[str, Any]:
+    """The contents of `comparison.json`; undefined figures are null."""
+    saes = [_entry(s, r) for s, r in zip(comparison.subjects, comparison.resampled, strict=True)]
+    trained = [e for e in saes if e["kind"] == "sae"]
+    for entry, rank in zip(trained, mean_ranks(trained, RANKED), strict=True):
+        entry["mean_rank"] = rank
+    for entry, best in zip(trained, pareto(trained), strict=True):
+        entry["pareto"] = best
+    differences = comparison.differences
+    whole = differences[differences["label"] == ""].drop(columns="label")
+    return {
+        "schema": SCHEMA_VERSION,
+        **comparison.header,
+        "encoders": comparison.encoders,
+        "thresholds": {"link": LINK, "stable": STABLE, "visible": VISIBLE},
+        "layers": [{"encoder": x.encoder, "hook": x.hook, "d": x.d} for x in comparison.layers],
+        "saes": saes,
+        "visibility": _visibility(comparison),
+        "cka": _matrix(comparison.cka.cka()),
+        "cka_debiased": _matrix(comparison.cka.debiased()),
+        "matching": [_matching(pair) for pair in comparison.pairs],
+        "stability": [_stability(group, found) for group, found in _seeds(comparison).items()],
+        "flows": [
+            {"a": p.a.name, "b": p.b.name, "links": len(p.links.r), **p.links.counts()}
+            for p in comparison.pairs
+            if p.links
+        ],
+        "differences": [{k: _plain(v) for k, v in row.items()} for row in whole.to_dict("records")],
+    }
+
+
+def tables(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tidy tables, by the names of their files."""
+    flat = [{k: v for k, v in entry.items() if not isinstance(v, (dict, list))} for entry in content["saes"]]
+    observations = [
+        {"name": s.name, "kind": s.figures["kind"], "encoder": s.site.label, "hook": s.hook, **o, "latent": _text(o)}
+        for s in comparison.subjects
+        for o in s.figures["observations"]
+    ]
+    visibility = [
+        {"label": entry["label"], "visible_from": at in entry["visible_from"], **row}
+        for entry in content["visibility"]
+        for at, row in enumerate(entry["layers"])
+    ]
+    cka = [
+        {
+            "a": _layer_name(a),
+            "b": _layer_name(b),
+            "cka": content["cka"][i][j],
+            "debiased": content["cka_debiased"][i][j],
+        }
+        for i, a in enumerate(comparison.layers)
+        for j, b in enumerate(comparison.layers)
+    ]
+    return {
+        "saes": pd.DataFrame(flat),
+        "observations": pd.DataFrame(observations),
+        "visibility": pd.DataFrame(visibility),
+        "cka": pd.DataFrame(cka),
+        "latents": _latents(comparison),
+        "matches": _concat([_matches(p, flip) for p in comparison.pairs for flip in (False, True)]),
+        "links": _concat([_links(p) for p in comparison.pairs if p.links]),
+        "differences": comparison.differences,
+    }
+
+
+def pareto(saes: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Whether an SAE is on the front of fidelity and sparsity among those of its layer: no other explains as much of
+    the variance (or more) with an L0 as small (or smaller), one of the two strictly."""
+    points = [(s["encoder"], s["hook"], s["explained_variance"], s["l0"]) for s in saes]
+    return [
+        v is not None
+        and not any(
+            (e2, h2) == (e, h) and v2 is not None and v2 >= v and l2 <= l0 and (v2, l2) != (v, l0)
+            for e2, h2, v2, l2 in points
+        )
+        for e, h, v, l0 in points
+    ]
+
+
+def _entry(s: Subject, resampled: Resampled) -> dict[str, Any]:
+    f = s.figures
+    fidelity = f["fidelity"] or {}
+    kept = ("kind", "hook", "architecture", "d_in", "d_sae")
+    means = ("mean_top_r", "mean_top_r_same_split", "mean_top_entropy", "mean_entropy", "mean_monosemanticity")
+    entry: dict[str, Any] = {"name": s.name, "encoder": s.site.label, **{key: f[key] for key in kept}, "seed": s.seed}
+    entry |= {key: fidelity.get(key) for key in ("explained_variance", "mse", "cosine", "l0", "dead", "dense")}
+    entry |= {key: f[key] for key in (*means, "significant")}
+    for name in FIGURES:
+        low, high = interval(resampled.figures[name]) if name in resampled.figures else (math.nan, math.nan)
+        entry |= {f"{name}_low": number(float(low)), f"{name}_high": number(float(high))}
+    entry["top"] = [
+        {key: o.get(key) for key in ("label", "latent", "r", "r_low", "r_high", "entropy", "auroc")}
+        for o in f["observations"]
+    ]
+    return entry
+
+
+def _visibility(comparison: Comparison) -> list[dict[str, Any]]:
+    """Of each label its AUROC and best latent at every layer, and each encoder's first layer where it is visible."""
+    layers = comparison.layers
+    best: dict[tuple[str, str], list[Subject]] = {}
+    for s in comparison.subjects:
+        if s.path is not None:
+            best.setdefault(s.layer, []).append(s)
+    made = []
+    for c, label in enumerate(comparison.label_names):
+        auroc, low = (np.array([getattr(x.visibility, key)[c] for x in layers]) for key in ("auroc", "low"))
+        first = []
+        for encoder in dict.fromkeys(x.encoder for x in layers):
+            places = np.array([k for k, x in enumerate(layers) if x.encoder == encoder])
+            if (place := visible_from(auroc[places], low[places])) is not None:
+                first.append(int(places[place]))
+        rows = []
+        for x in layers:
+            v = x.visibility
+            rows.append(
+                {
+                    "encoder": x.encoder,
+                    "hook": x.hook,
+                    "auroc": number(v.auroc[c]),
+                    "low": number(v.low[c]),
+                    "high": number(v.high[c]),
+                    "ridge": number(v.ridge[c]),
+                    **_best_latent(best.get((x.encoder, x.hook), []), c),
+                }
+            )
+        made.append({"label": label, "visible_from": first, "layers": rows})
+    return made
+
+
+def _best_latent(saes: Sequence[Subject], c: int) -> dict[str, Any]:
+    """The layer's SAE whose top latent has the largest r on `select`, and that latent's figures on `report`."""
+    told = [s for s in saes if s.figures["observations"][c]["r_select"] is not None]
+    if not told:
+        return {"sae": None, "latent": None, "latent_r": None, "latent_auroc": None}
+    chosen = max(told, key=lambda s: s.figures["observations"][c]["r_select"])
+    o = chosen.figures["observations"][c]
+    return {"sae": chosen.name, "latent": o["latent"], "latent_r": o["r"], "latent_auroc": o.get("auroc")}
+
+
+def _matching(pair: Pair) -> dict[str, Any]:
+    figures = {
+        "mean_max_correlation": pair.forward.mean_max_correlation,
+        "mean_max_correlation_back": pair.back.mean_max_correlation,
+        "mean_assigned_correlation": pair.forward.mean_assigned_correlation,
+        "mean_max_cosine": pair.cosines.mean_max if pair.cosines else math.nan,
+        "mean_max_cosine_back": pair.cosines.mean_max_back if pair.cosines else math.nan,
+    }
+    return {"a": pair.a.name, "b": pair.b.name, **{name: number(value) for name, value in figures.items()}}
+
+
+def _seeds(comparison: Comparison) -> dict[tuple[str, ...], dict[str, list[Matching]]]:
+    """SAEs of one layer and make that differ in their seed alone; of each its matchings with the others."""
+    groups: dict[tuple[tuple[str, str], str], list[Subject]] = {}
+    for s in comparison.subjects:
+        if s.path is not None:
+            groups.setdefault((s.layer, s.variant), []).append(s)
+    found: dict[tuple[str, ...], dict[str, list[Matching]]] = {}
+    for group in groups.values():
+        names = tuple(s.name for s in group)
+        if len({s.seed for s in group}) == len(group) > 1:
+            of_sae: dict[str, list[Matching]] = {name: [] for name in names}
+            for pair in comparison.pairs:
+                if pair.a.name in of_sae and pair.b.name in of_sae:
+                    of_sae[pair.a.name].append(pair.forward)
+                    of_sae[pair.b.name].append(pair.back)
+            found[names] = of_sae
+    return found
+
+
+def _stability(names: tuple[str, ...], found: Mapping[str, Sequence[Matching]]) -> dict[str, Any]:
+    every = [m for matchings in found.values() for m in matchings]
+    return {
+        "saes": list(names),
+        "mean_max_correlation": number(float(np.mean([m.mean_max_correlation for m in every]))),
+        "mean_assigned_correlation": number(float(np.mean([m.mean_assigned_correlation for m in every]))),
+        "share_stable": number(float(np.mean([m.share_stable for m in every]))),
+    }
+
+
+def _latents(comparison: Comparison) -> pd.DataFrame:
+    """One row a latent: its stability across seeds, its fate in the next layer, its origin in the one before."""
+    stable = {name: stability(m) for found in _seeds(comparison).values() for name, m in found.items()}
+    fates = {p.a.name: p.links.fates for p in comparison.pairs if p.links}
+    origins = {p.b.name: p.links.origins for p in comparison.pairs if p.links}
+    frames = []
+    for s in comparison.subjects:
+        if s.path is not None:
+            n = s.matrix.n_latents
+            columns: dict[str, Any] = {"name": s.name, "latent": np.arange(n), "stability": stable.get(s.name, np.nan)}
+            columns |= {"fate": fates.get(s.name), "origin": origins.get(s.name)}
+            frames.append(pd.DataFrame(columns))
+    return _concat(frames)
+
+
+def _matches(pair: Pair, flip: bool) -> pd.DataFrame:
+    """One row a latent that fires often enough: its partners in the other SAE."""
+    a, b, m = (pair.b, pair.a, pair.back) if flip else (pair.a, pair.b, pair.forward)
+    latents = np.flatnonzero(m.best >= 0)
+    cosine = np.full(len(m.best), np.nan)
+    if pair.cosines:
+        cosine = pair.cosines.assigned_back if flip else pair.cosines.assigned
+    columns = {"best": m.best, "best_r": m.best_r, "assigned": m.assigned, "assigned_r": m.assigned_r}
+    frame = pd.DataFrame({"latent": np.arange(len(m.best)), **columns, "assigned_cosine": cosine}).iloc[latents]
+    return frame.assign(a=a.name, b=b.name)[["a", "b", *frame.columns]]
+
+
+def _links(pair: Pair) -> pd.DataFrame:
+    assert pair.links is not None
+    return pd.DataFrame(
+        {
+            "a": pair.a.name,
+            "b": pair.b.name,
+            "source": pair.links.sources,
+            "target": pair.links.targets,
+            "r": pair.links.r,
+        }
+    )
+
+
+def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _layer_name(layer: Layer) -> str:
+    return f"{layer.encoder}/{layer.hook}"
+
+
+def _text(observation: Mapping[str, Any]) -> str | None:
+    return None if observation["latent"] is None else str(observation["latent"])
+
+
+def _matrix(values: np.ndarray) -> list[list[float | None]]:
+    return [[number(x) for x in row] for row in values]
+
+
+def _plain(value: Any) -> Any:
+    return number(value) if isinstance(value, float) else value

@@ -1,0 +1,95 @@
+"""Training a grid of SAEs over one store, several in each pass over the data, and comparing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsae_plugin.comparison.run import compare_saes
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.training.recipes import Recipe
+from medsae_plugin.training.run import train_saes
+from medsae_plugin.training.specs import SAESpec, TrainingConfig, check_specs
+
+if TYPE_CHECKING:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.data.tables import ImageTable
+
+MEMORY = 4 * 2**30
+"""Bytes that the SAEs of one pass may take while they train."""
+
+PASSES, COMPARISON = "passes", "comparison"
+
+
+def sweep(
+    store: ActivationStore,
+    recipe: Recipe,
+    table: ImageTable,
+    out: str | Path,
+    *,
+    memory: int = MEMORY,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train the SAEs of a recipe, as many in one pass over the store as `memory` holds, and compare them.
+
+    Run again with the same arguments, it goes on where it was stopped: a finished pass is not trained again, an
+    unfinished one continues from its last checkpoint (`n_checkpoints` of the recipe's training).
+
+    Args:
+        recipe: of `load_grid`, or of `load_recipe`.
+        out: a folder, for `passes/00/` and so on, each of them what `train_saes` writes, and `comparison/`.
+        memory: bytes; see `training_bytes`.
+        options: further arguments of `compare_saes`.
+
+    Returns:
+        What `compare_saes` does.
+
+    Raises:
+        MedSAEError: what `train_saes` and `compare_saes` refuse; an SAE that alone does not fit in `memory`.
+    """
+    out = Path(out)
+    check_specs(store, recipe.specs)
+    paths: list[Path] = []
+    for k, specs in enumerate(pack(store, recipe.specs, recipe.config, memory)):
+        folder = out / PASSES / f"{k:02d}"
+        paths += train_saes(store, specs, recipe.config, folder, resume=True, progress=progress).values()
+    return compare_saes(store, paths, table, out / COMPARISON, progress=progress, **options)
+
+
+def pack(
+    store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, memory: int = MEMORY
+) -> list[list[SAESpec]]:
+    """The specs in their order, in as few passes as the memory bound allows without changing that order.
+
+    Raises:
+        MedSAEError: an SAE that alone does not fit.
+    """
+    passes: list[list[SAESpec]] = []
+    used = 0
+    for spec in specs:
+        needed = training_bytes(store.hooks[spec.hook].d, spec, config)
+        if needed > memory:
+            raise MedSAEError(
+                f"SAE {spec.name} takes {needed / 2**30:.3g} GiB to train, more than the bound of "
+                f"{memory / 2**30:.3g} GiB; raise the bound, or make it narrower"
+            )
+        if not passes or used + needed > memory:
+            passes.append([])
+            used = 0
+        passes[-1].append(spec)
+        used += needed
+    return passes
+
+
+def training_bytes(d: int, spec: SAESpec, config: TrainingConfig) -> int:
+    """An estimate of the bytes that an SAE takes while it trains, in float32.
+
+    Each of its 2 d K + K + d parameters (a gated SAE's K more) is there four times: weight, gradient and Adam's two
+    moments. A batch of B rows is held six times at width K (what the encoder makes before and after its nonlinearity,
+    what is kept for the backward pass, and the gradients of each) and four times at width d.
+    """
+    width = round(d * spec.expansion)
+    parameters = 2 * d * width + 2 * width + d
+    return 4 * (4 * parameters + config.batch_size * (6 * width + 4 * d))

@@ -1,0 +1,233 @@
+"""The data of a report: what the page needs, in compact JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from medsae_plugin.evaluation.metrics import DENSITY_EDGES
+from medsae_plugin.evaluation.strongest import Strongest
+from medsae_plugin.reports.evidence import digits, nearest, strips, strongest
+from medsae_plugin.reports.pictures import heat_shape, heatmaps, thumbnail
+from medsae_plugin.reports.sources import Run, ScoredSAE, report_rows
+
+if TYPE_CHECKING:
+    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.data.tables import ImageTable
+
+MOST_LATENTS = 12_000
+"""Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
+
+_PER_LABEL = ("r", "auroc", "f1", "fdr")
+_SUMMARY = (
+    "name", "kind", "hook", "architecture", "d_in", "d_sae", "fidelity", "mean_top_r", "mean_top_r_interval",
+    "mean_top_r_same_split", "mean_top_entropy", "mean_entropy", "mean_monosemanticity", "significant", "mean_rank",
+    "gain_over_neurons",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a report shows: their store, their root, their labels."""
+
+    store: ActivationStore
+    root: Path
+
+
+def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tuple[dict[str, Any], list[int]]:
+    """Everything that the page shows but the pictures, and the images whose pictures are wanted, in order.
+
+    Args:
+        images: None for a report without images.
+        table: for the share of images with an observation along a latent's firing range, and the labels of images.
+    """
+    split = run.header["report"]["split"]
+    labels = _labels(run, table)
+    saes, used = [], []
+    for s in run.saes:
+        kept = _kept(s, run.label_names, MOST_LATENTS // len(run.saes))
+        saes.append(_sae(run, s, kept, labels))
+        if images:
+            best = strongest(s.matrix, report_rows(s, split))
+            used.append(_images(images.store, s, kept, best, saes[-1]))
+    wanted = list(dict.fromkeys(row for rows in _in_turn(used) for row in rows))
+    shown = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
+    data = {
+        "labels": list(run.label_names),
+        "header": run.header,
+        "density_edges": DENSITY_EDGES.tolist(),
+        "saes": saes,
+        "comparison": compared(run),
+        "images": {"pictures": {}, "labels": shown, "wanted": len(wanted)} if images else None,
+    }
+    return data, wanted
+
+
+def pictures(run: Run, images: Images, wanted: Sequence[int], room: int) -> dict[str, str]:
+    """The pictures of these images in their order, those that can be read, until they take `room` bytes."""
+    paths = run.saes[0].matrix.images["path"]
+    made: dict[str, str] = {}
+    for row in wanted:
+        picture = thumbnail(images.root / paths[row], images.store)
+        room -= len(picture or "") + len(f'"{row}":"",')
+        if room < 0:
+            break
+        if picture:
+            made[str(row)] = picture
+    return made
+
+
+def _kept(s: ScoredSAE, label_names: Sequence[str], most: int) -> np.ndarray:
+    """All latents, or of too many those that correlate most with any label, in their order."""
+    if len(s.latents) <= most:
+        return np.arange(len(s.latents))
+    r = s.latents[[f"r: {label}" for label in label_names]].abs().max(axis=1).fillna(0).to_numpy()
+    return np.sort(np.argsort(-r, kind="stable")[:most])
+
+
+def _labels(run: Run, table: ImageTable | None) -> np.ndarray | None:
+    if table is None:
+        return None
+    from medsae_plugin.evaluation.targets import align_labels
+
+    found = align_labels(list(run.saes[0].matrix.images["path"]), table)
+    order = [table.label_names.index(label) for label in run.label_names if label in table.label_names]
+    return found[:, order] if len(order) == len(run.label_names) else None
+
+
+def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+    rows = report_rows(s, run.header["report"]["split"])
+    frame = s.latents.iloc[kept]
+    by_label = {
+        what: [frame[f"{what}: {label}"].to_numpy(dtype=np.float64) for label in run.label_names] for what in _PER_LABEL
+    }
+    r = np.stack(by_label["r"], axis=1)
+    follows = np.where(np.isnan(r).all(1), -1, np.nan_to_num(r, nan=-2).argmax(1))
+    every = np.full(s.matrix.n_latents, -1)
+    every[kept] = follows
+    drawn = strips(s.matrix, rows, None if labels is None else labels[rows], every)
+    near, near_r = nearest(s.matrix, rows)
+    entry = {key: s.figures.get(key) for key in _SUMMARY}
+    return {
+        **entry,
+        "name": s.name,
+        "encoder": s.encoder,
+        "observations": s.figures["observations"],
+        "histogram": s.figures["density_histogram"],
+        "neurons": {**{key: s.neurons.get(key) for key in _SUMMARY}, "observations": _brief(s.neurons)},
+        "untrained": {**{key: s.untrained.get(key) for key in _SUMMARY}, "observations": _brief(s.untrained)},
+        "training": _training(s),
+        "left_out": len(s.latents) - len(kept),
+        "latents": {
+            "index": kept.tolist(),
+            "follows": follows.tolist(),
+            **{key: short(frame[key]) for key in ("density", "maximum", "median_positive", "entropy")},
+            "monosemanticity": short(frame["monosemanticity"]),
+            **{what: [short(column) for column in columns] for what, columns in by_label.items()},
+            "strip": [digits(drawn[j].level) for j in kept],
+            "present": [digits(drawn[j].present) for j in kept] if labels is not None else None,
+            "near": [[[int(n), _short(v)] for n, v in zip(near[j], near_r[j], strict=True) if n >= 0] for j in kept],
+            **_across(run, s, kept),
+        },
+        "names": {str(j): _name(unit) for j, unit in s.names.items()},
+    }
+
+
+def _brief(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    keys = ("label", "latent", "r", "r_low", "r_high", "entropy", "auroc")
+    return [{key: o.get(key) for key in keys} for o in figures["observations"]]
+
+
+def _training(s: ScoredSAE) -> dict[str, Any] | None:
+    if s.training is None:
+        return None
+    return {"sae": s.training["sae"], "training": s.training["training"], "history": s.training["history"]}
+
+
+def _name(unit: Mapping[str, Any]) -> dict[str, Any]:
+    score = unit.get("score") or {}
+    figures = {key: score.get(key) for key in ("judge", "balanced_accuracy", "precision", "recall", "f1")}
+    return {"concept": unit["concept"], "description": unit["description"], "category": unit.get("category", ""),
+            "score": figures if score else None}  # fmt: skip
+
+
+def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
+    """What the comparison says of each latent: stability, fate, origin, and its partner in every other SAE."""
+    if not run.tables:
+        return {}
+    own = run.tables["latents"]
+    own = own[own["name"] == s.name].set_index("latent").reindex(kept)
+    place = {other.name: k for k, other in enumerate(run.saes)}
+    matches = run.tables["matches"]
+    mine = matches[matches["a"] == s.name] if len(matches) else matches
+    partners: dict[int, list[list[Any]]] = {}
+    if len(mine):
+        for latent, other, best, r in zip(mine["latent"], mine["b"], mine["best"], mine["best_r"], strict=True):
+            partners.setdefault(int(latent), []).append([place[other], int(best), _short(r)])
+    return {
+        "stability": short(own["stability"]),
+        "fate": [None if pd.isna(x) else x for x in own["fate"]],
+        "origin": [None if pd.isna(x) else x for x in own["origin"]],
+        "partners": [partners.get(int(j), []) for j in kept],
+    }
+
+
+def compared(run: Run) -> Any:
+    """The comparison, and of each flow the links between fates and origins, counted; None where there is none."""
+    if run.comparison is None:
+        return None
+    content = dict(run.comparison)
+    links = run.tables["links"]
+    latents = run.tables["latents"].set_index(["name", "latent"])
+    flows = []
+    for entry in content["flows"]:
+        mine = links[(links["a"] == entry["a"]) & (links["b"] == entry["b"])] if len(links) else links
+        fates = [latents.at[(entry["a"], j), "fate"] for j in mine["source"]] if len(mine) else []
+        origins = [latents.at[(entry["b"], j), "origin"] for j in mine["target"]] if len(mine) else []
+        counted = pd.Series(list(zip(fates, origins, strict=True)), dtype=object).value_counts(sort=False)
+        flows.append({**entry, "ribbons": [[*pair, int(n)] for pair, n in counted.items()]})  # type: ignore[misc]
+    return {**content, "flows": flows}
+
+
+def _images(
+    store: ActivationStore, s: ScoredSAE, kept: np.ndarray, best: Strongest, entry: dict[str, Any]
+) -> list[int]:
+    """Note the strongest images and their heatmaps in an SAE's entry; returns the images in order of importance."""
+    maps = heatmaps(store, s, best)
+    entry["heat"] = heat_shape(store, str(s.figures["hook"])) if maps else None
+    entry["latents"]["strongest"] = [
+        [
+            [int(row), _short(value), *([maps[int(j), int(row)]] if maps else [])]
+            for row, value in zip(best.images[j], best.values[j], strict=True)
+            if row >= 0
+        ]
+        for j in kept
+    ]
+    tops = [o["latent"] for o in s.figures["observations"] if o["latent"] is not None]
+    rank = np.argsort(-np.nan_to_num(s.latents.filter(regex="^r: ").abs().max(axis=1).to_numpy()[kept]), kind="stable")
+    order = [*tops, *(int(kept[k]) for k in rank)]
+    return [int(row) for j in dict.fromkeys(order) for row in best.images[j] if row >= 0]
+
+
+def _in_turn(used: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The next eight images of each SAE in turn, so that a limit cuts all of them alike."""
+    longest = max(map(len, used), default=0)
+    return [list(rows[start : start + 8]) for start in range(0, longest, 8) for rows in used]
+
+
+def short(values: Any) -> list[float | int | None]:
+    """Numbers of three significant digits, null for what is undefined."""
+    return [_short(x) for x in np.asarray(values, dtype=np.float64)]
+
+
+def _short(x: float) -> float | int | None:
+    if not math.isfinite(x):
+        return None
+    rounded = float(f"{x:.3g}") if abs(x) >= 1e-4 else (0 if x == 0 else float(f"{x:.1e}"))
+    return int(rounded) if rounded == int(rounded) else rounded
