@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from planted import planted_rows, write_store
 from sae_lens import SAE
 from scipy import sparse
 
@@ -13,7 +14,6 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation import latents
 from medsae_plugin.evaluation.latents import LatentMatrix, LatentWriter, latent_matrix
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
-from tests.planted import planted_rows, write_store
 
 CONFIG = TrainingConfig(total_training_samples=2048, batch_size=128, lr=1e-3)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from planted import planted_rows, write_store
 from sae_lens import SAE
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -17,7 +18,6 @@ from medsae_plugin.evaluation import Resampling, evaluate_saes, format_table, pa
 from medsae_plugin.evaluation.candidates import untrained
 from medsae_plugin.evaluation.sites import SiteStatistics, site_statistics
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
-from tests.planted import planted_rows, write_store
 
 N, D, FEATURES = 360, 12, 6
 CONFIG = TrainingConfig(total_training_samples=60_000, batch_size=256, lr=3e-3)
