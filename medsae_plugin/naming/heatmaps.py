@@ -73,12 +73,17 @@ def heatmap_picture(
 
 
 def _framed(path: Path, preprocessing: dict[str, Any]) -> Image.Image:
-    """The square that the encoder sees, in more pixels where the file has them."""
+    """The part of the image that the encoder sees, in more pixels where the file has them."""
     image = read_image(path)
     preprocessor = Preprocessor.from_config(preprocessing)
-    size = max(preprocessor.size, min(PICTURE_SIZE, max(image.size)))
-    square = Image.fromarray(replace(preprocessor, size=size).to_array(image))
-    return square if size <= PICTURE_SIZE else square.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+    longest = max(preprocessor.shape)
+    finer = max(longest, min(PICTURE_SIZE, max(image.size))) / longest
+    rows, columns = (round(side * finer) for side in preprocessor.shape)
+    resize = preprocessor.resize and round(preprocessor.resize * finer)
+    seen = Image.fromarray(replace(preprocessor, size=(rows, columns), resize=resize).to_array(image))
+    if max(seen.size) > PICTURE_SIZE:
+        seen.thumbnail((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+    return seen
 
 
 def _overlaid(image: Image.Image, strength: np.ndarray) -> Image.Image:
