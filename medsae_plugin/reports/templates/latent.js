@@ -13,7 +13,7 @@ function latent(k, index) {
     h("h1", {}, item.name ? theirs(item.name.concept) : `Latent ${index}`),
     h("p", { class: "sub" }, item.name ? [`Latent ${index}. `, theirs(item.name.description)] : item.best ? ["Follows ", theirs(item.best), " best. It has no name."] : "It is silent on these images.", score ? ` The name fits the latent with a balanced accuracy of ${form(score.balanced_accuracy)} (${shown(score.judge)}; F1 ${form(score.f1)}).` : ""),
     h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]))), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
-    h("dl", { class: "cards" }, [["Fires on", share(item.density), "of images"], ["Entropy", form(item.entropy), "nats"], ["Monosemanticity", form(item.monosemanticity, 3), ""], ["AUROC", form(item.auroc), item.best], ["F1", form(item.label < 0 ? null : l.f1[item.label][i]), item.best], ["Largest activation", form(item.maximum), `median ${form(l.median_positive[i])}`], ...(l.stability ? [["Stability", form(item.stability), "mean r across seeds"]] : [])]
+    h("dl", { class: "cards" }, [["Fires on", share(item.density), "of images"], ["Entropy", form(item.entropy), "nats"], ["Monosemanticity", form(item.monosemanticity, 3), ""], ["AUROC", form(item.auroc), item.best], ["F1", form(item.label < 0 ? null : l.f1[item.label][i]), item.best], ["Largest activation", form(item.maximum), `median ${form(l.median_positive[i])}`], ...(known(item.stability) ? [["Stability", form(item.stability), "mean r across seeds"]] : [])]
       .map(([t, v, small]) => h("div", { class: "card" }, h("dt", {}, t), h("dd", {}, v, h("small", {}, small ? theirs(small) : " "))))),
     strongestImages(sae, item),
     h("div", { class: "two" },

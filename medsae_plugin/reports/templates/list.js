@@ -21,7 +21,7 @@ function latents() {
   const heads = [["index", "#"], ["title", "name or observation"], ["r", "r"], ["auroc", "AUROC", true], ["entropy", "H", true], ["monosemanticity", "monosem.", true], ["density", "fires on", true]];
   const headRow = h("div", { class: "row head" });
   const order = h("select", { "aria-label": "Sort by", onchange: (e) => sortBy(e.target.value, !["entropy", "index", "title"].includes(e.target.value)) },
-    Object.entries(SORTS).filter(([key]) => key !== "stability" || l.stability).map(([key, name]) => h("option", { value: key, selected: key === state.sort }, name)));
+    Object.entries(SORTS).filter(([key]) => key !== "stability" || (l.stability && l.stability.some(known))).map(([key, name]) => h("option", { value: key, selected: key === state.sort }, name)));
   const sortBy = (key, down) => { state.sort = key; state.down = down; state.chosen = 0; refresh(true); };
   let shownItems = [];
 
