@@ -22,6 +22,8 @@ from medsae_plugin.reports import write_report
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 import chromium
 
+# Most images are reported on, so that there are many pictures to show.
+SPLITS = {"train": 0.15, "val": 0.05, "test": 0.8}
 HOOK = "stages.2.blocks.3.hook_resid_post"
 # From an event to the end of the next frame, in milliseconds.
 TIMED = """
@@ -57,13 +59,18 @@ def main() -> None:
 
 def reports(folder: Path, n_latents: int, n_images: int) -> dict[str, tuple[Path, float]]:
     """The reports without and with images, and the seconds that each took."""
-    table = medsae.read_table(generate(n_images, folder / "phantoms", size=128)).split_by_patient(seed=0)
+    table = medsae.read_table(generate(n_images, folder / "phantoms", size=128)).split_by_patient(
+        seed=0, fractions=SPLITS
+    )
     encoder = medsae.HookedVisionEncoder.from_pretrained("phantom-swin")
     store = medsae.extract(encoder, table, [HOOK, "hook_embedding"], folder / "store")
-    spec = medsae.SAESpec("wide", HOOK, "topk", n_latents / store.hooks[HOOK].d, options={"k": 16})
+    # Lightly penalised, so that nearly every latent fires and has a full page.
+    spec = medsae.SAESpec("wide", HOOK, "standard", n_latents / store.hooks[HOOK].d, options={"l1_coefficient": 0.1})
     config = medsae.TrainingConfig(total_training_samples=102_400, batch_size=512, lr=1e-3, validate_every=20)
     saes = list(medsae.train_saes(store, [spec], config, folder / "saes").values())
-    medsae.evaluate_saes(store, saes, table, folder / "scores", resampling=Resampling(20, 100))
+    metrics = medsae.evaluate_saes(store, saes, table, folder / "scores", resampling=Resampling(20, 100))
+    dead = metrics["candidates"][0]["image_level"]["dead"]
+    print(f"{n_latents} latents, {1 - dead:.0%} of which fire, on {metrics['report']['images']} images")
     made = {}
     for kind, shown in (("without images", {}), ("with images", {"store": store, "images": folder / "phantoms"})):
         start = time.perf_counter()

@@ -10,6 +10,7 @@ import torch
 from planted import dictionary, planted_rows, write_store
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
@@ -17,7 +18,7 @@ from medsae_plugin import MedSAEError
 from medsae_plugin.comparison import compare_saes, format_comparison
 from medsae_plugin.comparison.cka import CKASums
 from medsae_plugin.comparison.correlation import correlations, moments
-from medsae_plugin.comparison.differences import SummingBootstrap, two_sided_p
+from medsae_plugin.comparison.differences import SummingBootstrap, resample, two_sided_p
 from medsae_plugin.comparison.flow import flow
 from medsae_plugin.comparison.matching import decoder_cosine, match, max_decoder_cosine
 from medsae_plugin.comparison.output import pareto
@@ -25,6 +26,7 @@ from medsae_plugin.comparison.visibility import RIDGES, ProbeSums, visible_from
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.evaluation import Resampling
 from medsae_plugin.evaluation.latents import ROWS_PER_SHARD, LatentMatrix, LatentWriter
+from medsae_plugin.evaluation.targets import targets_of
 
 N, D, FEATURES = 360, 12, 8
 LABELS = ("Edema", "Fracture", "Pneumonia")
@@ -352,3 +354,26 @@ def test_two_encoders_over_the_same_images(planted, tmp_path):
     (fewer.path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(MedSAEError, match="do not hold the same images"):
         compare_saes([planted["store"], type(fewer)(fewer.path)], [sae], table, tmp_path / "no", progress=False)
+
+
+def test_resampled_figures_against_a_plain_loop(planted):
+    """r and entropy of fixed top latents in resamples drawn and computed one by one with numpy."""
+    matrix = LatentMatrix(planted["out"] / "scores" / "latents" / "late0")
+    targets = targets_of(planted["store"], planted["table"], "train", "test").labels_only()
+    rows = targets.rows("report")
+    labels, patients = targets.labels[rows], targets.patients[rows]
+    bootstrap = SummingBootstrap(patients, 30, 0)
+    found = resample(matrix, np.arange(3), targets, bootstrap, 0.4)
+    names = np.unique(patients)
+    draws = np.random.default_rng(0).integers(0, len(names), size=(30, len(names)), dtype=np.int32)
+    dense = matrix.columns(0, 3).toarray()[rows].astype(float)
+    r, entropies = [], []
+    for draw in draws:
+        chosen = np.concatenate([np.flatnonzero(patients == names[p]) for p in draw])
+        with_all = np.corrcoef(dense[chosen].T, labels[chosen].T)[:3, 3:]
+        share = np.abs(with_all) / np.abs(with_all).sum(1, keepdims=True)
+        r.append(np.diag(with_all).mean())
+        entropies.append(scipy_entropy(share, axis=1).mean())
+    np.testing.assert_allclose(found.figures["mean_top_r"], r)
+    entropies = np.array(entropies)
+    np.testing.assert_allclose(found.figures["mean_top_entropy"], entropies - entropies.mean() + 0.4)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -36,6 +37,11 @@ def test_lists_stand_for_every_combination(tmp_path):
     assert specs[7] == SAESpec("a-pooled-expansion4.5-k8", "hook_pooled", "topk", 4.5, options={"k": 8})
     assert specs[9].options == {"k": 8, "matryoshka_widths": [8, 16]} and specs[9].seed == 3
     assert config.batch_size == 10
+
+
+def test_the_sweep_that_ships_is_five_layers_times_two_seeds():
+    specs, _ = load_grid(Path(__file__).parent.parent / "examples" / "sweeps" / "five-layers.yaml")
+    assert len({spec.hook for spec in specs}) == 5 and [spec.seed for spec in specs] == [0, 1] * 5
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,20 @@ class Resampled:
 
 
 def resample(
-    matrix: LatentMatrix, top: Int[np.ndarray, " labels"], targets: Targets, bootstrap: PatientBootstrap
+    matrix: LatentMatrix,
+    top: Int[np.ndarray, " labels"],
+    targets: Targets,
+    bootstrap: PatientBootstrap,
+    mean_top_entropy: float,
 ) -> Resampled:
     """r and entropy of the top latents, which are held fixed, in every resample; -1 in `top` is none.
 
     Means are taken as in an evaluation: a label whose top latent is silent counts as r = 0, and is left out of entropy.
+    Resampling adds noise to every r, and noise adds to entropy, so the means of entropy lie above the figure itself;
+    they are moved down by as much as their own mean does.
+
+    Args:
+        mean_top_entropy: the figure itself.
     """
     report = targets.rows("report")
     labels = targets.labels[report]
@@ -63,9 +72,10 @@ def resample(
     by_label = {"r": np.stack(r, axis=1), "entropy": np.stack(entropy, axis=1)}
     varies = (np.nansum(labels, axis=0) > 0) & ((labels == 0).sum(0) > 0)
     known = ~np.isnan(by_label["entropy"]).all(0)
+    entropies = _row_means(by_label["entropy"][:, known])
     figures = {
         "mean_top_r": _row_means(np.nan_to_num(by_label["r"])[:, varies]),
-        "mean_top_entropy": _row_means(by_label["entropy"][:, known]),
+        "mean_top_entropy": entropies - (np.nanmean(entropies) - mean_top_entropy if known.any() else 0),
     }
     return Resampled(figures, by_label)
 

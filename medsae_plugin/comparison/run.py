@@ -128,7 +128,8 @@ def _cka(sites: Sequence[Site]) -> CKASums:
 
 
 def _resample(subject: Subject, targets: Targets, bootstrap: SummingBootstrap) -> Resampled:
-    made = resample(subject.matrix, subject.top(), targets, bootstrap)
+    entropy = _points(subject)["mean_top_entropy"]
+    made = resample(subject.matrix, subject.top(), targets, bootstrap, entropy)
     if subject.path is not None:
         sae = subject.load()
         variance = explained_variance(subject.site.store, sae, subject.hook, targets, bootstrap)

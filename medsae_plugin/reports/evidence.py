@@ -15,6 +15,7 @@ from medsae_plugin.evaluation.strongest import Strongest
 STRIP = 32
 STRONGEST = 8
 NEAREST = 6
+_BLOCK = 1024
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -87,13 +88,17 @@ def nearest(
     """
     r = correlations(matrix, matrix, {"rows": rows})["rows"]
     np.fill_diagonal(r, np.nan)
-    filled = np.nan_to_num(r, nan=-2.0)
     k = min(NEAREST, matrix.n_latents - 1)
-    some = np.argpartition(-filled, k - 1, axis=1)[:, :k] if k else np.zeros((len(r), 0), dtype=int)
-    order = np.argsort(-np.take_along_axis(filled, some, 1), axis=1, kind="stable")
-    places = np.take_along_axis(some, order, 1)
-    value = np.take_along_axis(r, places, 1)
-    return np.where(np.isnan(value), -1, places), value
+    places, values = np.full((len(r), k), -1), np.full((len(r), k), np.nan)
+    for start in range(0, len(r) if k else 0, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        filled = np.nan_to_num(r[block], nan=-2.0)
+        some = np.argpartition(-filled, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(filled, some, 1), axis=1, kind="stable")
+        nearest_ones = np.take_along_axis(some, order, 1)
+        values[block] = np.take_along_axis(r[block], nearest_ones, 1)
+        places[block] = np.where(np.isnan(values[block]), -1, nearest_ones)
+    return places, values
 
 
 def digits(shares: np.ndarray) -> str:

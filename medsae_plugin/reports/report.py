@@ -25,6 +25,9 @@ LIMIT = 15_000_000
 
 _MARGIN = 10_000
 
+# In the order in which they build on each other; they share one scope.
+_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "comparison.js", "frame.js")
+
 # What would end the script element or, in old parsers, a line; inside JSON strings they mean the same escaped.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -86,7 +89,9 @@ def _render(run: Run, data: dict[str, Any]) -> str:
     from markupsafe import Markup
 
     folder = resources.files("medsae_plugin.reports") / "templates"
-    script, style = ((folder / name).read_text("utf-8") for name in ("report.js", "report.css"))
+    style = (folder / "report.css").read_text("utf-8")
+    parts = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{parts}}})();\n'
     environment = Environment(
         loader=PackageLoader("medsae_plugin.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

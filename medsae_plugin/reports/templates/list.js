@@ -1,0 +1,80 @@
+/* ---- the list ---- */
+const SORTS = { r: "r with its observation", auroc: "AUROC", entropy: "entropy", monosemanticity: "monosemanticity", density: "density", maximum: "largest activation", stability: "stability", index: "index", title: "name" };
+function visible() {
+  const { items } = latentsOf(state.sae), words = state.query.toLowerCase().split(/\s+/).filter(Boolean).map((w) => w.replace(/^#/, ""));
+  const label = state.label === "" ? null : Number(state.label), r = label === null ? null : data.saes[state.sae].latents.r[label];
+  const kept = items.filter((x) => !(state.dead && !x.density) && !(state.dense && x.density > 0.1) && words.every((w) => x.text.includes(w)));
+  const value = state.sort === "r" && r ? (x) => r[x.i] : state.sort === "auroc" && r ? (x) => data.saes[state.sae].latents.auroc[label][x.i] : (x) => x[state.sort];
+  const sign = state.down ? -1 : 1;
+  return kept.sort((a, b) => {
+    const x = value(a), y = value(b);
+    if (!known(x) || !known(y)) return known(y) - known(x) || a.index - b.index;
+    return (typeof x === "string" ? sign * x.localeCompare(y) : sign * (x - y)) || a.index - b.index;
+  });
+}
+
+let list = null;
+function latents() {
+  const sae = data.saes[state.sae], l = sae.latents;
+  const box = h("div", { class: "items" }), count = h("span", { class: "count", role: "status" });
+  const view = h("div", { class: "window", tabindex: "0", role: "grid", "aria-label": "Latents", "aria-rowcount": 0 }, box);
+  const heads = [["index", "#"], ["title", "name or observation"], ["r", "r"], ["auroc", "AUROC", true], ["entropy", "H", true], ["monosemanticity", "monosem.", true], ["density", "fires on", true]];
+  const headRow = h("div", { class: "row head" });
+  const order = h("select", { "aria-label": "Sort by", onchange: (e) => sortBy(e.target.value, !["entropy", "index", "title"].includes(e.target.value)) },
+    Object.entries(SORTS).filter(([key]) => key !== "stability" || (l.stability && l.stability.some(known))).map(([key, name]) => h("option", { value: key, selected: key === state.sort }, name)));
+  const sortBy = (key, down) => { state.sort = key; state.down = down; state.chosen = 0; refresh(true); };
+  let shownItems = [];
+
+  function drawHead() {
+    headRow.replaceChildren(...heads.map(([key, name, right]) => h("span", { class: right ? "r" : "", "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : null },
+      h("button", { type: "button", onclick: () => { sortBy(key, state.sort === key ? !state.down : !["entropy", "index", "title"].includes(key)); order.value = key; } }, name, state.sort === key ? (state.down ? " ↓" : " ↑") : ""))));
+  }
+  function draw() {
+    const first = Math.max(0, Math.floor(view.scrollTop / ROW) - 8), last = Math.min(shownItems.length, Math.ceil((view.scrollTop + view.clientHeight) / ROW) + 8);
+    const label = state.label === "" ? null : Number(state.label);
+    box.replaceChildren(...shownItems.slice(first, last).map((x, k) => {
+      const place = first + k, r = label === null ? x.r : l.r[label][x.i], auroc = label === null ? x.auroc : l.auroc[label][x.i];
+      const e = h("a", { class: "row item", href: latentHash(state.sae, x.index), role: "row", "aria-rowindex": place + 1, "aria-selected": String(place === state.chosen), tabindex: -1 },
+        h("span", { class: "id" }, `#${x.index}`),
+        h("span", { class: "what" }, theirs(x.name ? x.name.concept : x.best || "silent"), x.name && x.best ? h("em", {}, ` ${x.best}`) : "", x.tops.length ? [" ", h("span", { class: "tag" }, `top of ${x.tops.length === 1 ? LABELS[x.tops[0]] : x.tops.length}`)] : ""),
+        h("span", { class: "track" }, h("b", {}, styled(h("i"), { width: `${Math.max(0, r || 0) * 100}%` })), h("span", {}, form(r))),
+        h("span", { class: "r" }, form(auroc)), h("span", { class: "r" }, form(x.entropy)), h("span", { class: "r" }, form(x.monosemanticity)), h("span", { class: "r" }, share(x.density)));
+      e.style.transform = `translateY(${place * ROW}px)`;
+      return e;
+    }));
+    if (!shownItems.length) box.append(h("p", { class: "empty" }, "No latent fits. Clear the search, or show dead and dense ones."));
+  }
+  function refresh(reset) {
+    shownItems = visible();
+    state.chosen = Math.max(0, Math.min(state.chosen, shownItems.length - 1));
+    box.style.height = `${Math.max(shownItems.length * ROW, 80)}px`;
+    view.setAttribute("aria-rowcount", shownItems.length);
+    count.textContent = `${shownItems.length} of ${sae.d_sae} latents`;
+    if (reset) view.scrollTop = 0;
+    drawHead(); draw();
+  }
+  function choose(k) {
+    state.chosen = Math.max(0, Math.min(k, shownItems.length - 1));
+    const y = state.chosen * ROW;
+    if (y < view.scrollTop) view.scrollTop = y;
+    else if (y + ROW > view.scrollTop + view.clientHeight) view.scrollTop = y + ROW - view.clientHeight;
+    draw();
+  }
+  let waiting = false;
+  view.addEventListener("scroll", () => { state.top = view.scrollTop; if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; draw(); }); } });
+  view.addEventListener("click", (e) => { const row = e.target.closest(".item"); if (row) state.chosen = Number(row.getAttribute("aria-rowindex")) - 1; });
+  const search = h("input", { type: "search", id: "search", placeholder: "Search names, observations, #index", "aria-label": "Search latents", value: state.query, autocomplete: "off", spellcheck: "false",
+    oninput: (e) => { state.query = e.target.value; state.chosen = 0; refresh(true); } });
+  const check = (key, name) => h("label", {}, h("input", { type: "checkbox", id: key, checked: state[key], onchange: (e) => { state[key] = e.target.checked; state.chosen = 0; refresh(true); } }), name);
+  list = { choose, items: () => shownItems, open: () => shownItems.length && go(latentHash(state.sae, shownItems[state.chosen].index)), search };
+  queueMicrotask(() => { const top = state.top; refresh(false); view.scrollTop = top; draw(); });
+  return [
+    h("h1", {}, "Latents"),
+    h("p", { class: "sub" }, theirs(sae.name), sae.left_out ? `: the ${l.index.length} that correlate most with any observation; ${sae.left_out} are left out of this file.` : `: all ${sae.d_sae}.`, " r and AUROC are with the observation that a latent follows best, or with the one chosen here."),
+    h("div", { class: "tools" }, search,
+      h("select", { "aria-label": "Observation", id: "label", onchange: (e) => { state.label = e.target.value; refresh(true); } }, h("option", { value: "" }, "best observation"), LABELS.map((name, c) => h("option", { value: c, selected: state.label === String(c) }, shown(name)))),
+      h("label", {}, "sort", order), check("dead", "hide dead"), check("dense", "hide dense")),
+    h("p", { class: "note keys" }, h("kbd", {}, "/"), " search  ", h("kbd", {}, "j"), " ", h("kbd", {}, "k"), " move  ", h("kbd", {}, "Enter"), " open  ", h("kbd", {}, "Esc"), " back"),
+    h("div", { class: "list" }, headRow, view), h("p", { class: "note" }, count),
+  ];
+}
