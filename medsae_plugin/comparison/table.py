@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from medsae_plugin.evaluation.text_table import aligned
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
@@ -35,7 +37,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
             ]
         )
     note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
-    return "\n".join([*_aligned(rows), note])
+    return "\n".join([*aligned(rows, rule_after=(1,)), note])
 
 
 def _differences(comparison: Mapping[str, Any]) -> str:
@@ -49,7 +51,7 @@ def _differences(comparison: Mapping[str, Any]) -> str:
         for d in real
     ]
     title = f"Differences of mean top r that are real (paired bootstrap, fdr < 0.05): {len(real)} of {len(kept)} pairs"
-    return "\n".join([title, *(_aligned(rows) if real else [])])
+    return "\n".join([title, *(aligned(rows, rule_after=(1,)) if real else [])])
 
 
 def _visibility(comparison: Mapping[str, Any]) -> str:
@@ -68,7 +70,7 @@ def _visibility(comparison: Mapping[str, Any]) -> str:
         "AUROC of a linear probe at each layer; r and number of the layer's best latent. *: the first layer with "
         f"{share:.0%} of the best layer's AUROC above 0.5"
     )
-    return "\n".join([title, *_aligned(rows), *(f"({k + 1}) {name}" for k, name in enumerate(names))])
+    return "\n".join([title, *aligned(rows, rule_after=(1,)), *(f"({k + 1}) {name}" for k, name in enumerate(names))])
 
 
 def _stability(comparison: Mapping[str, Any]) -> str:
@@ -80,7 +82,8 @@ def _stability(comparison: Mapping[str, Any]) -> str:
         rows.append(
             [" ".join(s["saes"]), *figures, f"{s['share_stable']:.0%}" if s["share_stable"] is not None else "-"]
         )
-    return "\n".join(["Stability across seeds (latents matched by correlation over images)", *_aligned(rows)])
+    title = "Stability across seeds (latents matched by correlation over images)"
+    return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
 
 def _flows(comparison: Mapping[str, Any]) -> str:
@@ -92,18 +95,7 @@ def _flows(comparison: Mapping[str, Any]) -> str:
         counts = [str(f["fates"][x]) for x in fates] + [str(f["origins"][x]) for x in origins]
         rows.append([f["a"], f["b"], *counts])
     title = f"What becomes of latents from layer to layer (linked where r >= {comparison['thresholds']['link']})"
-    return "\n".join([title, *_aligned(rows)])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            x.ljust(w) if k == 0 else x.rjust(w) for k, (x, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+    return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
 
 def _with_interval(entry: Mapping[str, Any], figure: str) -> str:

@@ -27,8 +27,8 @@ def make_release(out: Path, work: Path, *, n: int = N_PHANTOMS, seed: int = 0, p
 
     The same arguments give the same files on the same machine.
     """
-    run_demo(work, n=n, seed=seed, progress=progress)
-    saes = collect([work / "saes"], work / "scores")
+    demo = run_demo(work, n=n, seed=seed, progress=progress)
+    saes = collect([work / "saes"], demo.files["scores"])
     with replacing_folder(out / RELEASE) as folder:
         for sae in saes:
             sae.write(folder / sae.name)
