@@ -92,10 +92,15 @@ def _ties(columns: sparse.csc_array, labels: np.ndarray) -> _Ties:
     order_latent, order_value = order_latent[order], order_value[order]
     starts = np.flatnonzero(np.diff(order_latent, prepend=-1) | np.diff(order_value, prepend=np.nan).astype(bool))
     group_latent = order_latent[starts]
+
+    def grouped(indicator: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        images = np.concatenate([indicator[columns.indices], rest])[order]
+        return images if len(starts) == len(images) else np.add.reduceat(images, starts, axis=0)
+
     return _Ties(
         group_latent,
-        np.add.reduceat(np.concatenate([present[columns.indices], rest_present])[order], starts, axis=0),
-        np.add.reduceat(np.concatenate([absent[columns.indices], rest_absent])[order], starts, axis=0),
+        grouped(present, rest_present),
+        grouped(absent, rest_absent),
         np.searchsorted(group_latent, np.arange(n_latents)),
     )
 
