@@ -18,7 +18,7 @@ from medsae_plugin import MedSAEError
 from medsae_plugin.comparison import compare_saes, format_comparison
 from medsae_plugin.comparison.cka import CKASums
 from medsae_plugin.comparison.correlation import correlations, moments
-from medsae_plugin.comparison.differences import SummingBootstrap, resample, two_sided_p
+from medsae_plugin.comparison.differences import resample, two_sided_p
 from medsae_plugin.comparison.flow import flow
 from medsae_plugin.comparison.matching import decoder_cosine, match, max_decoder_cosine
 from medsae_plugin.comparison.output import pareto
@@ -26,6 +26,7 @@ from medsae_plugin.comparison.visibility import RIDGES, ProbeSums, visible_from
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.evaluation import Resampling
 from medsae_plugin.evaluation.latents import ROWS_PER_SHARD, LatentMatrix, LatentWriter
+from medsae_plugin.evaluation.resampling import PatientBootstrap
 from medsae_plugin.evaluation.targets import targets_of
 
 N, D, FEATURES = 360, 12, 8
@@ -199,7 +200,7 @@ def test_where_an_observation_becomes_visible():
 def test_sums_and_p_values_of_the_bootstrap():
     patients = ["a", "a", "b", "c"]
     values = np.array([1.0, 2.0, 4.0, 8.0])
-    bootstrap = SummingBootstrap(patients, 500, 0)
+    bootstrap = PatientBootstrap(patients, 500, 0)
     sums = bootstrap.sums(values)
     of_patient = np.array([3.0, 4.0, 8.0])
     possible = {of_patient[[i, j, k]].sum() for i in range(3) for j in range(3) for k in range(3)}
@@ -362,7 +363,7 @@ def test_resampled_figures_against_a_plain_loop(planted):
     targets = targets_of(planted["store"], planted["table"], "train", "test").labels_only()
     rows = targets.rows("report")
     labels, patients = targets.labels[rows], targets.patients[rows]
-    bootstrap = SummingBootstrap(patients, 30, 0)
+    bootstrap = PatientBootstrap(patients, 30, 0)
     found = resample(matrix, np.arange(3), targets, bootstrap, 0.4)
     names = np.unique(patients)
     draws = np.random.default_rng(0).integers(0, len(names), size=(30, len(names)), dtype=np.int32)

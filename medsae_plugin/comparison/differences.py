@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1024
 
 
-class SummingBootstrap(PatientBootstrap):
-    """A bootstrap over patients that also resamples sums over images."""
-
-    def sums(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, " resamples"]:
-        """The sum of a figure of each image in every resample."""
-        per_patient = self._per_patient(values)
-        return np.concatenate([weights @ per_patient for _, weights in self._weights(self._n_patients)])
-
-
 @dataclass(frozen=True)
 class Resampled:
     """The figures of an SAE (or of raw neurons) in every resample of the patients of `report`.
@@ -82,7 +73,7 @@ def resample(
 
 @torch.no_grad()
 def explained_variance(
-    store: ActivationStore, sae: SAE[Any], hook: str, targets: Targets, bootstrap: SummingBootstrap
+    store: ActivationStore, sae: SAE[Any], hook: str, targets: Targets, bootstrap: PatientBootstrap
 ) -> Float[np.ndarray, " resamples"]:
     """The SAE's explained variance on raw activations in every resample.
 

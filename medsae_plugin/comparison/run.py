@@ -14,7 +14,6 @@ from medsae_plugin.comparison.cka import CKASums, cka_of_layers
 from medsae_plugin.comparison.correlation import correlations
 from medsae_plugin.comparison.differences import (
     Resampled,
-    SummingBootstrap,
     differences,
     explained_variance,
     resample,
@@ -25,6 +24,7 @@ from medsae_plugin.comparison.output import Comparison, Layer, Pair, write
 from medsae_plugin.comparison.subjects import Site, Subject, sites_of, subjects_of
 from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.evaluation.latents import Aggregate
+from medsae_plugin.evaluation.resampling import PatientBootstrap
 from medsae_plugin.evaluation.scores import evaluate_saes
 from medsae_plugin.evaluation.scoring import Resampling
 from medsae_plugin.evaluation.targets import Targets, targets_of
@@ -89,7 +89,7 @@ def compare_saes(
         subjects += subjects_of(site, metrics, scores, "" if len(sites) == 1 else f"{site.label}/")
     targets = targets_of(sites[0].store, table, select, report).labels_only()
     patients = targets.patients[targets.rows("report")]
-    bootstrap = SummingBootstrap(patients, resampling.n_bootstrap, resampling.seed)
+    bootstrap = PatientBootstrap(patients, resampling.n_bootstrap, resampling.seed)
     layers = _layers(sites, targets, bootstrap, progress)
     saes = [s for s in subjects if s.path is not None]
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
@@ -114,7 +114,7 @@ def compare_saes(
     return write(comparison, out)
 
 
-def _layers(sites: Sequence[Site], targets: Targets, bootstrap: SummingBootstrap, progress: bool) -> list[Layer]:
+def _layers(sites: Sequence[Site], targets: Targets, bootstrap: PatientBootstrap, progress: bool) -> list[Layer]:
     places = [(site, hook) for site in sites for hook in site.store.hooks]
     made: list[Layer] = []
     for site, hook in tqdm(places, "probing layers", disable=not progress):
@@ -127,7 +127,7 @@ def _cka(sites: Sequence[Site]) -> CKASums:
     return cka_of_layers([(site.store, hook) for site in sites for hook in site.store.hooks])
 
 
-def _resample(subject: Subject, targets: Targets, bootstrap: SummingBootstrap) -> Resampled:
+def _resample(subject: Subject, targets: Targets, bootstrap: PatientBootstrap) -> Resampled:
     entropy = _points(subject)["mean_top_entropy"]
     made = resample(subject.matrix, subject.top(), targets, bootstrap, entropy)
     if subject.path is not None:

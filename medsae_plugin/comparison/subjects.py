@@ -12,7 +12,7 @@ import numpy as np
 
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import Candidate
+from medsae_plugin.evaluation.candidates import check_sae_folder, load_sae, matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix
 from medsae_plugin.evaluation.scoring import least_firing
 from medsae_plugin.evaluation.targets import Targets
@@ -80,10 +80,8 @@ class Subject:
         return moments(self.matrix, rows)
 
     def load(self) -> SAE[Any]:
-        from sae_lens import SAE
-
         assert self.path is not None
-        return SAE.load_from_disk(self.path)
+        return load_sae(self.path)
 
 
 def sites_of(stores: Sequence[ActivationStore], sae_paths: Sequence[str | Path]) -> list[Site]:
@@ -133,11 +131,6 @@ def subjects_of(site: Site, metrics: dict[str, Any], scores: Path, prefix: str =
     ]
 
 
-def matrix_folder(name: str) -> str:
-    """The folder of a candidate's latent matrix within an evaluation's `latents/`."""
-    return Candidate(name, "sae", "", 0, 0).folder_name
-
-
 def _made(path: Path) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
     if (path / TRAINING).is_file():
@@ -150,8 +143,7 @@ def _made(path: Path) -> dict[str, Any]:
 
 
 def _encoder_of(path: Path) -> str:
-    if not (path / SAE_CONFIG).is_file():
-        raise MedSAEError(f"{path} holds no SAE: there is no {SAE_CONFIG} in it")
+    check_sae_folder(path)
     metadata = json.loads((path / SAE_CONFIG).read_text("utf-8")).get("metadata", {})
     return str(metadata.get("encoder_sha256"))
 

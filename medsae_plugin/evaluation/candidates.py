@@ -50,8 +50,8 @@ class Candidate:
 
     @property
     def folder_name(self) -> str:
-        """A name for files that is one path component."""
-        return self.name.replace("/", "--").replace(" ", "-")
+        """Of its latent matrix, within an evaluation's `latents/`."""
+        return matrix_folder(self.name)
 
     def index(self, latent: int) -> int | str | None:
         """A latent as tables show it: its index; for the negative of neuron j, "-j"; None for none."""
@@ -60,22 +60,41 @@ class Candidate:
         return f"-{latent - self.d_in}" if self.kind == "neurons" and latent >= self.d_in else latent
 
 
+def matrix_folder(name: str) -> str:
+    """The folder of a candidate's latent matrix: its name as one path component."""
+    return name.replace("/", "--").replace(" ", "-")
+
+
+def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
+    """The SAE in this folder, in SAE-Lens's format.
+
+    Raises:
+        MedSAEError: the folder holds none.
+    """
+    from sae_lens import SAE
+
+    check_sae_folder(path)
+    return SAE.load_from_disk(path, device=device)
+
+
+def check_sae_folder(path: str | Path) -> None:
+    """Raise a MedSAEError if the folder holds no SAE."""
+    if not (Path(path) / "cfg.json").is_file():
+        raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
+
+
 def load_candidates(store: ActivationStore, sae_paths: Sequence[str | Path], seed: int = 0) -> list[Candidate]:
     """The SAEs in these folders, in SAE-Lens's format, each followed by an untrained one; then each hook's raw neurons.
 
     Raises:
         MedSAEError: a folder that holds no SAE, an SAE of a hook, a width or an encoder that the store does not have.
     """
-    from sae_lens import SAE
-
     if not sae_paths:
         raise MedSAEError("there is no SAE to evaluate")
     candidates: list[Candidate] = []
     neurons: dict[str, Candidate] = {}
     for name, path in zip(distinct_names([Path(p) for p in sae_paths]), sae_paths, strict=True):
-        if not (Path(path) / "cfg.json").is_file():
-            raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
-        sae = SAE.load_from_disk(path)
+        sae = load_sae(path)
         hook = checked_hook(store, sae, name)
         blank = untrained(sae, _active(sae, Path(path)), seed)
         candidates.append(Candidate.of_sae(name, "sae", hook, sae))

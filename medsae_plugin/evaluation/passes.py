@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from medsae_plugin.activations.decoding import Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import distinct_names
+from medsae_plugin.evaluation.candidates import distinct_names, load_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -79,13 +79,9 @@ def load_saes(encoder: HookedVisionEncoder, paths: Sequence[str | Path]) -> dict
     Raises:
         MedSAEError: a folder given twice or without an SAE, an SAE that was trained on other weights.
     """
-    from sae_lens import SAE
-
     saes = {}
     for name, path in zip(distinct_names([Path(path) for path in paths]), paths, strict=True):
-        if not (Path(path) / "cfg.json").is_file():
-            raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
-        sae = SAE.load_from_disk(path, device=str(encoder.device))
+        sae = load_sae(path, str(encoder.device))
         trained_on = sae.cfg.metadata.get("encoder_sha256")
         if trained_on and trained_on != encoder.weights_sha256:
             raise MedSAEError(

@@ -136,9 +136,12 @@ class PatientBootstrap:
 
     def mean(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, " resamples"]:
         """The mean over images of a value an image, in every resample."""
-        sums, counts = self._per_patient(values), self._per_patient(np.ones(len(values)))
-        chunks = self._weights(self._n_patients)
-        return np.concatenate([(weights @ sums) / (weights @ counts) for _, weights in chunks])
+        return self.sums(values) / self.sums(np.ones(len(values)))
+
+    def sums(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, " resamples"]:
+        """The sum over images of a value an image, in every resample."""
+        per_patient = self._per_patient(values)
+        return np.concatenate([weights @ per_patient for _, weights in self._weights(self._n_patients)])
 
     def _per_patient(self, values: np.ndarray) -> np.ndarray:
         """Sums over each patient's images."""

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import checked_hook
+from medsae_plugin.evaluation.candidates import checked_hook, load_sae
 from medsae_plugin.evaluation.latents import LatentMatrix, latent_matrix
 from medsae_plugin.naming.images import ImageData
 
@@ -80,13 +79,8 @@ def open_subjects(
     Raises:
         MedSAEError: no SAE there, one that does not fit the store, a table without the store's images.
     """
-    from sae_lens import SAE
-
-    path = Path(sae_path)
-    if not (path / "cfg.json").is_file():
-        raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
-    sae = SAE.load_from_disk(path)
-    hook = checked_hook(store, sae, path.name)
+    sae = load_sae(sae_path)
+    hook = checked_hook(store, sae, Path(sae_path).name)
     subjects = []
     for name, units in (("latents", sae), ("neurons", None)):
         matrix = latent_matrix(store, units, folder / name, hook=hook, progress=progress)

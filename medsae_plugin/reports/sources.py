@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medsae_plugin.comparison.subjects import SAE_CONFIG, TRAINING, matrix_folder
+from medsae_plugin.comparison.subjects import SAE_CONFIG, TRAINING
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.candidates import matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix, sae_sha256
 
 METRICS, LATENTS, COMPARISON, NAMES = "metrics.json", "latents.parquet", "comparison.json", "names.json"
