@@ -64,6 +64,20 @@ class ActivationStore:
         return f"ActivationStore({str(self.path)!r})"
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the encoder whose activations these are."""
+        return str(self.manifest["encoder"]["weights_sha256"])
+
+    def width_at(self, hook: str) -> int | None:
+        """d of a hook; None where the store does not have it."""
+        return self.hooks[hook].d if hook in self.hooks else None
+
+    @property
     def readable_images(self) -> pd.DataFrame:
         """The rows of `images` that could be read, in the order of `by_image`."""
         return self.images.iloc[self._readable].reset_index(drop=True)

@@ -32,20 +32,20 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.evaluation import Resampling, evaluate_saes, format_table
-    from medsae_plugin.evaluation.paper import PROTOCOL, evaluate_as_paper, format_paper_table
+    from medsae_plugin.evaluation import Resampling, evaluate
+    from medsae_plugin.evaluation.paper import PROTOCOL, evaluate_as_paper
 
     store, progress = ActivationStore(args.store), not args.quiet
     if args.protocol == PROTOCOL:
         args.uncertain = "keep"
         table = read_table(args)
-        metrics = evaluate_as_paper(
+        scores = evaluate_as_paper(
             store, args.saes, table, args.out, aggregate=args.aggregate, report=args.report, progress=progress
         )
-        print(format_paper_table(metrics))
+        print(scores)
         print(f"\nwritten: {args.out / 'metrics.json'}")
         return
-    metrics = evaluate_saes(
+    evaluation = evaluate(
         store,
         args.saes,
         read_table(args),
@@ -56,5 +56,5 @@ def run(args: argparse.Namespace) -> None:
         resampling=Resampling(args.permutations, args.bootstrap, args.seed),
         progress=progress,
     )
-    print(format_table(metrics))
+    print(evaluation)
     print(f"\nwritten: {args.out / 'metrics.json'}, {args.out / 'latents.parquet'}")

@@ -48,11 +48,12 @@ def run_stats(args: argparse.Namespace) -> None:
 
 
 def run_merge(args: argparse.Namespace) -> None:
-    from medsae_plugin.evaluation import format_table
     from medsae_plugin.evaluation.sites import SiteStatistics
 
     merged = SiteStatistics.load(args.sites[0])
     for site in args.sites[1:]:
         merged.merge(SiteStatistics.load(site))
-    print(format_table(merged.write(args.out)))
+    evaluation = merged.evaluation()
+    evaluation.save(args.out)
+    print(evaluation)
     print(f"\nwritten: {args.out / 'metrics.json'}, {args.out / 'latents.parquet'}")

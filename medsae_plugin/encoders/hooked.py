@@ -136,6 +136,15 @@ class HookedVisionEncoder(SAESplicing):
         return cls(card, module, head, **{"weights_sha256": state_sha256(module), **parts})
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"encoder {self.name}"
+
+    def width_at(self, hook: str) -> int | None:
+        """d of a hook point; None where there is no such one."""
+        return self.hook_specs[hook].d if hook in self.hook_specs else None
+
+    @property
     def device(self) -> torch.device:
         return next(self.vision_model.parameters()).device
 

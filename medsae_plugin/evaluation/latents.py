@@ -10,29 +10,26 @@ What is not stored is exactly 0. A shard is mapped, so reading some latents touc
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
 from tqdm import tqdm
 
+from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.units import Units
 from medsae_plugin.files import replacing_folder
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
-
-    from medsae_plugin.activations import ActivationStore
 
 Aggregate = Literal["max", "mean"]
 
@@ -170,55 +167,46 @@ def _nonzeros(activations: Float[np.ndarray, "images latents"] | sparse.sparray)
 
 
 def latent_matrix(
-    store: ActivationStore,
-    sae: SAE[Any] | None,
-    out: str | Path,
-    *,
-    hook: str | None = None,
-    aggregate: Aggregate = "max",
-    progress: bool = True,
+    store: ActivationStore, units: Units, out: str | Path, *, aggregate: Aggregate = "max", progress: bool = True
 ) -> LatentMatrix:
-    """The latent matrix of an SAE over every readable image of a store, made once in the folder `out` and then reused.
+    """The latent matrix of units over every readable image of a store, made once in the folder `out` and then reused.
 
     One that was made from another SAE, store or aggregate is made again.
 
     Args:
-        sae: its metadata name the hook; None for the raw neurons of `hook`, which have no preferred sign: columns
-            0..d-1 are the activations, d..2d-1 their negatives.
         aggregate: over an image's positions: `max` or `mean`.
 
     Raises:
         MedSAEError: the store lacks the hook; activations that are not finite; `out` holds something else.
     """
-    hook = hook or str(sae.cfg.metadata.get("hook_name") if sae else None)
-    (matrix,) = latent_matrices(store, hook, [sae], [out], aggregate=aggregate, progress=progress)
+    (matrix,) = latent_matrices(store, [units], [out], aggregate=aggregate, progress=progress)
     return matrix
 
 
 @torch.no_grad()
 def latent_matrices(
     store: ActivationStore,
-    hook: str,
-    saes: Sequence[SAE[Any] | None],
+    units: Sequence[Units],
     outs: Sequence[str | Path],
     *,
     aggregate: Aggregate = "max",
     progress: bool = True,
 ) -> list[LatentMatrix]:
-    """`latent_matrix` of several SAEs at one hook (None for its neurons), from one pass over the store."""
-    if hook not in store.hooks:
-        raise MedSAEError(f"{store.path} has no hook {hook!r}; it has {', '.join(store.hooks)}")
+    """`latent_matrix` of several units, each hook's from one pass over the store."""
+    for one in units:
+        one.check_fits(store)
     folders = [Path(out) for out in outs]
-    manifests = [_manifest(store, hook, sae, aggregate) for sae in saes]
+    manifests = [_manifest(store, one, aggregate) for one in units]
     stale = [k for k, folder in enumerate(folders) if not _holds(folder, manifests[k])]
-    if stale:
-        for k in stale:
-            _check_replaceable(folders[k])
+    for k in stale:
+        _check_replaceable(folders[k])
+    for hook in dict.fromkeys(units[k].hook for k in stale):
+        here = [k for k in stale if units[k].hook == hook]
         with ExitStack() as stack:
-            temporary = [stack.enter_context(replacing_folder(folders[k])) for k in stale]
-            writers = [LatentWriter(t, manifests[k]["n_latents"]) for k, t in zip(stale, temporary, strict=True)]
-            _encode(store, hook, [saes[k] for k in stale], writers, aggregate, progress)
-            for k, writer in zip(stale, writers, strict=True):
+            temporary = [stack.enter_context(replacing_folder(folders[k])) for k in here]
+            writers = [LatentWriter(t, units[k].n) for k, t in zip(here, temporary, strict=True)]
+            _encode(store, hook, [units[k] for k in here], writers, aggregate, progress)
+            for k, writer in zip(here, writers, strict=True):
                 writer.finish(manifests[k], store.readable_images)
     return [LatentMatrix(folder) for folder in folders]
 
@@ -226,61 +214,47 @@ def latent_matrices(
 def _encode(
     store: ActivationStore,
     hook: str,
-    saes: Sequence[SAE[Any] | None],
+    units: Sequence[Units],
     writers: Sequence[LatentWriter],
     aggregate: Aggregate,
     progress: bool,
 ) -> None:
     info = store.hooks[hook]
-    widest = max(_n_latents(info.d, sae) for sae in saes)
+    widest = max(one.n for one in units)
     batch_images = max(1, _CHUNK_ELEMENTS // (widest * info.rows_per_image))
     batches = store.by_image(hook, split=None, batch_images=batch_images)
     with tqdm(total=len(store.readable_images), desc=f"latents of {hook}", unit="image", disable=not progress) as bar:
         for image_ids, rows, _ in batches:
-            for sae, writer in zip(saes, writers, strict=True):
-                writer.add(image_activations(rows, sae, len(image_ids), aggregate).cpu().numpy())
+            for one, writer in zip(units, writers, strict=True):
+                writer.add(image_activations(rows, one, len(image_ids), aggregate).cpu().numpy())
             bar.update(len(image_ids))
 
 
 def image_activations(
-    rows: Float[torch.Tensor, "rows d"], sae: SAE[Any] | None, n_images: int, aggregate: Aggregate
+    rows: Float[torch.Tensor, "rows d"], units: Units, n_images: int, aggregate: Aggregate
 ) -> Float[torch.Tensor, "images latents"]:
-    """Latents (or signed neurons) of images that have as many rows each, aggregated over an image's rows.
+    """Units' activations on images that have as many rows each, aggregated over an image's rows.
 
     Raises:
         MedSAEError: an activation that is not finite.
     """
-    units = torch.cat([rows, -rows], dim=-1) if sae is None else sae.encode(rows.to(sae.device))
-    units = units.view(n_images, -1, units.shape[-1])
-    units = units.amax(1) if aggregate == "max" else units.mean(1)
-    if not torch.isfinite(units).all():
+    by_row = rearrange(units.encode(rows), "(image position) unit -> image position unit", image=n_images)
+    by_image = by_row.amax(1) if aggregate == "max" else by_row.mean(1)
+    if not torch.isfinite(by_image).all():
         raise MedSAEError("activations hold nan or infinity; check the encoder's weights and the SAE")
-    return units
+    return by_image
 
 
-def sae_sha256(sae: SAE[Any]) -> str:
-    """SHA-256 over an SAE's weights and architecture, whatever file they came from."""
-    digest = hashlib.sha256(sae.cfg.architecture().encode())
-    for name, tensor in sorted(sae.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _n_latents(d: int, sae: SAE[Any] | None) -> int:
-    return 2 * d if sae is None else int(sae.cfg.d_sae)
-
-
-def _manifest(store: ActivationStore, hook: str, sae: SAE[Any] | None, aggregate: Aggregate) -> dict[str, Any]:
+def _manifest(store: ActivationStore, units: Units, aggregate: Aggregate) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "encoder": store.manifest["encoder"],
         "images_sha256": store.manifest["images"]["sha256"],
         "positions": store.manifest["positions"],
-        "hook": hook,
+        "hook": units.hook,
         "aggregate": aggregate,
-        "sae_sha256": None if sae is None else sae_sha256(sae),
-        "n_latents": _n_latents(store.hooks[hook].d, sae),
+        "sae_sha256": units.sae_sha256,
+        "n_latents": units.n,
         "n_images": len(store.readable_images),
     }
 

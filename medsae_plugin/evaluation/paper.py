@@ -8,28 +8,30 @@ that it is reported on.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from pydantic import Field
 from scipy import sparse
 
+from medsae_plugin._version import __version__
+from medsae_plugin.activations.store import ActivationStore
+from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation import metrics
-from medsae_plugin.evaluation.candidates import Candidate, load_candidates
+from medsae_plugin.evaluation.labelled import LabelledImages
 from medsae_plugin.evaluation.latents import Aggregate, LatentMatrix
-from medsae_plugin.evaluation.output import header, number, write_metrics
-from medsae_plugin.evaluation.scores import candidate_matrices
-from medsae_plugin.evaluation.targets import align_labels
+from medsae_plugin.evaluation.models import Encoder, Figures, Split
+from medsae_plugin.evaluation.opening import open_units
+from medsae_plugin.evaluation.protocols import kept_or_scratch, unit_matrices
+from medsae_plugin.evaluation.registry import number
+from medsae_plugin.evaluation.results import METRICS_FILE, SCHEMA_VERSION
 from medsae_plugin.evaluation.text_table import aligned
-
-if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.evaluation.units import Kind, Units
+from medsae_plugin.files import write_text
 
 PROTOCOL = "medsae-paper"
 # The paper's count is eight; which eight is our reading: those that radiology benchmarks on CheXpert share.
@@ -59,115 +61,141 @@ def greedy_subset(labels: Float[np.ndarray, "images labels"], per_class: int) ->
     return np.array(kept, dtype=np.int64)
 
 
-def paper_scores(
-    activations: sparse.csr_array, labels: Float[np.ndarray, "images labels"], names: Sequence[str]
-) -> dict[str, Any]:
-    """The paper's figures of latents on a subset of images.
+class PaperObservation(Figures):
+    """An observation's latent of the largest r; `latent`, `r` and `entropy` are None where no latent is kept."""
 
-    Args:
-        activations: `(images, latents)`; labels: in {-1, 0, 1}.
+    label: str
+    positives: int
+    latent: int | str | None
+    r: float | None
+    entropy: float | None
 
-    Returns:
-        latents, kept: how many there are, and how many have |r| above 0.2; mean_top_r, mean_entropy over the kept; and
-        of each observation its latent of the largest r, with r and its entropy (None where no latent is kept).
-    """
-    r = metrics.pearson_of(sparse.csr_array(activations.T.astype(np.float64)), labels)
-    h = metrics.entropy(r)
-    kept = np.nan_to_num(np.abs(r)).max(1) > LEAST_R
-    top = metrics.top_latent(r, kept)
-    observations = [
-        {
-            "label": name,
-            "positives": int((labels[:, c] == 1).sum()),
-            "latent": int(j) if j >= 0 else None,
-            "r": number(r[j, c]) if j >= 0 else None,
-            "entropy": number(h[j]) if j >= 0 else None,
-        }
-        for c, (name, j) in enumerate(zip(names, top, strict=True))
-    ]
-    found = r[top[top >= 0], np.flatnonzero(top >= 0)]
-    return {
-        "latents": len(r),
-        "kept": int(kept.sum()),
-        "mean_top_r": float(found.mean()) if len(found) else None,
-        "mean_entropy": float(h[kept].mean()) if kept.any() else None,
-        "observations": observations,
-    }
+
+class PaperScores(Figures):
+    """Of one SAE, baseline or hook: how many latents there are and have |r| above 0.2, and the means over those."""
+
+    name: str
+    kind: Kind
+    hook: str
+    latents: int
+    kept: int
+    mean_top_r: float | None
+    mean_entropy: float | None
+    observations: list[PaperObservation]
+
+
+class PaperEvaluation(Figures):
+    """What `evaluate_as_paper` found; `str()` is the paper's table, said to be optimistic."""
+
+    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    medsae_plugin: str = __version__
+    encoder: Encoder
+    aggregate: str
+    select: Split
+    report: Split
+    protocol: str = PROTOCOL
+    optimistic: bool = True
+    candidates: list[PaperScores]
+
+    def save(self, folder: str | Path) -> None:
+        """Write `metrics.json`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False)
+        write_text(Path(folder) / METRICS_FILE, content + "\n")
+
+    def __str__(self) -> str:
+        of = self.candidates
+        rows = [["observation", "+", *[c.name for c in of]]]
+        for k, o in enumerate(of[0].observations):
+            rows.append([o.label, str(o.positives), *[_cell(c.observations[k]) for c in of]])
+        rows.append(["latents with |r| > 0.2", "", *[f"{c.kept} of {c.latents}" for c in of]])
+        rows.append(["mean r", "", *["-" if c.mean_top_r is None else f"{c.mean_top_r:.2f}" for c in of]])
+        head = (
+            f"Protocol {PROTOCOL}, r (H) as in arXiv 2510.26411, on {self.report.images} images of "
+            f"{self.report.split}.\n"
+            "OPTIMISTIC: each latent is chosen on the images that it is reported on, out of all latents, so these "
+            "figures\nare larger than new patients would give; compare them with that paper's alone."
+        )
+        return "\n".join([head, "", *aligned(rows, rule_after=(1, len(rows) - 2))])
 
 
 def evaluate_as_paper(
     store: ActivationStore,
-    sae_paths: Sequence[str | Path],
+    saes: Any,
     table: ImageTable,
     out: str | Path | None = None,
     *,
     aggregate: Aggregate = "max",
     report: str = "test",
+    device: str = "cpu",
     progress: bool = True,
-) -> dict[str, Any]:
+) -> PaperEvaluation:
     """Score SAEs by the paper's protocol on the split `report`; `metrics.json` goes to `out`.
 
     Args:
         table: read with `uncertain="keep"`.
 
     Raises:
-        MedSAEError: a table without the eight observations, a split without images, and what `load_candidates` refuses.
+        MedSAEError: a table without the eight observations, a split without images, and what `open_units` refuses.
     """
     missing = [name for name in LABELS if name not in table.label_names]
     if missing:
         raise MedSAEError(f"the protocol {PROTOCOL} needs the observations {', '.join(missing)}, which the table lacks")
     columns = [table.label_names.index(name) for name in LABELS]
-    images = store.readable_images
-    mine = np.flatnonzero(images["split"] == report)
-    labels = np.nan_to_num(align_labels(list(images["path"]), table)[mine][:, columns])
+    images = LabelledImages.of(store, table)
+    mine = np.flatnonzero(images.frame["split"] == report)
+    labels = np.where(images.uncertain, -1.0, np.nan_to_num(images.labels))[mine][:, columns]
     subset = greedy_subset(labels, PER_CLASS)
     if len(subset) < 2:
         raise MedSAEError(f"split {report!r} has fewer than two images with one of the eight observations")
-    candidates = load_candidates(store, sae_paths)
-    with ExitStack() as stack:
-        folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        matrices = candidate_matrices(store, candidates, folder / "latents", aggregate, progress)
-        entries = [_entry(c, matrices[c.name], mine[subset], labels[subset]) for c in candidates]
-    counts = {"split": report, "images": len(subset), "patients": int(images["patient"].iloc[mine[subset]].nunique())}
-    result = {
-        **header(store.manifest["encoder"], aggregate, {"select": counts, "report": counts}),
-        "protocol": PROTOCOL,
-        "optimistic": True,
-        "candidates": entries,
-    }
+    units = open_units(store, saes, device=device)
+    with kept_or_scratch(out) as folder:
+        matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
+        entries = [_entry(one, m, mine[subset], labels[subset]) for one, m in zip(units, matrices, strict=True)]
+    kept = Split(split=report, images=len(subset), patients=len(set(images.patient_codes[mine[subset]])))
+    result = PaperEvaluation(
+        encoder=Encoder(**store.manifest["encoder"]), aggregate=aggregate, select=kept, report=kept, candidates=entries
+    )
     if out is not None:
-        write_metrics(result, Path(out))
+        result.save(out)
     return result
 
 
-def _entry(candidate: Candidate, matrix: LatentMatrix, rows: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _entry(
+    units: Units, matrix: LatentMatrix, rows: Int[np.ndarray, " kept"], labels: Float[np.ndarray, "kept labels"]
+) -> PaperScores:
+    """The paper's figures of units on a subset of images, labels in {-1, 0, 1}."""
     parts = []
     for at, activations in matrix.shards():
         within = rows[(rows >= at.start) & (rows < at.stop)] - at.start
         parts.append(sparse.csr_array(activations)[within])
-    scores = paper_scores(sparse.csr_array(sparse.vstack(parts, format="csr")), labels, LABELS)
-    for observation in scores["observations"]:
-        latent = observation["latent"]
-        observation["latent"] = None if latent is None else candidate.index(latent)
-    return {"name": candidate.name, "kind": candidate.kind, "hook": candidate.hook, **scores}
-
-
-def format_paper_table(metrics: Mapping[str, Any]) -> str:
-    """The paper's table, `r (H)` of every observation, said to be optimistic."""
-    candidates = metrics["candidates"]
-    rows = [["observation", "+", *[c["name"] for c in candidates]]]
-    for k, o in enumerate(candidates[0]["observations"]):
-        rows.append([o["label"], str(o["positives"]), *[_cell(c["observations"][k]) for c in candidates]])
-    rows.append(["latents with |r| > 0.2", "", *[f"{c['kept']} of {c['latents']}" for c in candidates]])
-    rows.append(["mean r", "", *["-" if c["mean_top_r"] is None else f"{c['mean_top_r']:.2f}" for c in candidates]])
-    report = metrics["report"]
-    head = (
-        f"Protocol {PROTOCOL}, r (H) as in arXiv 2510.26411, on {report['images']} images of {report['split']}.\n"
-        "OPTIMISTIC: each latent is chosen on the images that it is reported on, out of all latents, so these figures\n"
-        "are larger than new patients would give; compare them with that paper's alone."
+    activations = sparse.csr_array(sparse.vstack(parts, format="csr"))
+    r = metrics.pearson_of(sparse.csr_array(activations.T.astype(np.float64)), labels)
+    h = metrics.entropy(r)
+    kept = np.nan_to_num(np.abs(r)).max(1) > LEAST_R
+    top = metrics.top_latent(r, kept)
+    observations = [
+        PaperObservation(
+            label=name,
+            positives=int((labels[:, c] == 1).sum()),
+            latent=units.label(int(j)),
+            r=number(r[j, c]) if j >= 0 else None,
+            entropy=number(h[j]) if j >= 0 else None,
+        )
+        for c, (name, j) in enumerate(zip(LABELS, top, strict=True))
+    ]
+    found = r[top[top >= 0], np.flatnonzero(top >= 0)]
+    return PaperScores(
+        name=units.name,
+        kind=units.kind,
+        hook=units.hook,
+        latents=len(r),
+        kept=int(kept.sum()),
+        mean_top_r=float(found.mean()) if len(found) else None,
+        mean_entropy=float(h[kept].mean()) if kept.any() else None,
+        observations=observations,
     )
-    return "\n".join([head, "", *aligned(rows, rule_after=(1, len(rows) - 2))])
 
 
-def _cell(observation: Mapping[str, Any]) -> str:
-    return "-" if observation["r"] is None else f"{observation['r']:.2f} ({observation['entropy']:.2f})"
+def _cell(observation: PaperObservation) -> str:
+    return "-" if observation.r is None else f"{observation.r:.2f} ({observation.entropy:.2f})"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from medsae_plugin.activations.decoding import Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import distinct_names, load_sae
+from medsae_plugin.evaluation.opening import open_latents
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -73,23 +72,14 @@ class PixelBatches:
         return np.array([row for row in range(len(self.table)) if row not in self.failures])
 
 
-def load_saes(encoder: HookedVisionEncoder, paths: Sequence[str | Path]) -> dict[str, SAE[Any]]:
-    """The SAEs in these folders, in SAE-Lens's format, on the encoder's device, by the shortest names that differ.
+def load_saes(encoder: HookedVisionEncoder, saes: Any) -> dict[str, SAE[Any]]:
+    """SAEs, given as to `open_latents`, by name and on the encoder's device.
 
     Raises:
-        MedSAEError: a folder given twice or without an SAE, an SAE that was trained on other weights.
+        MedSAEError: what `open_latents` refuses.
     """
-    saes = {}
-    for name, path in zip(distinct_names([Path(path) for path in paths]), paths, strict=True):
-        sae = load_sae(path, str(encoder.device))
-        trained_on = sae.cfg.metadata.get("encoder_sha256")
-        if trained_on and trained_on != encoder.weights_sha256:
-            raise MedSAEError(
-                f"{path} was trained on encoder weights {trained_on[:12]}...; those of {encoder.name} are "
-                f"{encoder.weights_sha256[:12] or 'of unknown sha256'}..."
-            )
-        saes[name] = sae
-    return saes
+    opened = open_latents(saes, encoder, str(encoder.device))
+    return {name: latents.sae for name, (latents, _) in opened.items()}
 
 
 def images_of_split(table: ImageTable, store: ActivationStore, split: str) -> ImageTable:

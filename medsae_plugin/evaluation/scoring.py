@@ -1,19 +1,24 @@
-"""All scores of one latent matrix against its targets: chosen on some patients, reported on others."""
+"""Units with all that their figures are made of: sums over images, and the images themselves where they are at hand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from medsae_plugin.evaluation import metrics
+from medsae_plugin.evaluation.labelled import ROLES, LabelledImages
 from medsae_plugin.evaluation.latents import LatentMatrix
 from medsae_plugin.evaluation.ranking import auroc_and_average_precision, detection_above, thresholds
-from medsae_plugin.evaluation.resampling import PatientBootstrap, interval, permutation_null, permutation_p
+from medsae_plugin.evaluation.registry import METRICS
+from medsae_plugin.evaluation.resampling import PatientBootstrap, permutation_null
 from medsae_plugin.evaluation.statistics import LatentStatistics
-from medsae_plugin.evaluation.targets import ROLES, Targets
+from medsae_plugin.evaluation.units import Units
+from medsae_plugin.training.fidelity import FidelitySums
 
 
 @dataclass(frozen=True)
@@ -26,128 +31,170 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class SumScores:
-    """What follows from sums alone, with L latents and C labels; see `metrics`.
+class HeldOut:
+    """Images with two roles, and how chance is measured on them: what all units of an evaluation share.
 
-    `(L, C)`: r_select, r, p (two-sided, with n the patients), fdr (Benjamini-Hochberg over all latents and labels),
-    selectivity, and firing's precision, recall and f1. `(L,)`: entropy, monosemanticity, density. `(C,)`: top, the
-    latent of the largest r on `select` of those that fire there often enough. All but r_select and top are of `report`.
+    q: a latent detects where it exceeds the (1 - q) quantile of its positive activations on `select`.
     """
 
-    select: LatentStatistics
-    report: LatentStatistics
-    r_select: Float[np.ndarray, "latents labels"]
-    r: Float[np.ndarray, "latents labels"]
-    p: Float[np.ndarray, "latents labels"]
-    fdr: Float[np.ndarray, "latents labels"]
-    selectivity: Float[np.ndarray, "latents labels"]
-    firing: dict[str, Float[np.ndarray, "latents labels"]]
-    entropy: Float[np.ndarray, " latents"]
-    monosemanticity: Float[np.ndarray, " latents"]
-    density: Float[np.ndarray, " latents"]
-    top: Int[np.ndarray, " labels"]
+    images: LabelledImages
+    q: float = 0.3
+    resampling: Resampling = Resampling()
+
+    @cached_property
+    def report(self) -> Int[np.ndarray, " rows"]:
+        return self.images.rows("report")
+
+    @cached_property
+    def labels(self) -> Float[np.ndarray, "rows labels"]:
+        """Those of `report`."""
+        return self.images.labels[self.report]
+
+    @cached_property
+    def bootstrap(self) -> PatientBootstrap:
+        """Resamples of the patients of `report`, the same for all units, so that their differences are paired."""
+        drawn = self.resampling
+        return PatientBootstrap(self.images.patients[self.report], drawn.n_bootstrap, drawn.seed)
 
 
-@dataclass(frozen=True)
-class RankScores:
-    """What needs the images themselves, on `report`.
+class Scored:
+    """Units, and every declared figure of them: `scored["auroc"]`, computed when first asked for.
 
-    `(L, C)`: auroc, average_precision, and precision, recall and f1 above the threshold; `(L,)`: threshold, a quantile
-    of the positive activations on `select`. Of each label's top latent `(C,)`: null, the 95% point of the largest r of
-    any latent under shuffled labels; p_null, how often that reaches the top latent's r; 95% intervals over patients of
-    its r and its AUROC; and its r in every bootstrap resample, `(resamples, C)`.
+    Attributes:
+        units: what is scored.
+        select, report: their sums over the images of each role.
+        fidelity: how well they reconstruct `report`; None where they do not.
+        matrix, held_out: their activations and the images; None where only sums are known, as of merged sites.
     """
 
-    auroc: Float[np.ndarray, "latents labels"]
-    average_precision: Float[np.ndarray, "latents labels"]
-    threshold: Float[np.ndarray, " latents"]
-    detection: dict[str, Float[np.ndarray, "latents labels"]]
-    null: Float[np.ndarray, " labels"]
-    p_null: Float[np.ndarray, " labels"]
-    r_interval: tuple[np.ndarray, np.ndarray]
-    auroc_interval: tuple[np.ndarray, np.ndarray]
-    r_resampled: Float[np.ndarray, "resamples labels"]
+    def __init__(
+        self,
+        units: Units,
+        sums: dict[str, LatentStatistics],
+        *,
+        fidelity: FidelitySums | None = None,
+        matrix: LatentMatrix | None = None,
+        held_out: HeldOut | None = None,
+    ) -> None:
+        self.units, self.fidelity = units, fidelity
+        self.select, self.report = (sums[role] for role in ROLES)
+        self.matrix, self.held_out = matrix, held_out
+        self._figures: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """A figure: an array over units, labels or both, or a number, as its `Metric` says."""
+        if name not in self._figures:
+            self._figures[name] = METRICS[name].compute(self)
+        return self._figures[name]
+
+    def has(self, name: str) -> bool:
+        """Whether the figure can be computed here."""
+        return METRICS[name].needs == "sums" or self.matrix is not None
+
+    def of_top(self, name: str) -> Float[np.ndarray, " labels"]:
+        """A figure `per` latent or label: each label's entry of its top latent; nan where there is none."""
+        return of_top(self[name], self.top)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.report.label_names
+
+    @cached_property
+    def eligible(self) -> Bool[np.ndarray, " units"]:
+        """The units that fire on enough images of `select` to be chosen."""
+        return self.select.fired >= least_firing(self.select.n_images)
+
+    @cached_property
+    def top(self) -> Int[np.ndarray, " labels"]:
+        """Of each label the unit of the largest r on `select` of those that fire often enough there; -1 for none."""
+        return metrics.top_latent(self["r_select"], self.eligible)
+
+    @cached_property
+    def varying(self) -> Bool[np.ndarray, " labels"]:
+        """The labels that some images of `report` have and some have not."""
+        p = self.report.mean_label
+        return (p > 0) & (p < 1)
+
+    @cached_property
+    def rankings(self) -> dict[str, np.ndarray]:
+        """What needs an exact ranking of the images, from one pass over the units: `auroc` and `average_precision`, and
+        above each unit's `threshold`, a quantile of its positive activations on `select`, `precision`, `recall`, `f1`.
+        """
+        matrix, held_out = self._images()
+        select = held_out.images.rows("select")
+        parts: list[dict[str, np.ndarray]] = []
+        for _, block in matrix.blocks():
+            by_image = sparse.csr_array(block)
+            reported = sparse.csc_array(by_image[held_out.report])
+            threshold = thresholds(sparse.csc_array(by_image[select]), held_out.q)
+            auroc, precision = auroc_and_average_precision(reported, held_out.labels)
+            detected = detection_above(reported, threshold, held_out.labels)
+            parts.append({"auroc": auroc, "average_precision": precision, "threshold": threshold, **detected})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @cached_property
+    def null(self) -> Float[np.ndarray, "permutations labels"]:
+        """The largest r of any eligible unit with each label, when patients' labels are shuffled."""
+        matrix, held_out = self._images()
+        eligible, rows = self.eligible, held_out.report
+        blocks = (block[:, eligible[at : at + block.shape[1]]][rows] for at, block in matrix.blocks())
+        drawn, patients = held_out.resampling, held_out.images.patients[rows]
+        return permutation_null(blocks, held_out.labels, patients, drawn.n_permutations, drawn.seed)
+
+    @cached_property
+    def top_activations(self) -> Float[np.ndarray, "rows labels"]:
+        """Of each label its top unit on the images of `report`; zeros where there is none."""
+        matrix, held_out = self._images()
+        rows = held_out.report
+        columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def r_resampled(self) -> Float[np.ndarray, "resamples labels"]:
+        """r of each label's top unit in every bootstrap resample of the patients."""
+        _, held_out = self._images()
+        return self._where_chosen(held_out.bootstrap.pearson(self.top_activations, held_out.labels))
+
+    @cached_property
+    def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
+        """AUROC of each label's top unit in every bootstrap resample of the patients."""
+        _, held_out = self._images()
+        return self._where_chosen(held_out.bootstrap.auroc(self.top_activations, held_out.labels))
+
+    def mean_r_resampled(self) -> Float[np.ndarray, " resamples"]:
+        """`mean_top_r` in every bootstrap resample."""
+        r = self.r_resampled[:, self.varying]
+        return np.nan_to_num(r).mean(1) if r.shape[1] else np.full(len(r), np.nan)
+
+    def _where_chosen(self, replicates: np.ndarray) -> np.ndarray:
+        return np.where(self.top < 0, np.nan, replicates)
+
+    def _images(self) -> tuple[LatentMatrix, HeldOut]:
+        assert self.matrix is not None and self.held_out is not None, "a figure that needs images was asked of sums"
+        return self.matrix, self.held_out
 
 
-def sum_up(matrix: LatentMatrix, targets: Targets, k_strongest: int = 0) -> dict[str, LatentStatistics]:
+def sum_up(matrix: LatentMatrix, images: LabelledImages, k_strongest: int = 0) -> dict[str, LatentStatistics]:
     """Statistics of a matrix on `select` and on `report`, from one pass over its shards."""
     sums = {
-        role: LatentStatistics(matrix.n_latents, targets.label_names, targets.d_embedding, k_strongest)
-        for role in ROLES
+        role: LatentStatistics(matrix.n_latents, images.label_names, images.d_embedding, k_strongest) for role in ROLES
     }
     image_ids = matrix.images["image_id"].to_numpy()
     for rows, activations in matrix.shards():
-        embeddings = targets.embeddings(rows) if targets.embeddings else np.zeros((activations.shape[0], 0))
+        embeddings = images.embeddings(rows) if images.embeddings else np.zeros((activations.shape[0], 0))
         by_image = sparse.csr_array(activations)
         for role, statistics in sums.items():
-            mine = np.flatnonzero(targets.roles[rows] == role)
+            mine = np.flatnonzero(images.roles[rows] == role)
             ids = image_ids[rows][mine]
-            statistics.update(by_image[mine], targets.labels[rows][mine], embeddings[mine], ids)
+            statistics.update(by_image[mine], images.labels[rows][mine], embeddings[mine], ids)
     for role, statistics in sums.items():
-        statistics.patients = targets.count_patients(role)
+        statistics.patients = images.count_patients(role)
     return sums
 
 
 def least_firing(n_images: int) -> int:
     """On how many images a latent must fire to be chosen: 10, or of few images a twentieth, but 2."""
     return int(np.clip(n_images // 20, 2, 10))
-
-
-def score_sums(select: LatentStatistics, report: LatentStatistics) -> SumScores:
-    """The scores that follow from sums: at one site, or merged over many."""
-    r_select, r = metrics.pearson(select), metrics.pearson(report)
-    p = metrics.p_values(r, report.patients)
-    return SumScores(
-        select=select,
-        report=report,
-        r_select=r_select,
-        r=r,
-        p=p,
-        fdr=metrics.benjamini_hochberg(p),
-        selectivity=metrics.selectivity(report),
-        firing=metrics.firing_detection(report),
-        entropy=metrics.entropy(r),
-        monosemanticity=metrics.monosemanticity(report),
-        density=metrics.density(report),
-        top=metrics.top_latent(r_select, select.fired >= least_firing(select.n_images)),
-    )
-
-
-def score_ranks(
-    matrix: LatentMatrix, targets: Targets, sums: SumScores, q: float = 0.3, resampling: Resampling | None = None
-) -> RankScores:
-    """The scores that need the images: exact rankings, the permutation null and intervals."""
-    resampling = resampling or Resampling()
-    select, report = targets.rows("select"), targets.rows("report")
-    labels, patients = targets.labels[report], targets.patients[report]
-    parts: list[dict[str, np.ndarray]] = []
-    for _, block in matrix.blocks():
-        by_image = sparse.csr_array(block)
-        reported = sparse.csc_array(by_image[report])
-        threshold = thresholds(sparse.csc_array(by_image[select]), q)
-        auroc, precision = auroc_and_average_precision(reported, labels)
-        detected = detection_above(reported, threshold, labels)
-        parts.append({"auroc": auroc, "average_precision": precision, "threshold": threshold, **detected})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    detection = {name: whole.pop(name) for name in ("precision", "recall", "f1")}
-    eligible = sums.select.fired >= least_firing(sums.select.n_images)
-    blocks = (block[:, eligible[at : at + block.shape[1]]][report] for at, block in matrix.blocks())
-    null = permutation_null(blocks, labels, patients, resampling.n_permutations, resampling.seed)
-    bootstrap = PatientBootstrap(patients, resampling.n_bootstrap, resampling.seed)
-    top = np.stack([matrix.column(j)[report] if j >= 0 else np.zeros(len(report)) for j in sums.top], axis=1)
-    resampled = bootstrap.pearson(top, labels)
-    undefined = sums.top < 0
-    resampled[:, undefined] = np.nan
-    auroc_resampled = np.where(undefined, np.nan, bootstrap.auroc(top, labels))
-    return RankScores(
-        **whole,
-        detection=detection,
-        null=np.quantile(null, 0.95, axis=0),
-        p_null=permutation_p(of_top(sums.r, sums.top), null),
-        r_interval=interval(resampled),
-        auroc_interval=interval(auroc_resampled),
-        r_resampled=resampled,
-    )
 
 
 def of_top(

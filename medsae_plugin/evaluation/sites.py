@@ -1,7 +1,7 @@
 """Sums of one site in a folder, and the table that the folders of several sites give together.
 
     site.json                        encoder, splits with counts, labels, and which latents of which SAEs
-    00-select.safetensors            `LatentStatistics` of candidate 0 on the split for choosing, and on the other
+    00-select.safetensors            `LatentStatistics` of units 0 on the split for choosing, and on the other
     00-report.safetensors
     00-fidelity.safetensors          `FidelitySums` of it, where it is an SAE
 
@@ -11,38 +11,35 @@ No image, path or patient is in them.
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from medsae_plugin.activations.store import ActivationStore
+from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import Candidate, load_candidates
+from medsae_plugin.evaluation.labelled import ROLES, LabelledImages
 from medsae_plugin.evaluation.latents import Aggregate
-from medsae_plugin.evaluation.output import Scored, header, latent_frame, split_counts, summaries, write
-from medsae_plugin.evaluation.scores import candidate_matrices
-from medsae_plugin.evaluation.scoring import score_sums, sum_up
+from medsae_plugin.evaluation.models import Split
+from medsae_plugin.evaluation.opening import open_units
+from medsae_plugin.evaluation.protocols import fidelity_of, kept_or_scratch, unit_matrices
+from medsae_plugin.evaluation.results import Evaluation
+from medsae_plugin.evaluation.scoring import Scored, sum_up
 from medsae_plugin.evaluation.statistics import LatentStatistics
-from medsae_plugin.evaluation.targets import ROLES, targets_of
+from medsae_plugin.evaluation.summary import counts
+from medsae_plugin.evaluation.units import DESCRIPTION, described
 from medsae_plugin.files import replacing_folder
 from medsae_plugin.training.fidelity import FidelitySums
-from medsae_plugin.training.validation import fidelity_sums
 
-if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.data.tables import ImageTable
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SITE = "site.json"
-_CANDIDATE = ("name", "kind", "hook", "d_in", "n_latents", "architecture", "sae_sha256")
 
 
 @dataclass
 class SiteStatistics:
     """The sums of a site, or of several.
 
-    about: `site.json`. statistics: of each candidate, by role. fidelity: of each candidate, None for neurons.
+    about: `site.json`. statistics: of each units, by role. fidelity: of each, None for neurons.
     """
 
     about: dict[str, Any]
@@ -78,7 +75,7 @@ class SiteStatistics:
         folder = Path(folder)
         try:
             about = json.loads((folder / SITE).read_text("utf-8"))
-            version, candidates = about["schema_version"], about["candidates"]
+            version, units = about["schema_version"], about["units"]
         except FileNotFoundError:
             raise MedSAEError(f"{folder} holds no statistics of a site: it has no {SITE}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -86,9 +83,9 @@ class SiteStatistics:
         if version != SCHEMA_VERSION:
             raise MedSAEError(f"{folder} has schema version {version}; this version reads {SCHEMA_VERSION}")
         statistics = [
-            {role: LatentStatistics.load(folder / _file(k, role)) for role in ROLES} for k in range(len(candidates))
+            {role: LatentStatistics.load(folder / _file(k, role)) for role in ROLES} for k in range(len(units))
         ]
-        return cls(about, statistics, [_load_fidelity(folder / _file(k, "fidelity")) for k in range(len(candidates))])
+        return cls(about, statistics, [_load_fidelity(folder / _file(k, "fidelity")) for k in range(len(units))])
 
     def merge(self, other: SiteStatistics) -> None:
         """Add another site's sums, in place. A patient of both sites counts as two.
@@ -96,7 +93,7 @@ class SiteStatistics:
         Raises:
             MedSAEError: the other has another encoder, other SAEs, labels or splits.
         """
-        for what in ("encoder", "aggregate", "labels", "candidates"):
+        for what in ("encoder", "aggregate", "labels", "units"):
             if self.about[what] != other.about[what]:
                 raise MedSAEError(
                     f"the sites do not fit each other: {what} is {self.about[what]} and {other.about[what]}"
@@ -116,62 +113,51 @@ class SiteStatistics:
                 sums.merge(more)
 
     def scored(self) -> list[Scored]:
-        """Every candidate with the scores that follow from sums."""
-        scored = []
-        for entry, by_role, sums in zip(self.about["candidates"], self.statistics, self.fidelity, strict=True):
-            scored.append(Scored(Candidate(**entry), score_sums(by_role["select"], by_role["report"]), None, sums))
-        return scored
+        """All units with the scores that follow from sums."""
+        parts = zip(self.about["units"], self.statistics, self.fidelity, strict=True)
+        return [Scored(described(entry), by_role, fidelity=sums) for entry, by_role, sums in parts]
 
-    def metrics(self) -> dict[str, Any]:
-        """As `evaluate_saes` gives, but for what needs the images: rankings, the null and intervals."""
-        counts = {role: self.about[role] for role in ROLES}
-        return {
-            **header(self.about["encoder"], self.about["aggregate"], counts),
-            "candidates": summaries(self.scored()),
-        }
-
-    def write(self, out: str | Path) -> dict[str, Any]:
-        """Write `metrics.json` and `latents.parquet` into a folder; returns the former."""
-        metrics = self.metrics()
-        write(metrics, latent_frame(self.scored()), Path(out))
-        return metrics
+    def evaluation(self) -> Evaluation:
+        """As `evaluate` gives, but for what needs the images: rankings, the null and intervals."""
+        splits = {role: Split(**self.about[role]) for role in ROLES}
+        return Evaluation.of(self.scored(), self.about["encoder"], self.about["aggregate"], splits)
 
 
 def site_statistics(
     store: ActivationStore,
-    sae_paths: Sequence[str | Path],
+    saes: Any,
     table: ImageTable,
     *,
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
     seed: int = 0,
+    device: str = "cpu",
     progress: bool = True,
 ) -> SiteStatistics:
     """The sums of SAEs, untrained SAEs of their shape and raw neurons over a site's images, for `SiteStatistics.merge`.
 
     Raises:
-        MedSAEError: as `evaluate_saes`.
+        MedSAEError: as `evaluate`.
     """
-    targets = targets_of(store, table, select, report)
-    candidates = load_candidates(store, sae_paths, seed)
+    images = LabelledImages.of(store, table).held_out(select, report)
+    units = open_units(store, saes, seed, device)
     about = {
         "schema_version": SCHEMA_VERSION,
         "encoder": store.manifest["encoder"],
         "aggregate": aggregate,
-        "labels": list(targets.label_names),
-        **split_counts(targets, {"select": select, "report": report}),
-        "candidates": [{name: getattr(c, name) for name in _CANDIDATE} for c in candidates],
+        "labels": list(images.label_names),
+        **{role: split.model_dump() for role, split in counts(images).items()},
+        "units": [{name: getattr(one, name) for name in DESCRIPTION} for one in units],
     }
-    with tempfile.TemporaryDirectory() as folder:
-        matrices = candidate_matrices(store, candidates, Path(folder), aggregate, progress)
-        statistics = [sum_up(matrices[c.name], targets) for c in candidates]
-    fidelity = [fidelity_sums(store, c.sae, c.hook, report) if c.sae else None for c in candidates]
-    return SiteStatistics(about, statistics, fidelity)
+    with kept_or_scratch(None) as folder:
+        matrices = unit_matrices(store, units, folder, aggregate, progress)
+        statistics = [sum_up(matrix, images) for matrix in matrices]
+    return SiteStatistics(about, statistics, [fidelity_of(store, one, report) for one in units])
 
 
-def _file(candidate: int, what: str) -> str:
-    return f"{candidate:02d}-{what}.safetensors"
+def _file(k: int, what: str) -> str:
+    return f"{k:02d}-{what}.safetensors"
 
 
 def _load_fidelity(path: Path) -> FidelitySums | None:

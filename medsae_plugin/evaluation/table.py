@@ -2,108 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
+from medsae_plugin.evaluation.models import Observation, Split, UnitScores
+from medsae_plugin.evaluation.registry import METRICS, Metric, shown
 from medsae_plugin.evaluation.text_table import aligned
 
 _FIDELITY = (("explained_variance", "explained variance", "{:.3f}"), ("l0", "L0", "{:.1f}"), ("dead", "dead", "{:.1%}"))
+_RESAMPLED = """\
+r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
+shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
+detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise."""
+_SUMMED = """\
+r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
+observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
 
 
-def format_table(metrics: Mapping[str, Any]) -> str:
-    """One table an SAE: of every observation the top latent's figures, beside the raw neurons and an untrained SAE."""
-    select, report = metrics["select"], metrics["report"]
-    head = [
-        f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; "
-        f"{metrics['aggregate']} over positions.",
-        "r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in "
-        "95% of",
-        "shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. "
-        "AUROC, F1:",
-        "detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise.",
-    ]
-    if "resampling" not in metrics:
-        head[1:] = [
-            "r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy "
-            "over",
-            "observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE.",
-        ]
-    candidates = metrics["candidates"]
-    tables = []
-    for k, candidate in enumerate(candidates):
-        if candidate["kind"] == "sae":
-            neurons = next(c for c in candidates if c["kind"] == "neurons" and c["hook"] == candidate["hook"])
-            tables.append(_sae_table(candidate, neurons, candidates[k + 1]))
-    return "\n".join(head) + "\n\n" + "\n\n".join(tables)
+def format_table(
+    saes: Sequence[UnitScores], select: Split, report: Split, aggregate: str, resampled: bool = True
+) -> str:
+    """One table an SAE: of every observation the top latent's figures, beside the raw neurons and an untrained SAE.
 
-
-def _sae_table(sae: Mapping[str, Any], neurons: Mapping[str, Any], untrained: Mapping[str, Any]) -> str:
-    resampled = "r_null" in sae["observations"][0]
-    chance = ["[95%]", "null", "p"] if resampled else ["p", "fdr"]
-    detection = ["AUROC", "F1"] if resampled else ["F1"]
-    rows = [["observation", "+", "latent", "r", *chance, "H", *detection, "neurons", "untrained"]]
-    for o, n, u in zip(sae["observations"], neurons["observations"], untrained["observations"], strict=True):
-        beside = [_r_and_h(n["r"], n["entropy"]), _r_and_h(u["r"], u["entropy"])]
-        between = (
-            [_between(o["r_low"], o["r_high"]), _form(o["r_null"]), _p(o["p_null"])]
-            if resampled
-            else [
-                _p(o["p"]),
-                _p(o["fdr"]),
-            ]
-        )
-        figures = [_form(o[key]) for key in (["auroc", "f1"] if resampled else ["f1"])]
-        latent = "-" if o["latent"] is None else str(o["latent"])
-        rows.append(
-            [o["label"], str(o["positives"]), latent, _form(o["r"]), *between, _form(o["entropy"]), *figures, *beside]
-        )
-    means = [_r_and_h(c["mean_top_r"], c["mean_top_entropy"]) for c in (neurons, untrained)]
-    between = [_between(*(sae["mean_top_r_interval"] or (None, None)))] if resampled else [""]
-    blank = [""] * (len(chance) - 1)
-    rows.append(
-        ["mean", "", "", _form(sae["mean_top_r"]), *between, *blank, _form(sae["mean_top_entropy"])]
-        + ["" for _ in detection]
-        + means
+    Args:
+        resampled: whether the images were at hand; of sums alone there are p and fdr instead of intervals and a null.
+    """
+    head = (
+        f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.\n"
+        f"{_RESAMPLED if resampled else _SUMMED}"
     )
-    title = f"{sae['name']} at {sae['hook']}: {sae['architecture']}, {sae['d_sae']} latents of {sae['d_in']} dimensions"
+    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled)) for sae in saes)])
+
+
+def _columns(resampled: bool) -> list[Metric]:
+    of_label = [m for m in shown("table") if m.per != "sae"]
+    if resampled:
+        return of_label
+    kept = [m for m in of_label if m.needs == "sums"]
+    at = next((k for k, m in enumerate(kept, 1) if m.name == "r"), 0)
+    return [*kept[:at], METRICS["p"], METRICS["fdr"], *kept[at:]]
+
+
+def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
+    beside = [sae.neurons, *sae.baselines]
+    resampled = any(m.needs == "images" for m in columns)
+    heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
+    rows = [["observation", "+", "latent", *heads, *(_heading(c) for c in beside)]]
+    for o in sae.observations:
+        others = [_r_and_h(c.of_label(o.label)) for c in beside]
+        rows.append(
+            [o.label, str(o.positives), "-" if o.latent is None else str(o.latent), *_cells(o, columns, resampled)]
+            + others
+        )
+    means = {"r": sae.figure("mean_top_r"), "entropy": sae.figure("mean_top_entropy")}
+    cells = []
+    for m in columns:
+        cells.append(m.form(means[m.name]) if m.name in means else "")
+        if resampled and m.name == "r":
+            cells.append(_between(sae.figure("mean_top_r_low"), sae.figure("mean_top_r_high")))
+    means_beside = [_pair(c.figure("mean_top_r"), c.figure("mean_top_entropy")) for c in beside]
+    rows.append(["mean", "", "", *cells, *means_beside])
+    title = f"{sae.name} at {sae.hook}: {sae.architecture}, {sae.d_sae} latents of {sae.d_in} dimensions"
     return "\n".join([title, *aligned(rows, rule_after=(1, len(rows) - 1)), *_below(sae)])
 
 
-def _below(sae: Mapping[str, Any]) -> list[str]:
+def _cells(o: Observation, columns: Sequence[Metric], resampled: bool) -> list[str]:
+    cells = []
+    for m in columns:
+        cells.append(m.form(o.figure(m.name)))
+        if resampled and m.name == "r":
+            cells.append(_between(o.figure(m.low), o.figure(m.high)))
+    return cells
+
+
+def _below(sae: UnitScores) -> list[str]:
     """The lines under a table: fidelity, gain, rank."""
-    fidelity = sae["fidelity"] or {}
-    parts = [f"{title} {form.format(fidelity[key])}" for key, title, form in _FIDELITY if fidelity.get(key) is not None]
-    if sae["mean_monosemanticity"] is not None:
-        parts.append(f"monosemanticity {sae['mean_monosemanticity']:.3f}")
-    parts.append(f"latents that follow an observation (fdr < 0.05) {sae['significant']}")
-    right = sum(o["follows"] == o["label"] for o in sae["observations"])
+    parts = [
+        f"{title} {form.format(value)}" for key, title, form in _FIDELITY if (value := sae.figure(key)) is not None
+    ]
+    in_columns = ("mean_top_r", "mean_top_entropy")
+    parts += [
+        f"{m.title} {m.form(value)}"
+        for m in shown("table", "sae")
+        if m.name not in in_columns and (value := sae.figure(m.name)) is not None
+    ]
+    right = sum(o.follows == o.label for o in sae.observations)
     lines = [
         "  ".join(parts),
-        f"top latents that follow their own observation most: {right} of {len(sae['observations'])}",
+        f"top latents that follow their own observation most: {right} of {len(sae.observations)}",
     ]
-    gain = sae.get("gain_over_neurons") or {}
-    if gain.get("mean_top_r") is not None:
-        bounds = f" {_between(gain['low'], gain['high'])}" if "low" in gain else ""
-        rank = f"  mean rank {sae['mean_rank']:.2f}" if sae.get("mean_rank") is not None else ""
-        lines.append(f"mean r over the raw neurons' {gain['mean_top_r']:+.3f}{bounds}{rank}")
+    gain = sae.gain_over_neurons
+    if gain is not None and gain.mean_top_r is not None:
+        bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
+        rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
+        lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
     return lines
 
 
-def _counts(split: Mapping[str, Any]) -> str:
-    return f"{split['split']} ({split['images']} images, {split['patients']} patients)"
+def _heading(c: UnitScores) -> str:
+    return str(c.kind)
 
 
-def _form(x: float | None) -> str:
-    return "-" if x is None else f"{x:.2f}"
-
-
-def _p(x: float | None) -> str:
-    return "-" if x is None else f"{x:.3f}" if x >= 0.001 else "<.001"
+def _counts(split: Split) -> str:
+    return f"{split.split} ({split.images} images, {split.patients} patients)"
 
 
 def _between(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
 
 
-def _r_and_h(r: float | None, h: float | None) -> str:
-    return "-" if r is None else f"{r:.2f} ({_form(h)})"
+def _r_and_h(o: Observation | None) -> str:
+    return "-" if o is None else _pair(o.figure("r"), o.figure("entropy"))
+
+
+def _pair(r: float | None, h: float | None) -> str:
+    return "-" if r is None else f"{r:.2f} ({METRICS['entropy'].form(h)})"

@@ -1,0 +1,194 @@
+"""Units: what fires at a hook. The latents of an SAE, of a baseline that stands in for one, or the raw neurons."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float
+
+from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+Kind = Literal["sae", "untrained", "neurons"]
+
+
+class Place(Protocol):
+    """Where units may stand: an `ActivationStore` or a `HookedVisionEncoder`."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+    def width_at(self, hook: str) -> int | None:
+        """d of a hook; None where there is no such hook."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is scored, named and compared: `n` units that fire at a hook of width `d_in`.
+
+    This class knows them by their description alone, as a file of sums does; `Latents` and `Neurons` fire.
+
+    name: tells them apart within an evaluation. architecture, sae_sha256: None for neurons. encoder_sha256: of the
+        weights that they were made for; None where that is not known, and for neurons. baseline_of: the name of the SAE
+        that they stand beside; None for an SAE, and for neurons, which are the whole hook's.
+    """
+
+    name: str
+    kind: Kind
+    hook: str
+    d_in: int
+    n: int
+    architecture: str | None = None
+    sae_sha256: str | None = None
+    encoder_sha256: str | None = None
+    baseline_of: str | None = None
+
+    def encode(self, rows: Float[torch.Tensor, "rows d_in"]) -> Float[torch.Tensor, "rows n"]:
+        """Every unit's activation on each row.
+
+        Raises:
+            MedSAEError: only the units' sums are known.
+        """
+        raise MedSAEError(f"{self.name} is known by its sums alone, so it cannot be computed on activations")
+
+    def directions(self) -> Float[torch.Tensor, "n d_in"]:
+        """What each unit writes into the hook: decoder directions, or plus and minus each axis.
+
+        Raises:
+            MedSAEError: only the units' sums are known.
+        """
+        raise MedSAEError(f"{self.name} is known by its sums alone, so it has no directions here")
+
+    def label(self, unit: int) -> int | str | None:
+        """A unit as tables and files show it: its number; for the negative of neuron j, "-j"; None for none (-1)."""
+        return unit if unit >= 0 else None
+
+    def index(self, label: int | str | None) -> int:
+        """The unit of a label, -1 for None: what `label` says, backwards.
+
+        Raises:
+            MedSAEError: there is no such unit.
+        """
+        if label is None:
+            return -1
+        unit = self._index(str(label))
+        if not 0 <= unit < self.n:
+            raise MedSAEError(f"{self.name} has units {self.label(0)} to {self.label(self.n - 1)}, and no {label!r}")
+        return unit
+
+    def _index(self, label: str) -> int:
+        return int(label) if label.isdecimal() else -1
+
+    @property
+    def folder_name(self) -> str:
+        """Of their latent matrix, within an evaluation's `latents/`: their name as one path component."""
+        return self.name.replace("/", "--").replace(" ", "-")
+
+    def check_fits(self, place: Place) -> None:
+        """Raise unless these units stand at a hook of this store or encoder.
+
+        Raises:
+            MedSAEError: no such hook there, another width, or they were made for other weights.
+        """
+        width = place.width_at(self.hook)
+        if width is None:
+            raise MedSAEError(f"{self.name} stands at hook {self.hook!r}, which {place.title} does not have")
+        if width != self.d_in:
+            raise MedSAEError(f"{self.name} takes {self.d_in} dimensions; {place.title} has {width} at {self.hook}")
+        if self.encoder_sha256 and self.encoder_sha256 != place.weights_sha256:
+            raise MedSAEError(
+                f"{self.name} was trained on encoder weights {self.encoder_sha256[:12]}...; those of {place.title} are "
+                f"{place.weights_sha256[:12] or 'of unknown sha256'}..."
+            )
+
+    def fits(self, place: Place) -> bool:
+        """Whether these units stand at a hook of this store or encoder; `check_fits` says why not."""
+        try:
+            self.check_fits(place)
+        except MedSAEError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Latents(Units):
+    """The latents of an SAE, trained or not."""
+
+    sae: SAE[Any] = field(kw_only=True, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, sae: SAE[Any], name: str, kind: Kind = "sae", baseline_of: str | None = None) -> Latents:
+        """An SAE's, at the hook that its metadata name."""
+        metadata, cfg = sae.cfg.metadata, sae.cfg
+        return cls(
+            name,
+            kind,
+            str(metadata.get("hook_name")),
+            cfg.d_in,
+            cfg.d_sae,
+            cfg.architecture(),
+            sae_sha256(sae),
+            metadata.get("encoder_sha256"),
+            baseline_of,
+            sae=sae,
+        )
+
+    @torch.no_grad()
+    def encode(self, rows: Float[torch.Tensor, "rows d_in"]) -> Float[torch.Tensor, "rows n"]:
+        return self.sae.encode(rows.to(self.sae.device))
+
+    def directions(self) -> Float[torch.Tensor, "n d_in"]:
+        return self.sae.W_dec.detach().float().cpu()
+
+
+@dataclass(frozen=True)
+class Neurons(Units):
+    """The raw neurons of a hook. A neuron has no preferred sign, so each is two units: `d_in` activations, then their
+    negatives."""
+
+    @classmethod
+    def of(cls, hook: str, d_in: int) -> Neurons:
+        return cls(f"neurons of {hook}", "neurons", hook, d_in, 2 * d_in)
+
+    def encode(self, rows: Float[torch.Tensor, "rows d_in"]) -> Float[torch.Tensor, "rows n"]:
+        return torch.cat([rows, -rows], dim=-1)
+
+    def directions(self) -> Float[torch.Tensor, "n d_in"]:
+        axes = torch.eye(self.d_in)
+        return torch.cat([axes, -axes])
+
+    def label(self, unit: int) -> int | str | None:
+        return f"-{unit - self.d_in}" if unit >= self.d_in else super().label(unit)
+
+    def _index(self, label: str) -> int:
+        if label.startswith("-"):
+            j = super()._index(label[1:])
+            return j + self.d_in if 0 <= j < self.d_in else -1
+        j = super()._index(label)
+        return j if j < self.d_in else -1
+
+
+DESCRIPTION = ("name", "kind", "hook", "d_in", "n", "architecture", "sae_sha256", "encoder_sha256", "baseline_of")
+"""The fields that say which units these are, in files."""
+
+
+def described(fields: dict[str, Any]) -> Units:
+    """Units of which only the description is known."""
+    return (Neurons if fields["kind"] == "neurons" else Units)(**fields)
+
+
+def sae_sha256(sae: SAE[Any]) -> str:
+    """SHA-256 over an SAE's weights and architecture, whatever file they came from."""
+    digest = hashlib.sha256(sae.cfg.architecture().encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
