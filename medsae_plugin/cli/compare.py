@@ -32,10 +32,10 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.comparison import compare_saes, format_comparison
+    from medsae_plugin.comparison import compare
 
     stores = [ActivationStore(path) for path in (args.store, *args.more_stores)]
-    comparison = compare_saes(
+    comparison = compare(
         stores,
         args.saes,
         read_table(args),
@@ -45,5 +45,5 @@ def run(args: argparse.Namespace) -> None:
         select=args.select,
         report=args.report,
     )
-    print(format_comparison(comparison))
+    print(comparison)
     print(f"\nwritten: {args.out}")

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.comparison import format_comparison, load_grid, sweep
+    from medsae_plugin.comparison import load_grid, sweep
 
     recipe = load_grid(args.recipe)
     recipe = recipe._replace(config=replace(recipe.config, device=checked_device(args.device)))
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace) -> None:
         select=args.select,
         report=args.report,
     )
-    print(format_comparison(comparison))
+    print(comparison)
     print(f"\nwritten: {args.out}")

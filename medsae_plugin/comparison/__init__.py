@@ -5,8 +5,8 @@ from typing import Any
 from medsae_plugin._lazy import look_up
 
 _MODULES = {
-    "compare_saes": "medsae_plugin.comparison.run",
-    "format_comparison": "medsae_plugin.comparison.table",
+    "Comparison": "medsae_plugin.comparison.results",
+    "compare": "medsae_plugin.comparison.run",
     "load_grid": "medsae_plugin.comparison.grid",
     "sweep": "medsae_plugin.comparison.sweeps",
 }

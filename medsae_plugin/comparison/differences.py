@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 
 from medsae_plugin.evaluation import metrics
+from medsae_plugin.evaluation.labelled import LabelledImages
 from medsae_plugin.evaluation.latents import LatentMatrix
 from medsae_plugin.evaluation.resampling import PatientBootstrap, interval
-from medsae_plugin.evaluation.targets import Targets
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -39,7 +39,7 @@ class Resampled:
 def resample(
     matrix: LatentMatrix,
     top: Int[np.ndarray, " labels"],
-    targets: Targets,
+    images: LabelledImages,
     bootstrap: PatientBootstrap,
     mean_top_entropy: float,
 ) -> Resampled:
@@ -52,8 +52,8 @@ def resample(
     Args:
         mean_top_entropy: the figure itself.
     """
-    report = targets.rows("report")
-    labels = targets.labels[report]
+    report = images.rows("report")
+    labels = images.labels[report]
     r, entropy = [], []
     for c, latent in enumerate(top):
         activations = matrix.column(latent)[report] if latent >= 0 else np.zeros(len(report))
@@ -73,13 +73,13 @@ def resample(
 
 @torch.no_grad()
 def explained_variance(
-    store: ActivationStore, sae: SAE[Any], hook: str, targets: Targets, bootstrap: PatientBootstrap
+    store: ActivationStore, sae: SAE[Any], hook: str, images: LabelledImages, bootstrap: PatientBootstrap
 ) -> Float[np.ndarray, " resamples"]:
     """The SAE's explained variance on raw activations in every resample.
 
     In a resample the variance is taken about the mean of all rows of `report`, so that sums of images suffice.
     """
-    report = targets.rows("report")
+    report = images.rows("report")
     per_image = store.hooks[hook].rows_per_image
     batch = max(1, _BATCH_ROWS // per_image)
     mean = torch.zeros(store.hooks[hook].d, dtype=torch.float64)

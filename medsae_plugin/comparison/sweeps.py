@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from medsae_plugin.comparison.run import compare_saes
+from medsae_plugin.activations.store import ActivationStore
+from medsae_plugin.comparison.results import Comparison
+from medsae_plugin.comparison.run import compare
+from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.training.recipes import Recipe
 from medsae_plugin.training.run import train_saes
 from medsae_plugin.training.specs import SAESpec, TrainingConfig, check_specs
-
-if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.data.tables import ImageTable
 
 MEMORY = 4 * 2**30
 """Bytes that the SAEs of one pass may take while they train."""
@@ -31,7 +30,7 @@ def sweep(
     memory: int = MEMORY,
     progress: bool = True,
     **options: Any,
-) -> dict[str, Any]:
+) -> Comparison:
     """Train the SAEs of a recipe, as many in one pass over the store as `memory` holds, and compare them.
 
     Run again with the same arguments, it goes on where it was stopped: a finished pass is not trained again, an
@@ -41,13 +40,13 @@ def sweep(
         recipe: of `load_grid`, or of `load_recipe`.
         out: a folder, for `passes/00/` and so on, each of them what `train_saes` writes, and `comparison/`.
         memory: bytes; see `training_bytes`.
-        options: further arguments of `compare_saes`.
+        options: further arguments of `compare`.
 
     Returns:
-        What `compare_saes` does.
+        What `compare` does.
 
     Raises:
-        MedSAEError: what `train_saes` and `compare_saes` refuse; an SAE that alone does not fit in `memory`.
+        MedSAEError: what `train_saes` and `compare` refuse; an SAE that alone does not fit in `memory`.
     """
     out = Path(out)
     check_specs(store, recipe.specs)
@@ -55,7 +54,7 @@ def sweep(
     for k, specs in enumerate(pack(store, recipe.specs, recipe.config, memory)):
         folder = out / PASSES / f"{k:02d}"
         paths += train_saes(store, specs, recipe.config, folder, resume=True, progress=progress).values()
-    return compare_saes(store, paths, table, out / COMPARISON, progress=progress, **options)
+    return compare(store, paths, table, out / COMPARISON, progress=progress, **options)
 
 
 def pack(

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from scipy import sparse
 
 from medsae_plugin.comparison.features import image_means
+from medsae_plugin.evaluation.labelled import LabelledImages
 from medsae_plugin.evaluation.ranking import auroc_and_average_precision
 from medsae_plugin.evaluation.resampling import PatientBootstrap, interval
-from medsae_plugin.evaluation.targets import Targets
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
@@ -90,7 +90,7 @@ class Visibility:
 
 
 def probe(
-    store: ActivationStore, hook: str, targets: Targets, bootstrap: PatientBootstrap, seed: int = 0
+    store: ActivationStore, hook: str, images: LabelledImages, bootstrap: PatientBootstrap, seed: int = 0
 ) -> Visibility:
     """A linear probe of every observation at one layer, on activations averaged over positions.
 
@@ -105,14 +105,14 @@ def probe(
         bootstrap: over the patients of `report`.
         seed: of the two halves of the patients of `select`.
     """
-    halves = _halves(targets, seed)
+    halves = _halves(images, seed)
     sums: list[ProbeSums | None] = [None, None]
     shift: np.ndarray | None = None
     for rows, x in image_means(store, hook):
         shift = x.mean(0) if shift is None else shift
         for half in (0, 1):
             mine = np.flatnonzero(halves[rows] == half)
-            part = ProbeSums.of(x[mine] - shift, targets.labels[rows][mine])
+            part = ProbeSums.of(x[mine] - shift, images.labels[rows][mine])
             before = sums[half]
             sums[half] = part if before is None else before + part
     first, second = sums
@@ -120,11 +120,11 @@ def probe(
     ridge = choose_ridges(first, second)
     # One eigendecomposition serves all observations.
     w = (first + second).directions(RIDGES)[_place(ridge), np.arange(len(ridge))]
-    report = targets.rows("report")
+    report = images.rows("report")
     scores = np.empty((len(halves), len(ridge)))
     for rows, x in image_means(store, hook):
         scores[rows] = (x - shift) @ np.nan_to_num(w).T
-    labels = targets.labels[report]
+    labels = images.labels[report]
     auroc = np.diag(auroc_and_average_precision(sparse.csc_array(scores[report]), labels)[0]).copy()
     resampled = bootstrap.auroc(scores[report], labels)
     unfit = np.isnan(w).any(1)
@@ -159,14 +159,14 @@ def visible_from(auroc: Float[np.ndarray, "layers"], low: Float[np.ndarray, "lay
     return int(np.flatnonzero(told & enough)[0])
 
 
-def _halves(targets: Targets, seed: int) -> np.ndarray:
+def _halves(images: LabelledImages, seed: int) -> np.ndarray:
     """0 or 1 for an image of `select`, by its patient; -1 for others."""
-    select = targets.roles == "select"
-    patients = np.unique(targets.patients[select])
+    select = images.roles == "select"
+    patients = np.unique(images.patients[select])
     order = np.random.default_rng(seed).permutation(len(patients))
     of_patient: dict[str, int] = dict(zip(patients[order], np.arange(len(patients)) % 2, strict=True))
     return np.array(
-        [of_patient[p] if chosen else -1 for p, chosen in zip(targets.patients, select, strict=True)], dtype=np.int64
+        [of_patient[p] if chosen else -1 for p, chosen in zip(images.patients, select, strict=True)], dtype=np.int64
     )
 
 

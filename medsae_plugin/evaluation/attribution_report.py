@@ -14,7 +14,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.attribution import Attribution
 from medsae_plugin.evaluation.interventions import contrast_with_random
 from medsae_plugin.evaluation.metrics import pearson, top_latent
-from medsae_plugin.evaluation.output import number
+from medsae_plugin.evaluation.registry import number
 from medsae_plugin.evaluation.statistics import LatentStatistics
 from medsae_plugin.evaluation.text_table import aligned
 

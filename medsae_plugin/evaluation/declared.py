@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from medsae_plugin.evaluation import metrics, sketch
-from medsae_plugin.evaluation.registry import mean_known, metric
+from medsae_plugin.evaluation.registry import Show, mean_known, metric
 from medsae_plugin.evaluation.resampling import interval, permutation_p
 from medsae_plugin.evaluation.scoring import Scored
 
 PerLatent = Float[np.ndarray, " latents"]
 PerLabel = Float[np.ndarray, " labels"]
 Both = Float[np.ndarray, "latents labels"]
-EVERYWHERE = ("table", "report", "comparison", "card")
+EVERYWHERE: tuple[Show, ...] = ("table", "report", "comparison", "card")
 
 
 @metric("r", title="r", per="label", better="higher", low="r_low", high="r_high", show=EVERYWHERE)
@@ -168,14 +168,16 @@ def median_positive(s: Scored) -> PerLatent:
     return sketch.quantile(s.report.histogram, 0.5)
 
 
-# --- of the whole ------------------------------------------------------------------------------------------------------
+# --- of an SAE as a whole ---
 
 
 @metric("mean_top_r", title="mean r of top latents", per="sae", better="higher", low="mean_top_r_low",
         high="mean_top_r_high", show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
 def mean_top_r(s: Scored) -> float:
-    """Over the labels that vary on `report`. A top latent that is silent there, or a label that has none, counts as
-    r = 0: it says nothing of the label."""
+    """Over the labels that vary on `report`.
+
+    A top latent that is silent there, or a label that has none, counts as r = 0: it says nothing of the label.
+    """
     found = s.of_top("r")[s.varying]
     return float(np.nan_to_num(found).mean()) if len(found) else math.nan
 

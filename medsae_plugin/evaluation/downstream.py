@@ -19,8 +19,8 @@ from medsae_plugin.data.prompts import Prompts, prompts_for
 from medsae_plugin.encoders.splicing import output_hook
 from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.output import number
 from medsae_plugin.evaluation.passes import PixelBatches
+from medsae_plugin.evaluation.registry import number
 from medsae_plugin.evaluation.retrieval import Texts, recall_at, texts_of
 from medsae_plugin.evaluation.text_table import aligned
 

@@ -163,6 +163,10 @@ class LabelledImages:
         known = ~np.isnan(self.labels[rows])
         return np.array([len(set(self.patient_codes[rows][k])) for k in known.T], dtype=np.float64)
 
+    def as_told(self) -> Float[np.ndarray, "images labels"]:
+        """The labels with -1 where the table is uncertain, as it was read with `uncertain="keep"`."""
+        return self.labels if self.uncertain is None else np.where(self.uncertain, -1.0, self.labels)
+
     def without_embeddings(self) -> LabelledImages:
         """The same, for what reads no embeddings."""
         return replace(self, d_embedding=0, embeddings=None)

@@ -17,7 +17,7 @@ class Figures(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
     __pydantic_extra__: dict[str, Any] = Field(init=False)
 
-    def figure(self, name: str) -> float | None:
+    def value(self, name: str) -> float | None:
         """A declared figure; None where it is undefined or was not computed."""
         value = getattr(self, name, None)
         return None if value is None else float(value)
@@ -111,6 +111,6 @@ class UnitScores(Figures):
     def of_label(self, label: str) -> Observation | None:
         return next((o for o in self.observations if o.label == label), None)
 
-    def figure(self, name: str) -> float | None:
+    def value(self, name: str) -> float | None:
         """A declared figure, or one of fidelity."""
-        return (self.fidelity or {}).get(name) if name in FIDELITY else super().figure(name)
+        return (self.fidelity or {}).get(name) if name in FIDELITY else super().value(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,7 +28,7 @@ from medsae_plugin.evaluation.models import Encoder, Figures, Split
 from medsae_plugin.evaluation.opening import open_units
 from medsae_plugin.evaluation.protocols import kept_or_scratch, unit_matrices
 from medsae_plugin.evaluation.registry import number
-from medsae_plugin.evaluation.results import METRICS_FILE, SCHEMA_VERSION
+from medsae_plugin.evaluation.results import METRICS_FILE
 from medsae_plugin.evaluation.text_table import aligned
 from medsae_plugin.evaluation.units import Kind, Units
 from medsae_plugin.files import write_text
@@ -87,7 +87,7 @@ class PaperScores(Figures):
 class PaperEvaluation(Figures):
     """What `evaluate_as_paper` found; `str()` is the paper's table, said to be optimistic."""
 
-    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[3] = Field(default=3, alias="schema")
     medsae_plugin: str = __version__
     encoder: Encoder
     aggregate: str
@@ -144,7 +144,7 @@ def evaluate_as_paper(
     columns = [table.label_names.index(name) for name in LABELS]
     images = LabelledImages.of(store, table)
     mine = np.flatnonzero(images.frame["split"] == report)
-    labels = np.where(images.uncertain, -1.0, np.nan_to_num(images.labels))[mine][:, columns]
+    labels = np.nan_to_num(images.as_told())[mine][:, columns]
     subset = greedy_subset(labels, PER_CLASS)
     if len(subset) < 2:
         raise MedSAEError(f"split {report!r} has fewer than two images with one of the eight observations")

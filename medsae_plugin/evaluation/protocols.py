@@ -1,8 +1,8 @@
 """The main job: SAEs scored against clinical labels, beside baselines and the raw neurons of the hook.
 
 Three protocols share one way: units are opened, each gives a matrix of image-level activations, and figures follow.
-`evaluate` holds patients out; `sites.site_statistics` keeps the sums alone, for sites to share; `paper.evaluate_as_paper`
-follows MedSAE (arXiv 2510.26411), where nothing is held out.
+`evaluate` holds patients out; `sites.site_statistics` keeps the sums alone, for sites to share;
+`paper.evaluate_as_paper` follows MedSAE (arXiv 2510.26411), where nothing is held out.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class Metric:
     digits: as in a format, such as `.2f`.
     per: `latent`, an array `(units,)`; `label`, `(units, labels)`; `top`, `(labels,)`, of each label's top latent;
         `sae`, one number. Of the first two a label shows its top latent's.
-    show: where: `latents` (latents.parquet), `observations` (metrics.json), and `table`, `report`, `comparison`, `card`;
-        `rank` for a figure that SAEs are ranked by.
+    show: where: `latents` (latents.parquet), `observations` (metrics.json), and `table`, `report`, `comparison`,
+        `card`; `rank` for a figure that SAEs are ranked by.
     needs: `sums`, or `images` for what merged sums of sites cannot give.
     low, high: the figures that bound its interval, "" for none.
     """
@@ -100,7 +100,7 @@ def metric(
 
 
 def shown(place: Show, *per: Per) -> list[Metric]:
-    """The figures that are shown at a place, in the order of their declaration; of these kinds alone, if any is given."""
+    """The figures that are shown at a place, in the order of their declaration; of some kinds alone, if given."""
     return [m for m in METRICS.values() if place in m.show and (not per or m.per in per)]
 
 

@@ -19,7 +19,6 @@ from medsae_plugin.evaluation.summary import latent_frame, summaries
 from medsae_plugin.evaluation.table import format_table
 from medsae_plugin.files import replacing, write_text
 
-SCHEMA_VERSION = 3
 METRICS_FILE, LATENTS_FILE = "metrics.json", "latents.parquet"
 
 
@@ -30,7 +29,7 @@ class Evaluation(Figures):
     SAE with its baselines; `saes` are the SAEs. resampling: None where only sums are known.
     """
 
-    schema_version: Literal[3] = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[3] = Field(default=3, alias="schema")
     medsae_plugin: str = __version__
     encoder: Encoder
     aggregate: str
@@ -50,7 +49,7 @@ class Evaluation(Figures):
         """What version 0.1 wrote: an untrained SAE said whose it is by its name, an interval was a pair."""
         if not isinstance(content, Mapping) or content.get("schema") != 2:
             return content
-        return {**content, "schema": SCHEMA_VERSION, "candidates": [_of_2(c) for c in content.get("candidates", [])]}
+        return {**content, "schema": 3, "candidates": [_of_2(c) for c in content.get("candidates", [])]}
 
     def model_post_init(self, context: Any) -> None:
         for scores in self.candidates:

@@ -40,7 +40,7 @@ def summaries(scored: Sequence[Scored]) -> list[UnitScores]:
     entries = [_summary(s) for s in scored]
     neurons = {s.units.hook: s for s in scored if s.units.kind == "neurons"}
     trained = [k for k, s in enumerate(scored) if s.units.kind == "sae"]
-    figures = [{name: entries[k].figure(name) for name in ranked()} for k in trained]
+    figures = [{name: entries[k].value(name) for name in ranked()} for k in trained]
     for k, rank in zip(trained, metrics.mean_ranks(figures, ranked()), strict=True):
         entries[k].mean_rank = rank
         entries[k].gain_over_neurons = _gain(scored[k], neurons[scored[k].units.hook])
@@ -54,7 +54,7 @@ def latent_frame(scored: Sequence[Scored]) -> pd.DataFrame:
 
 def _summary(scored: Scored) -> UnitScores:
     units, fidelity = scored.units, scored.fidelity
-    figures = {m.name: number(scored[m.name]) for m in _computed(scored) if m.per == "sae"}
+    figures: dict[str, Any] = {m.name: number(scored[m.name]) for m in _computed(scored) if m.per == "sae"}
     if "significant" in figures:
         figures["significant"] = int(scored["significant"])
     return UnitScores(

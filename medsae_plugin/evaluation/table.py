@@ -49,17 +49,15 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
     rows = [["observation", "+", "latent", *heads, *(_heading(c) for c in beside)]]
     for o in sae.observations:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
-        rows.append(
-            [o.label, str(o.positives), "-" if o.latent is None else str(o.latent), *_cells(o, columns, resampled)]
-            + others
-        )
-    means = {"r": sae.figure("mean_top_r"), "entropy": sae.figure("mean_top_entropy")}
+        latent = "-" if o.latent is None else str(o.latent)
+        rows.append([o.label, str(o.positives), latent, *_cells(o, columns, resampled), *others])
+    means = {"r": sae.value("mean_top_r"), "entropy": sae.value("mean_top_entropy")}
     cells = []
     for m in columns:
         cells.append(m.form(means[m.name]) if m.name in means else "")
         if resampled and m.name == "r":
-            cells.append(_between(sae.figure("mean_top_r_low"), sae.figure("mean_top_r_high")))
-    means_beside = [_pair(c.figure("mean_top_r"), c.figure("mean_top_entropy")) for c in beside]
+            cells.append(_between(sae.value("mean_top_r_low"), sae.value("mean_top_r_high")))
+    means_beside = [_pair(c.value("mean_top_r"), c.value("mean_top_entropy")) for c in beside]
     rows.append(["mean", "", "", *cells, *means_beside])
     title = f"{sae.name} at {sae.hook}: {sae.architecture}, {sae.d_sae} latents of {sae.d_in} dimensions"
     return "\n".join([title, *aligned(rows, rule_after=(1, len(rows) - 1)), *_below(sae)])
@@ -68,22 +66,20 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
 def _cells(o: Observation, columns: Sequence[Metric], resampled: bool) -> list[str]:
     cells = []
     for m in columns:
-        cells.append(m.form(o.figure(m.name)))
+        cells.append(m.form(o.value(m.name)))
         if resampled and m.name == "r":
-            cells.append(_between(o.figure(m.low), o.figure(m.high)))
+            cells.append(_between(o.value(m.low), o.value(m.high)))
     return cells
 
 
 def _below(sae: UnitScores) -> list[str]:
     """The lines under a table: fidelity, gain, rank."""
-    parts = [
-        f"{title} {form.format(value)}" for key, title, form in _FIDELITY if (value := sae.figure(key)) is not None
-    ]
+    parts = [f"{title} {form.format(value)}" for key, title, form in _FIDELITY if (value := sae.value(key)) is not None]
     in_columns = ("mean_top_r", "mean_top_entropy")
     parts += [
         f"{m.title} {m.form(value)}"
         for m in shown("table", "sae")
-        if m.name not in in_columns and (value := sae.figure(m.name)) is not None
+        if m.name not in in_columns and (value := sae.value(m.name)) is not None
     ]
     right = sum(o.follows == o.label for o in sae.observations)
     lines = [
@@ -111,7 +107,7 @@ def _between(low: float | None, high: float | None) -> str:
 
 
 def _r_and_h(o: Observation | None) -> str:
-    return "-" if o is None else _pair(o.figure("r"), o.figure("entropy"))
+    return "-" if o is None else _pair(o.value("r"), o.value("entropy"))
 
 
 def _pair(r: float | None, h: float | None) -> str:

@@ -1,12 +1,10 @@
-"""What a comparison writes: `comparison.json`, and tidy tables as parquet."""
+"""From what a comparison finds to what it says: `Comparison`, and tidy tables."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +12,18 @@ import pandas as pd
 
 from medsae_plugin.comparison.cka import CKASums
 from medsae_plugin.comparison.differences import Resampled
+from medsae_plugin.comparison.entries import Compared
 from medsae_plugin.comparison.flow import LINK, Flow
 from medsae_plugin.comparison.matching import STABLE, DecoderCosines, Matching, stability
-from medsae_plugin.comparison.subjects import Subject
+from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import VISIBLE, Visibility, visible_from
 from medsae_plugin.evaluation.metrics import mean_ranks
-from medsae_plugin.evaluation.output import RANKED, number
+from medsae_plugin.evaluation.models import FIDELITY, Observation
+from medsae_plugin.evaluation.registry import METRICS, number, shown
 from medsae_plugin.evaluation.resampling import interval
-from medsae_plugin.files import replacing, write_text
+from medsae_plugin.evaluation.results import Evaluation
+from medsae_plugin.evaluation.summary import ranked
 
-SCHEMA_VERSION = 1
-JSON = "comparison.json"
 FIGURES = ("mean_top_r", "mean_top_entropy", "explained_variance")
 
 
@@ -42,8 +41,8 @@ class Layer:
 class Pair:
     """Two SAEs, the earlier layer's first; `cosines` where they stand in one space, `links` where followed."""
 
-    a: Subject
-    b: Subject
+    a: Compared
+    b: Compared
     forward: Matching
     back: Matching
     cosines: DecoderCosines | None
@@ -51,13 +50,13 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All that is known of the compared SAEs."""
+class Found:
+    """All that is known of the compared SAEs. evaluation: of one of the encoders, for what all of them share."""
 
-    header: dict[str, Any]
+    evaluation: Evaluation
     encoders: list[dict[str, Any]]
     label_names: tuple[str, ...]
-    subjects: list[Subject]
+    compared: list[Compared]
     resampled: list[Resampled]
     layers: list[Layer]
     cka: CKASums
@@ -65,55 +64,54 @@ class Comparison:
     differences: pd.DataFrame
 
 
-def write(comparison: Comparison, out: Path) -> dict[str, Any]:
-    """Write `comparison.json` and the tables into `out`; returns the JSON's contents."""
-    out.mkdir(parents=True, exist_ok=True)
-    content = summarise(comparison)
-    for name, frame in tables(comparison, content).items():
-        with replacing(out / f"{name}.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
-    write_text(out / JSON, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return content
-
-
-def summarise(comparison: Comparison) -> dict[str, Any]:
-    """The contents of `comparison.json`; undefined figures are null."""
-    saes = [_entry(s, r) for s, r in zip(comparison.subjects, comparison.resampled, strict=True)]
+def summarise(found: Found) -> Comparison:
+    """What `comparison.json` says; undefined figures are null."""
+    saes = [_entry(c, r) for c, r in zip(found.compared, found.resampled, strict=True)]
     trained = [e for e in saes if e["kind"] == "sae"]
-    for entry, rank in zip(trained, mean_ranks(trained, RANKED), strict=True):
+    for entry, rank in zip(trained, mean_ranks(trained, ranked()), strict=True):
         entry["mean_rank"] = rank
     for entry, best in zip(trained, pareto(trained), strict=True):
         entry["pareto"] = best
-    differences = comparison.differences
+    differences = found.differences
     whole = differences[differences["label"] == ""].drop(columns="label")
-    return {
-        "schema": SCHEMA_VERSION,
-        **comparison.header,
-        "encoders": comparison.encoders,
-        "thresholds": {"link": LINK, "stable": STABLE, "visible": VISIBLE},
-        "layers": [{"encoder": x.encoder, "hook": x.hook, "d": x.d} for x in comparison.layers],
-        "saes": saes,
-        "visibility": _visibility(comparison),
-        "cka": _matrix(comparison.cka.cka()),
-        "cka_debiased": _matrix(comparison.cka.debiased()),
-        "matching": [_matching(pair) for pair in comparison.pairs],
-        "stability": [_stability(group, found) for group, found in _seeds(comparison).items()],
-        "flows": [
-            {"a": p.a.name, "b": p.b.name, "links": len(p.links.r), **p.links.counts()}
-            for p in comparison.pairs
-            if p.links
-        ],
-        "differences": [{k: _plain(v) for k, v in row.items()} for row in whole.to_dict("records")],
-    }
+    shared = {key: getattr(found.evaluation, key) for key in ("aggregate", "select", "report", "resampling")}
+    return Comparison.model_validate(
+        {
+            **shared,
+            "encoders": found.encoders,
+            "thresholds": {"link": LINK, "stable": STABLE, "visible": VISIBLE},
+            "layers": [{"encoder": x.encoder, "hook": x.hook, "d": x.d} for x in found.layers],
+            "saes": saes,
+            "visibility": _visibility(found),
+            "cka": _matrix(found.cka.cka()),
+            "cka_debiased": _matrix(found.cka.debiased()),
+            "matching": [_matching(pair) for pair in found.pairs],
+            "stability": [_stability(group, of_sae) for group, of_sae in _seeds(found).items()],
+            "flows": [
+                {"a": p.a.name, "b": p.b.name, "links": len(p.links.r), **p.links.counts()}
+                for p in found.pairs
+                if p.links
+            ],
+            "differences": [{k: _plain(v) for k, v in row.items()} for row in whole.to_dict("records")],
+        }
+    )
 
 
-def tables(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def tables(found: Found, comparison: Comparison) -> dict[str, pd.DataFrame]:
     """The tidy tables, by the names of their files."""
+    content = comparison.to_json()
     flat = [{k: v for k, v in entry.items() if not isinstance(v, (dict, list))} for entry in content["saes"]]
     observations = [
-        {"name": s.name, "kind": s.figures["kind"], "encoder": s.site.label, "hook": s.hook, **o, "latent": _text(o)}
-        for s in comparison.subjects
-        for o in s.figures["observations"]
+        {
+            "name": c.name,
+            "kind": c.units.kind,
+            "encoder": c.source.label,
+            "hook": c.hook,
+            **o.model_dump(),
+            "latent": None if o.latent is None else str(o.latent),
+        }
+        for c in found.compared
+        for o in c.scores.observations
     ]
     visibility = [
         {"label": entry["label"], "visible_from": at in entry["visible_from"], **row}
@@ -124,21 +122,21 @@ def tables(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, pd.D
         {
             "a": _layer_name(a),
             "b": _layer_name(b),
-            "cka": content["cka"][i][j],
-            "debiased": content["cka_debiased"][i][j],
+            "cka": comparison.cka[i][j],
+            "debiased": comparison.cka_debiased[i][j],
         }
-        for i, a in enumerate(comparison.layers)
-        for j, b in enumerate(comparison.layers)
+        for i, a in enumerate(found.layers)
+        for j, b in enumerate(found.layers)
     ]
     return {
         "saes": pd.DataFrame(flat),
         "observations": pd.DataFrame(observations),
         "visibility": pd.DataFrame(visibility),
         "cka": pd.DataFrame(cka),
-        "latents": _latents(comparison),
-        "matches": _concat([_matches(p, flip) for p in comparison.pairs for flip in (False, True)]),
-        "links": _concat([_links(p) for p in comparison.pairs if p.links]),
-        "differences": comparison.differences,
+        "latents": _latents(found),
+        "matches": _concat([_matches(p, flip) for p in found.pairs for flip in (False, True)]),
+        "links": _concat([_links(p) for p in found.pairs if p.links]),
+        "differences": found.differences,
     }
 
 
@@ -156,33 +154,34 @@ def pareto(saes: Sequence[Mapping[str, Any]]) -> list[bool]:
     ]
 
 
-def _entry(s: Subject, resampled: Resampled) -> dict[str, Any]:
-    f = s.figures
-    fidelity = f["fidelity"] or {}
+def _entry(compared: Compared, resampled: Resampled) -> dict[str, Any]:
+    scores = compared.scores
     kept = ("kind", "hook", "architecture", "d_in", "d_sae")
-    means = ("mean_top_r", "mean_top_r_same_split", "mean_top_entropy", "mean_entropy", "mean_monosemanticity")
-    entry: dict[str, Any] = {"name": s.name, "encoder": s.site.label, **{key: f[key] for key in kept}, "seed": s.seed}
-    entry |= {key: fidelity.get(key) for key in ("explained_variance", "mse", "cosine", "l0", "dead", "dense")}
-    entry |= {key: f[key] for key in (*means, "significant")}
+    entry: dict[str, Any] = {"name": compared.name, "encoder": compared.source.label, "seed": compared.seed}
+    entry |= {key: getattr(scores, key) for key in kept}
+    entry |= {key: scores.value(key) for key in FIDELITY}
+    entry |= {m.name: getattr(scores, m.name, None) for m in METRICS.values() if m.per == "sae"}
     for name in FIGURES:
         low, high = interval(resampled.figures[name]) if name in resampled.figures else (math.nan, math.nan)
         entry |= {f"{name}_low": number(float(low)), f"{name}_high": number(float(high))}
-    entry["top"] = [
-        {key: o.get(key) for key in ("label", "latent", "r", "r_low", "r_high", "entropy", "auroc")}
-        for o in f["observations"]
-    ]
+    entry["top"] = [_top(o) for o in scores.observations]
     return entry
 
 
-def _visibility(comparison: Comparison) -> list[dict[str, Any]]:
+def _top(o: Observation) -> dict[str, Any]:
+    figures = [name for m in shown("comparison") if m.per != "sae" for name in (m.name, m.low, m.high) if name]
+    return {"label": o.label, "latent": o.latent, **{name: o.value(name) for name in figures}}
+
+
+def _visibility(found: Found) -> list[dict[str, Any]]:
     """Of each label its AUROC and best latent at every layer, and each encoder's first layer where it is visible."""
-    layers = comparison.layers
-    best: dict[tuple[str, str], list[Subject]] = {}
-    for s in comparison.subjects:
-        if s.path is not None:
+    layers = found.layers
+    best: dict[tuple[str, str], list[Compared]] = {}
+    for s in found.compared:
+        if s.is_sae:
             best.setdefault(s.layer, []).append(s)
     made = []
-    for c, label in enumerate(comparison.label_names):
+    for c, label in enumerate(found.label_names):
         auroc, low = (np.array([getattr(x.visibility, key)[c] for x in layers]) for key in ("auroc", "low"))
         first = []
         for encoder in dict.fromkeys(x.encoder for x in layers):
@@ -207,14 +206,14 @@ def _visibility(comparison: Comparison) -> list[dict[str, Any]]:
     return made
 
 
-def _best_latent(saes: Sequence[Subject], c: int) -> dict[str, Any]:
+def _best_latent(saes: Sequence[Compared], c: int) -> dict[str, Any]:
     """The layer's SAE whose top latent has the largest r on `select`, and that latent's figures on `report`."""
-    told = [s for s in saes if s.figures["observations"][c]["r_select"] is not None]
+    told = [(r, s) for s in saes if (r := s.scores.observations[c].value("r_select")) is not None]
     if not told:
         return {"sae": None, "latent": None, "latent_r": None, "latent_auroc": None}
-    chosen = max(told, key=lambda s: s.figures["observations"][c]["r_select"])
-    o = chosen.figures["observations"][c]
-    return {"sae": chosen.name, "latent": o["latent"], "latent_r": o["r"], "latent_auroc": o.get("auroc")}
+    _, chosen = max(told, key=lambda pair: pair[0])
+    o = chosen.scores.observations[c]
+    return {"sae": chosen.name, "latent": o.latent, "latent_r": o.value("r"), "latent_auroc": o.value("auroc")}
 
 
 def _matching(pair: Pair) -> dict[str, Any]:
@@ -228,23 +227,23 @@ def _matching(pair: Pair) -> dict[str, Any]:
     return {"a": pair.a.name, "b": pair.b.name, **{name: number(value) for name, value in figures.items()}}
 
 
-def _seeds(comparison: Comparison) -> dict[tuple[str, ...], dict[str, list[Matching]]]:
+def _seeds(found: Found) -> dict[tuple[str, ...], dict[str, list[Matching]]]:
     """SAEs of one layer and make that differ in their seed alone; of each its matchings with the others."""
-    groups: dict[tuple[tuple[str, str], str], list[Subject]] = {}
-    for s in comparison.subjects:
-        if s.path is not None:
+    groups: dict[tuple[tuple[str, str], str], list[Compared]] = {}
+    for s in found.compared:
+        if s.is_sae:
             groups.setdefault((s.layer, s.variant), []).append(s)
-    found: dict[tuple[str, ...], dict[str, list[Matching]]] = {}
+    of_group: dict[tuple[str, ...], dict[str, list[Matching]]] = {}
     for group in groups.values():
         names = tuple(s.name for s in group)
         if len({s.seed for s in group}) == len(group) > 1:
             of_sae: dict[str, list[Matching]] = {name: [] for name in names}
-            for pair in comparison.pairs:
+            for pair in found.pairs:
                 if pair.a.name in of_sae and pair.b.name in of_sae:
                     of_sae[pair.a.name].append(pair.forward)
                     of_sae[pair.b.name].append(pair.back)
-            found[names] = of_sae
-    return found
+            of_group[names] = of_sae
+    return of_group
 
 
 def _stability(names: tuple[str, ...], found: Mapping[str, Sequence[Matching]]) -> dict[str, Any]:
@@ -257,14 +256,14 @@ def _stability(names: tuple[str, ...], found: Mapping[str, Sequence[Matching]]) 
     }
 
 
-def _latents(comparison: Comparison) -> pd.DataFrame:
+def _latents(found: Found) -> pd.DataFrame:
     """One row a latent: its stability across seeds, its fate in the next layer, its origin in the one before."""
-    stable = {name: stability(m) for found in _seeds(comparison).values() for name, m in found.items()}
-    fates = {p.a.name: p.links.fates for p in comparison.pairs if p.links}
-    origins = {p.b.name: p.links.origins for p in comparison.pairs if p.links}
+    stable = {name: stability(m) for of_sae in _seeds(found).values() for name, m in of_sae.items()}
+    fates = {p.a.name: p.links.fates for p in found.pairs if p.links}
+    origins = {p.b.name: p.links.origins for p in found.pairs if p.links}
     frames = []
-    for s in comparison.subjects:
-        if s.path is not None:
+    for s in found.compared:
+        if s.is_sae:
             n = s.matrix.n_latents
             columns: dict[str, Any] = {"name": s.name, "latent": np.arange(n), "stability": stable.get(s.name, np.nan)}
             columns |= {"fate": fates.get(s.name), "origin": origins.get(s.name)}
@@ -303,10 +302,6 @@ def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _layer_name(layer: Layer) -> str:
     return f"{layer.encoder}/{layer.hook}"
-
-
-def _text(observation: Mapping[str, Any]) -> str | None:
-    return None if observation["latent"] is None else str(observation["latent"])
 
 
 def _matrix(values: np.ndarray) -> list[list[float | None]]:

@@ -1,0 +1,205 @@
+"""`Comparison`: what was found of many SAEs, typed, as it stands in `comparison.json` and its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field, PrivateAttr, ValidationError
+
+from medsae_plugin._version import __version__
+from medsae_plugin.comparison.table import format_comparison
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.models import Encoder, Figures, Split
+from medsae_plugin.evaluation.units import Kind
+from medsae_plugin.files import replacing, write_text
+
+SCHEMA_VERSION = 1
+JSON = "comparison.json"
+
+
+class ComparedEncoder(Encoder):
+    """An encoder, and its label in the comparison."""
+
+    label: str
+
+
+class Thresholds(Figures):
+    """From which r latents are linked and stable, and which share of the best layer's AUROC makes a label visible."""
+
+    link: float
+    stable: float
+    visible: float
+
+
+class ComparedLayer(Figures):
+    """A hook of an encoder, of width d."""
+
+    encoder: str
+    hook: str
+    d: int
+
+
+class TopLatent(Figures):
+    """Of a label its top latent, with the figures that are declared for comparisons."""
+
+    label: str
+    latent: int | str | None
+
+
+class ComparedSAE(Figures):
+    """An SAE, or a layer's raw neurons: its fidelity, its figures per SAE with intervals, its top latents.
+
+    pareto: whether no SAE of its layer explains as much of the variance with as small an L0.
+    """
+
+    name: str
+    encoder: str
+    kind: Kind
+    hook: str
+    architecture: str | None
+    d_in: int
+    d_sae: int | None
+    seed: int | None
+    mean_rank: float | None = None
+    pareto: bool | None = None
+    top: list[TopLatent]
+
+
+class LayerSees(Figures):
+    """What a linear probe sees of a label at a layer, and that layer's best latent."""
+
+    encoder: str
+    hook: str
+    auroc: float | None
+    low: float | None
+    high: float | None
+    ridge: float | None
+    sae: str | None
+    latent: int | str | None
+    latent_r: float | None
+    latent_auroc: float | None
+
+
+class Visible(Figures):
+    """A label at every layer; visible_from: the places of each encoder's first layer where it is visible."""
+
+    label: str
+    visible_from: list[int]
+    layers: list[LayerSees]
+
+
+class Matched(Figures):
+    """How alike the latents of two SAEs are."""
+
+    a: str
+    b: str
+
+
+class Stability(Figures):
+    """Of SAEs that differ in their seed alone."""
+
+    saes: list[str]
+    mean_max_correlation: float | None
+    mean_assigned_correlation: float | None
+    share_stable: float | None
+
+
+class Flow(Figures):
+    """What becomes of latents from one layer to the next."""
+
+    a: str
+    b: str
+    links: int
+    fates: dict[str, int]
+    origins: dict[str, int]
+
+
+class Difference(Figures):
+    """A figure of one SAE less that of another, with its interval over patients."""
+
+    a: str
+    b: str
+    figure: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    fdr: float | None
+
+
+class Comparison(Figures):
+    """SAEs side by side. `str()` is its tables for a terminal, `frame(name)` one of its tidy tables.
+
+    The tables: `saes`, `observations`, `visibility`, `latents`, `matches`, `links`, `cka`, `differences`.
+    """
+
+    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    medsae_plugin: str = __version__
+    aggregate: str
+    select: Split
+    report: Split
+    resampling: dict[str, int] | None
+    encoders: list[ComparedEncoder]
+    thresholds: Thresholds
+    layers: list[ComparedLayer]
+    saes: list[ComparedSAE]
+    visibility: list[Visible]
+    cka: list[list[float | None]]
+    cka_debiased: list[list[float | None]]
+    matching: list[Matched]
+    stability: list[Stability]
+    flows: list[Flow]
+    differences: list[Difference]
+    _frames: dict[str, pd.DataFrame] = PrivateAttr({})
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Comparison:
+        """The comparison in a folder, with its tables.
+
+        Raises:
+            MedSAEError: there is none, or a damaged one.
+        """
+        folder = Path(folder)
+        try:
+            comparison = cls.model_validate(json.loads((folder / JSON).read_text("utf-8")))
+        except FileNotFoundError:
+            raise MedSAEError(f"there is no {JSON} in {folder}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            at = ".".join(map(str, first["loc"]))
+            raise MedSAEError(f"{folder / JSON} is not what medsae compare writes ({at}: {first['msg']})") from None
+        except (ValueError, OSError) as error:
+            raise MedSAEError(f"{folder / JSON} is damaged ({error})") from None
+        comparison._frames = {p.stem: pd.read_parquet(p) for p in sorted(folder.glob("*.parquet"))}
+        return comparison
+
+    def save(self, folder: str | Path, frames: Mapping[str, pd.DataFrame] | None = None) -> None:
+        """Write `comparison.json` and the tables, by default its own."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._frames = dict(self._frames if frames is None else frames)
+        for name, frame in self._frames.items():
+            with replacing(folder / f"{name}.parquet") as temporary:
+                frame.to_parquet(temporary, index=False)
+        write_text(folder / JSON, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of `comparison.json`; undefined figures are null."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """One of the tables.
+
+        Raises:
+            MedSAEError: there is no such one.
+        """
+        if name not in self._frames:
+            raise MedSAEError(f"the comparison has no table {name!r}; it has {', '.join(self._frames) or 'none'}")
+        return self._frames[name]
+
+    def __str__(self) -> str:
+        return format_comparison(self.to_json())
