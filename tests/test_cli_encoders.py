@@ -86,7 +86,7 @@ def test_a_card_of_the_package_can_be_checked_too(capsys: pytest.CaptureFixture[
     [
         ("family: vit", "family: vitt", 4, "family 'vitt' is not one of"),
         ("licence: MIT\n", "", 1, "lacks licence"),
-        ("licence: MIT", "license: MIT", 3, "unknown fields license; do you mean licence"),
+        ("licence: MIT", "license: MIT", 3, "unknown field license; do you mean licence"),
         ("format: transformers", "format: pickle", 6, "format is not one of medclip, medsae, transformers"),
         ("  path: ./model\n", "", 5, "source lacks path"),
         ("./model", "./modle", 7, "there is nothing at ./modle"),
@@ -112,7 +112,7 @@ def test_a_card_of_the_package_can_be_checked_too(capsys: pytest.CaptureFixture[
         ),
         ("hooks:", "name: again\nhooks:", 16, "name is given twice"),
         ("hooks:", "pooling: max\nhooks:", 16, "pooling is cls or mean"),
-        ("hooks:", "prefix_tokens: two\nhooks:", 16, "prefix_tokens should be a whole number"),
+        ("hooks:", "prefix_tokens: two\nhooks:", 16, "should be a whole number"),
         ("hooks:", "prefix_tokens: 3\nhooks:", 16, "which are 3 prefix tokens and no grid"),
         ("hooks:", "text: {max_tokens: 77}\nhooks:", 16, "family vit has no text tower"),
         ("hooks:", "outputs: {mean: layernorm}\nhooks:", 16, "outputs lacks logvar"),
