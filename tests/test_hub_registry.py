@@ -169,10 +169,10 @@ def test_the_environment_names_cards(own, monkeypatch):
     ("fields", "message"),
     [
         ({"repo_id": "a/b"}, "either repo_id or folder"),
-        ({"saes": []}, "saes is a list of SAEs"),
-        ({"saes": [{"id": "x"}]}, "SAE 1 lacks hook, path, sha256"),
+        ({"saes": []}, "saes: list should have at least 1 item"),
+        ({"saes": [{"id": "x"}]}, "saes, entry 1 lacks hook"),
         ({"conversion_func": "pickle"}, "conversion_func 'pickle' is not one of"),
-        ({"colour": "red"}, "unknown fields colour"),
+        ({"colour": "red"}, "unknown field colour"),
         ({"saes": [{"id": "x", "path": "x", "hook": "h", "sha256": {"cfg.json": "0"}}]}, "64 hex digits"),
         ({"saes": [{"id": "x", "path": "x", "hook": "h", "sha256": {"cfg.json": "0" * 64}}]}, "lacks sae_weights"),
     ],

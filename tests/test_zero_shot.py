@@ -38,10 +38,13 @@ def test_prompts_of_your_own(tmp_path):
     assert (prompts.name, prompts.source) == ("mine", "me")
     assert prompts.sentences["Cavity"].absent == ("no cavity", "solid")
     wrong = {
-        "and nothing else": {**good, "extra": 1},
-        "sentences by name": {**good, "observations": []},
-        "Cavity: give `present` and `absent`": {**good, "observations": {"Cavity": {"present": ["a cavity"]}}},
-        "one or more sentences": {**good, "observations": {"Cavity": {"present": "a cavity", "absent": ["no"]}}},
+        r"mine\.yaml:1: unknown field extra; known are source, observations": {**good, "extra": 1},
+        "observations is \\[\\], should be a table of fields": {**good, "observations": []},
+        "observations, Cavity lacks absent": {**good, "observations": {"Cavity": {"present": ["a cavity"]}}},
+        "Cavity, present is 'a cavity', should be a list": {
+            **good,
+            "observations": {"Cavity": {"present": "a cavity", "absent": ["no"]}},
+        },
     }
     for message, content in wrong.items():
         path.write_text(yaml.safe_dump(content))

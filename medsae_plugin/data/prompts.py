@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
+from pydantic import BaseModel, Field
 
 from medsae_plugin.data.phantoms.sentences import SENTENCES, Sentences
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.yaml_files import STRICT, parse_yaml
 
 CHEXPERT, PHANTOMS = "chexpert", "phantoms"
 # The demo encoder reads no other words than its own sentences'.
@@ -54,21 +55,22 @@ def prompts_for(encoder_name: str) -> Prompts:
     return load_prompts(_OF_ENCODER.get(encoder_name, CHEXPERT))
 
 
+Ways = Annotated[list[str], Field(min_length=1)]
+
+
+class _Ways(BaseModel):
+    model_config = STRICT
+    present: Ways
+    absent: Ways
+
+
+class _PromptFile(BaseModel):
+    model_config = STRICT
+    source: str
+    observations: Annotated[dict[str, _Ways], Field(min_length=1)]
+
+
 def _parse(text: str, name: str, where: str) -> Prompts:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise MedSAEError(f"{where} is not YAML: {error}") from None
-    if not isinstance(content, dict) or set(content) != {"source", "observations"}:
-        raise MedSAEError(f"{where} should hold `source` and `observations`, and nothing else")
-    if not isinstance(content["observations"], dict) or not content["observations"]:
-        raise MedSAEError(f"{where}: observations should hold sentences by name of the label")
-    sentences = {str(label): _sentences(ways, label, where) for label, ways in content["observations"].items()}
-    return Prompts(name, str(content["source"]), sentences)
-
-
-def _sentences(ways: Any, label: str, where: str) -> Sentences:
-    good = isinstance(ways, dict) and set(ways) == set(Sentences._fields)
-    if not good or not all(isinstance(w, list) and w and all(isinstance(s, str) for s in w) for w in ways.values()):
-        raise MedSAEError(f"{where}, {label}: give `present` and `absent`, a list of one or more sentences each")
-    return Sentences(tuple(ways["present"]), tuple(ways["absent"]))
+    content = parse_yaml(text, _PromptFile, where)
+    of_label = {label: Sentences(tuple(w.present), tuple(w.absent)) for label, w in content.observations.items()}
+    return Prompts(name, content.source, of_label)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.yaml_files import STRICT, Problem, Problems, read_yaml
 
 # How an SAE's files are read, and which it has at least.
 FORMATS = {
@@ -18,10 +19,6 @@ FORMATS = {
     "dictionary_learning": {"ae.pt"},
     "vit_prisma": {"weights.pt"},
 }
-_RELEASE = {"repo_id", "folder", "revision", "model", "conversion_func", "description", "encoder", "licence", "saes"}
-_SAE = {"id", "path", "hook", "sha256", "variance_explained", "l0", "neuronpedia", "norm_scaling_factor", "metrics"}
-_REQUIRED = {"model", "encoder", "licence", "saes"}
-_REQUIRED_OF_SAE = {"id", "path", "hook", "sha256"}
 # Every release of the package has a name, and its card a file, that begins so; `pretrained/` holds recipes too.
 _BUNDLED = "medsae-*.yaml"
 
@@ -94,61 +91,74 @@ def read_releases(path: str | Path) -> list[ReleaseCard]:
     return _read_file(path)
 
 
+class _SAE(BaseModel):
+    model_config = STRICT
+    id: Any
+    path: Any
+    hook: str
+    sha256: dict[str, Any]
+    variance_explained: float = 1.0
+    l0: float = 0.0
+    neuronpedia: str | None = None
+    norm_scaling_factor: float | None = None
+    metrics: dict[str, Any] = {}
+
+    @field_validator("sha256")
+    @classmethod
+    def _sums(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value or not all(
+            re.fullmatch(r"[\w.-]+", file) and re.fullmatch(r"[0-9a-f]{64}", str(sha)) for file, sha in value.items()
+        ):
+            raise Problem("sha256 maps each file's name to its SHA-256, 64 hex digits")
+        return value
+
+
+class _Release(BaseModel):
+    model_config = STRICT
+    model: str
+    encoder: str
+    licence: str
+    saes: Annotated[list[_SAE], Field(min_length=1)]
+    repo_id: str | None = None
+    folder: str | None = None
+    revision: str | None = None
+    conversion_func: str | None = None
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> _Release:
+        found = []
+        if (self.repo_id is None) == (self.folder is None):
+            found.append(Problem("a release has either repo_id or folder"))
+        if (conversion := self.conversion_func or "sae_lens") not in FORMATS:
+            known = ", ".join(FORMATS)
+            found.append(Problem(f"conversion_func {conversion!r} is not one of {known}", "conversion_func"))
+        else:
+            for k, sae in enumerate(self.saes):
+                if missing := FORMATS[conversion] - sae.sha256.keys():
+                    found.append(Problem(f"sha256 lacks {', '.join(sorted(missing))}", "saes", k, "sha256"))
+        if len({str(sae.id) for sae in self.saes}) < len(self.saes):
+            found.append(Problem("two SAEs have one id", "saes"))
+        if found:
+            raise Problems(found)
+        return self
+
+
 def _read_file(path: Path) -> list[ReleaseCard]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MedSAEError(f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict) or not content:
+    releases = read_yaml(path, dict[str, _Release], "release card")
+    if not releases:
         raise MedSAEError(f"{path} is no release card: it should map names of releases to their fields")
-    return [_release(str(name), entry, path) for name, entry in content.items()]
+    return [_card(name, release, path) for name, release in releases.items()]
 
 
-def _release(name: str, entry: Any, path: Path) -> ReleaseCard:
-    where = f"{path}, release {name}"
-    _check_fields(entry, _REQUIRED, _RELEASE, where)
-    if ("repo_id" in entry) == ("folder" in entry):
-        raise MedSAEError(f"{where} should have either repo_id or folder")
-    if not isinstance(entry["saes"], list) or not entry["saes"]:
-        raise MedSAEError(f"{where}: saes is a list of SAEs")
-    if (conversion := entry.get("conversion_func") or "sae_lens") not in FORMATS:
-        raise MedSAEError(f"{where}: conversion_func {conversion!r} is not one of {', '.join(FORMATS)}")
-    saes = [_sae(sae, f"{where}, SAE {k + 1}") for k, sae in enumerate(entry["saes"])]
-    for sae in saes:
-        if missing := FORMATS[conversion] - sae.sha256.keys():
-            raise MedSAEError(f"{where}, SAE {sae.id}: sha256 lacks {', '.join(sorted(missing))}")
-    if len({sae.id for sae in saes}) < len(saes):
-        raise MedSAEError(f"{where}: two SAEs have one id")
-    fields = {k: v for k, v in entry.items() if k not in ("saes", "folder", "conversion_func")}
-    folder = path.resolve().parent / entry["folder"] if "folder" in entry else None
+def _card(name: str, release: _Release, path: Path) -> ReleaseCard:
+    fields = release.model_dump(exclude={"saes", "folder", "conversion_func"})
+    saes = [SAECard(**{**sae.model_dump(), "id": str(sae.id), "path": str(sae.path)}) for sae in release.saes]
     return ReleaseCard(
         name=name,
         saes={sae.id: sae for sae in saes},
-        folder=folder,
-        conversion_func=conversion,
+        folder=path.resolve().parent / release.folder if release.folder is not None else None,
+        conversion_func=release.conversion_func or "sae_lens",
         where=str(path),
         **fields,
     )
-
-
-def _sae(entry: Any, where: str) -> SAECard:
-    _check_fields(entry, _REQUIRED_OF_SAE, _SAE, where)
-    sums = entry["sha256"]
-    if not (
-        isinstance(sums, dict)
-        and sums
-        and all(re.fullmatch(r"[\w.-]+", str(k)) and re.fullmatch(r"[0-9a-f]{64}", str(v)) for k, v in sums.items())
-    ):
-        raise MedSAEError(f"{where}: sha256 maps each file's name to its SHA-256, 64 hex digits")
-    return SAECard(**{**entry, "id": str(entry["id"]), "path": str(entry["path"])})
-
-
-def _check_fields(content: Any, required: set[str], known: set[str], where: str) -> None:
-    """Raise a MedSAEError unless a card's mapping has the required fields and no unknown ones."""
-    if not isinstance(content, dict):
-        raise MedSAEError(f"{where} should hold the fields {', '.join(sorted(known))}")
-    missing, extra = sorted(required - content.keys()), sorted(map(str, content.keys() - known))
-    if missing:
-        raise MedSAEError(f"{where} lacks {', '.join(missing)}")
-    if extra:
-        raise MedSAEError(f"{where} has unknown fields {', '.join(extra)}; known are {', '.join(sorted(known))}")
