@@ -6,6 +6,7 @@ The names below are looked up in their modules when first used, so importing the
 from typing import Any
 
 from medsae_plugin._lazy import look_up
+from medsae_plugin._old_names import find_old_modules, old_function
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.hub.sae_lens_hook import register_with_sae_lens
@@ -43,10 +44,11 @@ _MODULES = {
 __all__ = ["MedSAEError", "__version__", *_MODULES]
 
 register_with_sae_lens()
+find_old_modules()
 
 
 def __getattr__(name: str) -> Any:
-    return look_up(__name__, _MODULES, name)
+    return look_up(__name__, _MODULES, name) if name in _MODULES else old_function(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,88 @@
+"""Names of version 0.1, which work for one release more with a DeprecationWarning that says the new one."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Any
+
+# The longest first, so that a module that has left its package is found before it.
+MODULES = {
+    "medsae_plugin.evaluation.attribution": "medsae_plugin.causal.attribution",
+    "medsae_plugin.evaluation.attribution_report": "medsae_plugin.causal.attribution_report",
+    "medsae_plugin.evaluation.downstream": "medsae_plugin.causal.fidelity",
+    "medsae_plugin.evaluation.interventions": "medsae_plugin.causal.interventions",
+    "medsae_plugin.evaluation.passes": "medsae_plugin.causal.passes",
+    "medsae_plugin.evaluation.latents": "medsae_plugin.scores.matrix",
+    "medsae_plugin.evaluation.statistics": "medsae_plugin.scores.sums",
+    "medsae_plugin.evaluation": "medsae_plugin.scores",
+    "medsae_plugin.activations.store": "medsae_plugin.store.reader",
+    "medsae_plugin.activations": "medsae_plugin.store",
+    "medsae_plugin.data.phantoms": "medsae_plugin.phantoms",
+    "medsae_plugin.reports": "medsae_plugin.report",
+    "medsae_plugin.hub": "medsae_plugin.release",
+}
+
+
+def find_old_modules() -> None:
+    """Let `import medsae_plugin.evaluation` and its like find what they are called now."""
+    if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
+        sys.meta_path.append(_OldModules())
+
+
+def old_functions() -> dict[str, tuple[str, Callable[..., Any]]]:
+    """Functions of `medsae_plugin` by their old name: what to call instead, and what does as they did."""
+    return {
+        "evaluate_saes": ("evaluate", lambda *a, **k: _new("evaluate")(*a, **k).to_json()),
+        "format_table": ("print(evaluation)", lambda metrics: str(_new("Evaluation").read(metrics))),
+        "compare_saes": ("compare", lambda *a, **k: _new("compare")(*a, **k).to_json()),
+        "format_comparison": ("print(comparison)", lambda c: str(_new("Comparison").model_validate(c))),
+    }
+
+
+def old_function(package: str, name: str) -> Callable[..., Any]:
+    """What `name` was in `package`, with a warning that says what it is now.
+
+    Raises:
+        AttributeError: there was no such name.
+    """
+    if name not in (known := old_functions()):
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    new, function = known[name]
+    warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=4)
+    return function
+
+
+def _new(name: str) -> Any:
+    return getattr(import_module("medsae_plugin"), name)
+
+
+class _OldModules(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        for old, new in MODULES.items():
+            if fullname == old or fullname.startswith(f"{old}."):
+                name = new + fullname.removeprefix(old)
+                warnings.warn(f"{fullname} is now {name}; the old name goes with 0.3", DeprecationWarning, stacklevel=2)
+                return spec_from_loader(fullname, _Alias(import_module(name)))
+        return None
+
+
+class _Alias(Loader):
+    """Gives a module that is there already, as it is."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
