@@ -58,7 +58,7 @@ def png(path: Path, samples: np.ndarray, depth: int, colour: int, *chunks: tuple
 def tiff(
     path: Path, *pages: np.ndarray, photometric: int = 1, order: str = "<", strips: int = 1, **tags: object
 ) -> Path:
-    """A TIFF of uncompressed pages in `strips` strips each; `extra`, `planar`, `orientation` as the tags have them."""
+    """A TIFF of pages in `strips` strips; `extra`, `planar`, `orientation`, `compression` (1, 8) as its tags."""
     endian = {"<": b"II", ">": b"MM"}[order]
     out, link = bytearray(endian + struct.pack(order + "HI", 42, 0)), 4
     for page in pages:
@@ -66,13 +66,18 @@ def tiff(
         rows, columns, channels = samples.shape
         stored = np.moveaxis(samples, -1, 0) if tags.get("planar") == 2 else samples
         data = stored.astype(page.dtype.newbyteorder(order)).tobytes()
-        bounds = [len(data) * i // strips for i in range(strips + 1)]
+        bounds = [len(data) // rows * (-(-rows // strips) * i) for i in range(strips)] + [len(data)]
+        parts = [data[a:b] for a, b in itertools.pairwise(bounds)]
+        if tags.get("compression") == 8:
+            parts = [zlib.compress(part) for part in parts]
         start = len(out)
-        out += data + b"\0" * (len(data) % 2)
+        out += b"".join(parts) + b"\0" * (sum(map(len, parts)) % 2)
+        starts = list(itertools.accumulate(map(len, parts), initial=start))
         kind = {"u": 1, "i": 2, "f": 3}[page.dtype.kind]
-        entries = {256: [columns], 257: [rows], 258: [page.dtype.itemsize * 8] * channels, 259: [1], 262: [photometric],
-                   273: [start + b for b in bounds[:-1]], 274: [tags.get("orientation", 1)], 277: [channels],
-                   278: [-(-rows // strips)], 279: [b - a for a, b in itertools.pairwise(bounds)],
+        entries = {256: [columns], 257: [rows], 258: [page.dtype.itemsize * 8] * channels,
+                   259: [tags.get("compression", 1)], 262: [photometric],
+                   273: starts[:-1], 274: [tags.get("orientation", 1)], 277: [channels],
+                   278: [-(-rows // strips)], 279: [len(part) for part in parts],
                    284: [tags.get("planar", 1)], 338: tags.get("extra", []), 339: [kind] * channels}  # fmt: skip
         coded = []
         for tag, values in entries.items():

@@ -10,6 +10,7 @@ from pictures import LUMA, as_array, drawn, png, reason, stretched, tiff
 from PIL import Image
 
 from medsae_plugin.data.formats import IMAGE_SUFFIXES
+from medsae_plugin.data.images import UnreadableImage
 
 GREY = drawn()
 FULL = np.full_like(GREY, 65535)
@@ -137,6 +138,30 @@ def test_compressed_tiff_of_more_than_8_bits(tmp_path, compression):
         assert np.abs(as_array(tmp_path / "a.tif") - stretched(value)).max() <= (name == "float"), name
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("photometric", [1, 2])
+def test_compressed_tiff_is_read_as_its_uncompressed_twin_or_refused(tmp_path, order, photometric):
+    random = np.random.default_rng(0)
+    colours = {1: 1, 2: 3}[photometric]
+    read = []
+    for kind in ("u2", "i2", "u4", "i4", "f4", "f8"):
+        for extra in ([], [0], [1], [2]):
+            info = np.iinfo(kind) if kind[0] != "f" else None
+            noise = random.random((24, 18, colours + len(extra)))
+            values = (info.min + noise * (float(info.max) - info.min) if info else noise).astype(kind)
+            options = {"photometric": photometric, "order": order, "strips": 2, "extra": extra}
+            twin = as_array(tiff(tmp_path / "a.tif", values, **options))
+            path = tiff(tmp_path / "b.tif", values, compression=8, **options)
+            try:
+                got = as_array(path)
+            except UnreadableImage as error:
+                assert "layout that is not taken" in error.reason and f"{values.itemsize * 8}-bit" in error.reason
+                continue
+            assert np.array_equal(got, twin), (kind, extra)
+            read.append((kind, *extra))
+    assert set(read) >= ({("u2",), ("i2",), ("i4",), ("f4",)} if photometric == 1 else {("u2",), ("u2", 0), ("u2", 2)})
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_tiff_is_as_pillow_turns_it(tmp_path, orientation):
     for pixels, expected in ((LOOK, LOOK), (GREY.astype(np.uint16), stretched(GREY))):
@@ -207,6 +232,8 @@ def test_jpeg_2000_in_colour_of_more_than_8_bits_is_refused(tmp_path):
         (b"\xff\x0a\1\2\3", "JPEG XL"),
         (bytes(344) + b"n+1\0", "NIfTI"),
         (b"\x93NUMPY\1\0", "NumPy"),
+        (b"%!PS-Adobe-3.0", "PostScript"),
+        (b"\x01\xda\0\1", "SGI"),
         (b"%PDF-1.7", "PDF"),
         (b"\x1f\x8b\x08", "gzip"),
         (b"\n <!DOCTYPE HTML><html>401", "web page"),

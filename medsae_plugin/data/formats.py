@@ -4,6 +4,7 @@ from __future__ import annotations
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".dcm", ".dicom"})
 
+NAMES = "JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, DICOM"
 # PIL's names of the formats that are taken.
 _TAKEN = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -36,6 +37,9 @@ _OTHER_IMAGES = (
     (344, b"n+1\0", "NIfTI"),
     (344, b"ni1\0", "NIfTI"),
     (0, b"NRRD", "NRRD"),
+    (0, b"DDS ", "DDS"),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"%!PS", "PostScript"),
     (0, b"<svg", "SVG"),
 )
 _NO_IMAGES = (

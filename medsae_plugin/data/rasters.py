@@ -23,7 +23,7 @@ def read_raster(content: bytes) -> Image.Image:
     """
     name = formats.taken(content)
     if name is None:
-        raise Refused(formats.other(content) or "damaged or not an image: it begins like no image file")
+        raise Refused(formats.other(content) or f"none of the formats that are taken ({formats.NAMES}), or damaged")
     if name == "TIFF":
         layout = tiff.read_layout(content)
         if layout.is_deep:
@@ -112,15 +112,20 @@ def _deep_tiff(content: bytes, layout: tiff.Layout) -> Image.Image:
 def _compressed_tiff(content: bytes, layout: tiff.Layout) -> np.ndarray | None:
     """[rows, columns, samples], upright, by Pillow; None where it would not keep every bit."""
     with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
-        mode, bits = image.mode, set(layout.bits)
-        if mode.startswith(("I", "F")):
-            image.load()
-            values = np.asarray(image)
-            return (values.view(np.uint32) if layout.kind == "u" and values.dtype == np.int32 else values)[..., None]
-    if mode not in ("RGB", "RGBA") or layout.planar or bits != {16} or layout.kind != "u":
+        mode, bits, is_native = image.mode, set(layout.bits), image.tile[0][0] == "libtiff"
+    if mode.startswith(("I", "F")):
+        # libtiff gives numbers in the machine's order; Pillow takes some for the file's.
+        native = {"i16": "I;16NS", "i32": "I;32NS", "u32": "I;32N", "f32": "F;32NF"}.get(
+            f"{layout.kind}{layout.bits[0]}"
+        )
+        values = _unpacked(content, "TIFF", native if is_native else None)
+        return (values.view(np.uint32) if layout.kind == "u" and values.dtype == np.int32 else values)[..., None]
+    if mode not in ("RGB", "RGBA") or not is_native or layout.planar or bits != {16} or layout.kind != "u":
         return None
-    bands = "RGBX" if layout.extra[:1] == (0,) else mode
-    return _halves(content, "TIFF", *(f"{bands};16{order}" for order in ("BL" if sys.byteorder == "big" else "LB")))
+    is_unspecified = layout.extra[:1] == (0,)
+    bands = "RGBX" if is_unspecified else mode
+    values = _halves(content, "TIFF", *(f"{bands};16{order}" for order in ("BL" if sys.byteorder == "big" else "LB")))
+    return np.pad(values, ((0, 0), (0, 0), (0, 1))) if is_unspecified else values
 
 
 def _halves(content: bytes, name: str, high: str, low: str) -> np.ndarray:
@@ -128,11 +133,13 @@ def _halves(content: bytes, name: str, high: str, low: str) -> np.ndarray:
     return _unpacked(content, name, high).astype(np.uint16) << 8 | _unpacked(content, name, low)
 
 
-def _unpacked(content: bytes, name: str, raw_mode: str) -> np.ndarray:
-    """What Pillow makes of a file's bytes when it takes them for `raw_mode`."""
+def _unpacked(content: bytes, name: str, raw_mode: str | None) -> np.ndarray:
+    """What Pillow makes of a file's numbers when it takes them for `raw_mode`; None: for what it thinks itself."""
     with Image.open(io.BytesIO(content), formats=(name,)) as image:
-        tile = image.tile[0]
-        args = raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:])
-        image.tile = [tile._replace(args=args)]
+        if raw_mode is not None:
+            tile = image.tile[0]
+            image.tile = [
+                tile._replace(args=raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:]))
+            ]
         image.load()
         return np.asarray(image)
