@@ -286,3 +286,17 @@ def test_size_is_bounded_before_anything_is_unpacked(tmp_path, monkeypatch):
     assert "too large" in reason(wide)
     Image.new("1", (60_000, 5_000)).save(tmp_path / "a.png")
     assert "too large" in reason(tmp_path / "a.png")
+
+
+def test_strips_that_claim_too_much_are_cut_to_what_the_picture_holds(tmp_path):
+    path = tiff(tmp_path / "a.tif", GREY.astype(np.uint16), strips=2)
+    content = bytearray(path.read_bytes())
+    at = content.index(struct.pack("<HHI", 279, 4, 2))
+    counts = int.from_bytes(content[at + 8 : at + 12], "little")
+    content[counts + 4 : counts + 8] = struct.pack("<I", GREY.size + 6)  # the second strip, into what follows it
+    path.write_bytes(content)
+    assert np.array_equal(as_array(path), stretched(GREY))
+    at = content.index(struct.pack("<HHI", 277, 4, 1))
+    content[at + 8 : at + 12] = struct.pack("<I", 2**31)
+    path.write_bytes(content)
+    assert "samples a pixel" in reason(path)

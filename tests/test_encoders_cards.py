@@ -271,6 +271,14 @@ def test_a_url_is_read_from_the_cache_it_was_fetched_to(tmp_path: Path, monkeypa
     torch.testing.assert_close(encoder(x), features(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "size"), [("xrv-densenet121", 224), ("xrv-resnet50", 512)])
+def test_torchxrayvision_gets_its_own_range(name, size):
+    preprocessor = Preprocessor.from_config(load_card(name).preprocessing)
+    for value, expected in ((0, -1024), (255, 1024)):
+        pixels = preprocessor.normalize(preprocessor.to_array(Image.new("L", (70, 60), value))[None])
+        assert pixels.shape == (1, 3, size, size) and (pixels == expected).all()
+
+
 def test_without_monai_the_densenet_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
     with pytest.raises(MedSAEError, match=r"pip install 'medsae-plugin\[xrv\]'"):

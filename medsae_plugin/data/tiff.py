@@ -27,6 +27,7 @@ class Layout:
     orientation: int
     strips: tuple[tuple[int, int], ...]  # offset, length; none where the page is tiled
     big_endian: bool
+    fill_order: int
 
     @property
     def is_deep(self) -> bool:
@@ -61,6 +62,8 @@ def read_layout(content: bytes) -> Layout:
     if len(formats) > 1 or not formats <= set(_KINDS):
         raise Refused(f"TIFF samples of the kinds {sorted(formats)} are not taken")
     samples = int(tags.get(277, 1))
+    if samples > 8:
+        raise Refused(f"a TIFF file of {samples} samples a pixel is not taken; save it as grey or RGB")
     bits = _several(tags.get(258, 1))
     strips = tuple(zip(_several(tags.get(273, ())), _several(tags.get(279, ())), strict=False))
     places = strips + tuple(zip(_several(tags.get(324, ())), _several(tags.get(325, ())), strict=False))
@@ -79,6 +82,7 @@ def read_layout(content: bytes) -> Layout:
         orientation=int(tags.get(274, 1)),
         strips=strips,
         big_endian=content[:2] == b"MM",
+        fill_order=int(tags.get(266, 1)),
     )
 
 
@@ -91,11 +95,15 @@ def samples(content: bytes, layout: Layout) -> np.ndarray | None:
     columns, rows = layout.size
     bits = layout.bits[0]
     width = bits // 8
-    if layout.compression != 1 or not layout.strips or set(layout.bits) != {bits} or bits not in (8, 16, 32, 64):
+    if layout.compression != 1 or layout.fill_order != 1 or not layout.strips:
         return None
-    data = b"".join(content[offset : offset + length] for offset, length in layout.strips)
+    if set(layout.bits) != {bits} or bits not in (8, 16, 32, 64):
+        return None
     kind = np.dtype(f"{'>' if layout.big_endian else '<'}{layout.kind}{width}")
     count = rows * columns * len(layout.bits)
+    data = bytearray()
+    for offset, length in layout.strips:  # which may overlap, and may claim more than there is
+        data += content[offset : offset + min(length, count * width - len(data))]
     if len(data) < count * width:
         raise Refused(f"cut short: {len(data):,} of {count * width:,} bytes of its pixels")
     values = np.frombuffer(data, kind, count)
