@@ -281,6 +281,29 @@ def _text_tower(card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor
     return tower
 
 
+class _Made:
+    """What a function made, a closure perhaps; a copy is made anew, with the same arguments."""
+
+    def __init__(self, again: Callable[..., Any], arguments: tuple[Any, ...], made: Callable[[], Any]) -> None:
+        self._again, self._arguments, self._made = again, arguments, made
+
+    def __call__(self) -> Any:
+        return self._made()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._again, self._arguments
+
+
+def _picklable(make: Callable[..., Callable[[], Any] | None]) -> Callable[..., Callable[[], Any] | None]:
+    @functools.wraps(make)
+    def again(*arguments: Any) -> Callable[[], Any] | None:
+        made = make(*arguments)
+        return made and _Made(again, arguments, made)
+
+    return again
+
+
+@_picklable
 def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = False) -> Callable[[], Any] | None:
     """A maker of the card's tokenizer; it fetches it from the Hub, or takes it from a folder, when first used.
 
@@ -306,6 +329,7 @@ def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = Fal
     return make
 
 
+@_picklable
 def _file_tokenizer(path: Path) -> Callable[[], Any] | None:
     if not path.is_file():
         return None
