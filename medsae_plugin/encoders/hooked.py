@@ -28,6 +28,7 @@ from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint
 from medsae_plugin.encoders.sources import state_sha256
 from medsae_plugin.encoders.splicing import SAESplicing
 from medsae_plugin.encoders.text import TextTower
+from medsae_plugin.encoders.towers import take_off_capturing_hooks
 from medsae_plugin.errors import MedSAEError
 
 POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
@@ -88,6 +89,10 @@ class HookedVisionEncoder(SAESplicing):
         of_family = self._family.n_prefix(self._config)
         self._n_prefix = of_family if card.prefix_tokens is None else card.prefix_tokens
         self.hook_specs = measure(self, self._n_prefix)
+
+    def __getstate__(self) -> dict[str, Any]:
+        take_off_capturing_hooks(self)
+        return vars(self).copy()
 
     @classmethod
     def from_pretrained(
