@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,9 +64,7 @@ class HookedVisionEncoder(SAESplicing):
         tokenizer: Callable[[], Any] | None = None,
         logit_scale: float | None = None,
     ) -> None:
-        with warnings.catch_warnings():  # transformer-lens 3 calls its own root module deprecated; 4 is excluded
-            warnings.simplefilter("ignore", DeprecationWarning)
-            super().__init__()
+        super().__init__()
         self.name, self.card, self.weights_sha256 = card.name, card, weights_sha256
         self.logit_scale = logit_scale
         self.preprocessor = Preprocessor.from_config(card.preprocessing)
