@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
@@ -12,7 +13,6 @@ from medsae_plugin.cli.arguments import (
     add_encoder,
     add_quiet,
     add_table,
-    comma_list,
     fractions,
     read_encoder,
     read_table,
@@ -31,10 +31,11 @@ def add(commands: Commands) -> None:
     add_table(parser, required=False)
     parser.add_argument(
         "--hooks",
-        type=comma_list,
+        type=_hook_list,
         default=["hook_embedding"],
         metavar="A,B",
-        help="hook points (default: hook_embedding)",
+        help="hook points (default: hook_embedding), or patterns, in quotes: 'blocks.{0..5}.hook_resid_post', as "
+        "medsae encoders prints them, 'blocks.*.hook_mlp_out', or all",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="the store's folder")
     parser.add_argument("--positions", default="all", help="all, cls, mean or sample:N (default: all)")
@@ -75,3 +76,8 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     print(store.summary())
+
+
+def _hook_list(text: str) -> list[str]:
+    """The hooks between commas, but for commas in braces."""
+    return [part.strip() for part in re.split(r",(?![^{}]*\})", text) if part.strip()]

@@ -58,7 +58,8 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
 )
-Towers = dict[str, dict[str, Tensor]]
+Tensors = dict[str, Tensor]
+Towers = dict[str, Tensors]
 
 
 def load_encoder(name_or_card_path: str | Path, weights: str | Path | None) -> HookedVisionEncoder:
@@ -135,20 +136,20 @@ def _load_medsae(card: EncoderCard, weights: str | Path | None) -> HookedVisionE
     if folder is None or not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise MedSAEError(f"card {card.name}: no {WEIGHTS} and {CONFIG} at {folder or card.source['path']}")
     path = folder / WEIGHTS
-    _check_sha256(card, [path])
+    check_sha256(card, [path])
     # The same key layout as MedCLIP's, already under today's names.
     return _assemble(saved_card(card, folder), path, towers_of, _file_tokenizer(folder / TOKENIZER))
 
 
 def _load_open_clip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     (path,) = weight_files(card, weights, OPEN_CLIP)
-    _check_sha256(card, [path])
+    check_sha256(card, [path])
     return _assemble(card, path, open_clip_towers, _hub_tokenizer(card))
 
 
 def _load_gemma3(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     files = weight_files(card, weights, TRANSFORMERS, lambda key: GEMMA3_KEYS.match(key) is not None)
-    _check_sha256(card, files)
+    check_sha256(card, files)
     family = FAMILIES[card.family]
     model = build_model(family, saved_config(family, _folder_with_config(card, weights)))
     state: dict[str, Tensor] = {}
@@ -163,7 +164,7 @@ def _load_torchxrayvision(card: EncoderCard, weights: str | Path | None) -> Hook
         path = official_checkpoint(card, None)
     else:
         (path,) = weight_files(card, weights, ("model.safetensors", "pytorch_model.bin"))
-        _check_sha256(card, [path])
+        check_sha256(card, [path])
     family = FAMILIES[card.family]
     model = build_model(family, config_of(family, card.vision))
     state = torchxrayvision_tower(read_checkpoint(path), card.family)
@@ -174,9 +175,9 @@ def _load_torchxrayvision(card: EncoderCard, weights: str | Path | None) -> Hook
 def _load_transformers(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     family = FAMILIES[card.family]
     files, folder = weight_files(card, weights), _folder_with_config(card, weights)
-    _check_sha256(card, files)
+    check_sha256(card, files)
     options = {**family.settings, **model_options(family, card.pooling is None)}
-    model = _from_pretrained(card, classes_of(family)[1], folder, **options)
+    model = pretrained_model(card, classes_of(family)[1], folder, folder, **options)
     text: Callable[[], TextTower] | None = None
     if card.text and family.text:
         text = functools.partial(_transformers_text, card, getattr(transformers, family.text), folder)
@@ -191,7 +192,7 @@ def _load_transformers(card: EncoderCard, weights: str | Path | None) -> HookedV
 
 
 def _transformers_text(card: EncoderCard, text_class: Any, folder: Path) -> TextTower:
-    return TransformersTextTower(_from_pretrained(card, text_class, folder))
+    return TransformersTextTower(pretrained_model(card, text_class, folder, folder))
 
 
 def _load_module(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
@@ -207,17 +208,30 @@ def _folder_with_config(card: EncoderCard, weights: str | Path | None) -> Path:
     return config.parent
 
 
-def _from_pretrained(card: EncoderCard, model_class: Any, folder: Path, **options: Any) -> Any:
-    """A transformers model from a local folder in float32; every weight of it must be there."""
+def pretrained_model(card: EncoderCard, model_class: Any, folder: Path, source: Path | None, **options: Any) -> Any:
+    """A transformers model in float32; every weight of it must be there, but for those of a pooler that is not used.
+
+    Args:
+        folder: holds the checkpoint, for messages.
+        source: the folder again; or None, where the options say it all.
+
+    Raises:
+        MedSAEError: a checkpoint that is damaged, or lacks weights.
+    """
+    options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        model, report = model_class.from_pretrained(
-            folder, trust_remote_code=False, output_loading_info=True, dtype=torch.float32, **options
-        )
+        model, report = model_class.from_pretrained(source, dtype=torch.float32, **options)
     except _UNREADABLE as error:
         raise MedSAEError(f"card {card.name}: {folder} cannot be loaded: {error}") from None
-    if report["missing_keys"] or report["mismatched_keys"]:
-        problems = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise MedSAEError(f"card {card.name}: {folder} lacks weights, or has them in other shapes: {problems[:20]}")
+    lacking = sorted(map(str, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]))
+    only_pooler = bool(lacking) and all(key.startswith("pooler.") for key in lacking)
+    if only_pooler and card.pooling:
+        model.pooler = None  # as transformers' models have it that are made without one
+    elif lacking:
+        hint = "; a checkpoint without a pooler needs a card with pooling: cls (or mean)" if only_pooler else ""
+        raise MedSAEError(
+            f"card {card.name}: {folder} lacks weights, or has them in other shapes: {', '.join(lacking[:20])}{hint}"
+        )
     return model
 
 
@@ -232,7 +246,7 @@ def _scalar(files: Sequence[Path], key: str) -> float | None:
     return None
 
 
-def _check_sha256(card: EncoderCard, files: Sequence[Path]) -> None:
+def check_sha256(card: EncoderCard, files: Sequence[Path]) -> None:
     expected = card.source.get("sha256")
     if expected and checkpoint_sha256(files) != expected:
         raise MedSAEError(f"{files[0]} is not the file that card {card.name} names: its sha256 is another")
@@ -243,17 +257,9 @@ def _assemble(
 ) -> HookedVisionEncoder:
     """Both towers from state dicts under today's names; the text tower is checked now and built when asked for."""
     towers = split(read_checkpoint(path))
-    vision = VisionTower(card.family, card.vision, _projection_dim(card), card.pooling is None)
+    vision = check_towers(card, towers)
     load_exactly(vision, towers["vision"], f"the vision tower of {card.name}")
-    text: Callable[[], TextTower] | None = None
-    if card.text:
-        with torch.device("meta"):
-            check_keys(_new_text_tower(card), towers["text"], f"the text tower of {card.name}")
-        if not towers["logit_scale"]:
-            raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
-        text = functools.partial(_text_tower, card, path, split)
-    elif towers["text"]:
-        raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
+    text = functools.partial(_text_tower, card, path, split) if card.text else None
     scale = towers["logit_scale"].get("logit_scale")
     return HookedVisionEncoder(
         card,
@@ -264,6 +270,20 @@ def _assemble(
         tokenizer=tokenizer,
         logit_scale=None if scale is None else float(scale),
     )
+
+
+def check_towers(card: EncoderCard, towers: Towers) -> VisionTower:
+    """Raise where the parts of a checkpoint are not those of the card; else a vision tower with random weights."""
+    vision = VisionTower(card.family, card.vision, _projection_dim(card), card.pooling is None)
+    check_keys(vision, towers["vision"], f"the vision tower of {card.name}")
+    if card.text:
+        with torch.device("meta"):
+            check_keys(_new_text_tower(card), towers["text"], f"the text tower of {card.name}")
+        if not towers["logit_scale"]:
+            raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
+    elif towers["text"]:
+        raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
+    return vision
 
 
 def _new_text_tower(card: EncoderCard) -> TextTower:
@@ -281,6 +301,29 @@ def _text_tower(card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor
     return tower
 
 
+class _Made:
+    """What a function made, a closure perhaps; a copy is made anew, with the same arguments."""
+
+    def __init__(self, again: Callable[..., Any], arguments: tuple[Any, ...], made: Callable[[], Any]) -> None:
+        self._again, self._arguments, self._made = again, arguments, made
+
+    def __call__(self) -> Any:
+        return self._made()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._again, self._arguments
+
+
+def _picklable(make: Callable[..., Callable[[], Any] | None]) -> Callable[..., Callable[[], Any] | None]:
+    @functools.wraps(make)
+    def again(*arguments: Any) -> Callable[[], Any] | None:
+        made = make(*arguments)
+        return made and _Made(again, arguments, made)
+
+    return again
+
+
+@_picklable
 def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = False) -> Callable[[], Any] | None:
     """A maker of the card's tokenizer; it fetches it from the Hub, or takes it from a folder, when first used.
 
@@ -306,6 +349,7 @@ def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = Fal
     return make
 
 
+@_picklable
 def _file_tokenizer(path: Path) -> Callable[[], Any] | None:
     if not path.is_file():
         return None

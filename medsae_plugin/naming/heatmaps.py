@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 
@@ -42,8 +43,9 @@ def heatmaps(subject: Subject, unit: int, rows: Sequence[int]) -> Float[np.ndarr
     assert info.grid is not None
     ids = subject.data.frame["image_id"].to_numpy()[list(rows)]
     activations = subject.store.rows_of(subject.hook, ids)
-    fired = subject.encode(activations.flatten(0, 1), unit).reshape(len(ids), -1)
-    return fired[:, info.n_prefix :].reshape(len(ids), *info.grid).numpy()
+    fired = subject.encode(rearrange(activations, "image position d -> (image position) d"), unit)
+    fired = rearrange(fired, "(image position) -> image position", image=len(ids))[:, info.n_prefix :]
+    return rearrange(fired, "image (rows columns) -> image rows columns", rows=info.grid[0]).numpy()
 
 
 def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:
