@@ -247,6 +247,8 @@ def _ways(common: Sequence[str], root: Path) -> list[tuple[int, str]]:
     ways = []
     for folder in ("", *(folders if len(folders) <= _MOST_FOLDERS else ())):
         for k in range(len(common) + 1):
+            if k and folder == common[k - 1]:
+                continue  # put back what was taken off
             # The images of one split are not those of another, though they may have the same names.
             if not {c for c in common[:k] if c.casefold() in SPLIT_WORDS} - names - {folder}:
                 ways.append((k, folder))

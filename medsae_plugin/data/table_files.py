@@ -28,8 +28,9 @@ _UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
     b"BZh": bz2.decompress,
     b"\xfd7zXZ\x00": lzma.decompress,
 }
+_WORKBOOK = "a spreadsheet's workbook; save it as CSV (UTF-8)"
 _NOT_TAKEN = {
-    b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": _WORKBOOK,
     b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it, or pack it as .gz",
 }
 _MARKS = {  # UTF-32 first: its mark begins as UTF-16's does
@@ -112,6 +113,8 @@ def _unpacked(content: bytes, path: Path) -> bytes:
             raise MedSAEError(f"{path} is {what}")
     try:
         if content.startswith(b"PK\x03\x04"):
+            if path.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
+                raise MedSAEError(f"{path} is {_WORKBOOK}")
             return _unzipped(content, path)
         for start, unpack in _UNPACK.items():
             if content.startswith(start):
@@ -125,7 +128,7 @@ def _unzipped(content: bytes, path: Path) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if "[Content_Types].xml" in names:
-            raise MedSAEError(f"{path} is an Excel workbook; save it as CSV (UTF-8)")
+            raise MedSAEError(f"{path} is {_WORKBOOK}")
         if len(names) != 1:
             raise MedSAEError(f"{path} is a zip of {len(names)} files; unpack it and give the table")
         return archive.read(names[0])
