@@ -89,6 +89,10 @@ def _split(table: ImageTable, args: argparse.Namespace) -> ImageTable:
     from medsae_plugin.data.splits import DEFAULT_FRACTIONS, patients_in_two_splits
 
     own = list(table.frame["split"])
+    if args.split_column is not None and args.splits is not None:
+        raise MedSAEError("give either --split-column or --splits")
+    if args.split_column is not None and not any(own):
+        raise MedSAEError(f"{args.table}: the column {args.split_column!r} names no split")
     if args.splits is None and any(own):
         if both := patients_in_two_splits(list(table.frame["patient"]), own):
             raise MedSAEError(
@@ -97,8 +101,6 @@ def _split(table: ImageTable, args: argparse.Namespace) -> ImageTable:
             )
         print("the splits are the table's own; --splits makes others", file=sys.stderr)
         return table
-    if args.split_column is not None:
-        raise MedSAEError("give either --split-column or --splits")
     if any(own):
         print("the table's own splits are not used, since --splits is given", file=sys.stderr)
     return table.split_by_patient(args.seed, args.splits or DEFAULT_FRACTIONS)

@@ -38,7 +38,16 @@ FINDINGS = (
     *("Effusion", "Infiltration", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia"),
     *("Hiatal Hernia", "Diaphragmatic Hernia", "Aortic Enlargement", "Calcification", "Clavicle Fracture"),
     *("Rib Fracture", "Enlarged PA", "ILD", "Interstitial Lung Disease", "Lung Cavity", "Lung Cyst", "Other Lesion"),
-    *("Mediastinal Shift", "Nodule/Mass", "Pulmonary Fibrosis", "COPD", "Lung Tumor", "Lung Tumour", "Tuberculosis"),
+    *(
+        "Mediastinal Shift",
+        "Nodule/Mass",
+        "Nodule or Mass",
+        "Pulmonary Fibrosis",
+        "COPD",
+        "Lung Tumor",
+        "Lung Tumour",
+        "Tuberculosis",
+    ),
     *("Other Disease", "Other Diseases", "Airspace Opacity", "Opacity", "Infiltrate", "Infiltrates", "Pulmonary Edema"),
     *("Oedema", "Pulmonary Oedema", "Congestion", "Pulmonary Congestion", "Interstitial Pattern", "Alveolar Pattern"),
     *("Air Trapping", "Aortic Atheromatosis", "Aortic Elongation", "Bronchiectasis", "Bronchitis", "Bronchiolitis"),
@@ -205,6 +214,7 @@ def why_no_label(cells: pd.Series, dialect: Dialect) -> str:
     if all(_value(case, np.nan) is not None for case in filled):
         named = "no observation of CheXpert's" if dialect is CHEXPERT else "named as no finding known here"
         return f"0 and 1 alone, but {named} (name it as a label to take it)"
-    if all(key(part) in _KNOWN for case in filled for part in case.split("|")):
+    parts = {key(part) for case in filled for part in case.split("|")}
+    if len(parts) > 1 and parts <= _KNOWN:
         return "findings by name in one column, which are not read"
     return "numbers" if pd.to_numeric(pd.Series(filled), errors="coerce").notna().all() else "text"

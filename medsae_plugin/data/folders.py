@@ -30,7 +30,9 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("CheXpert's patient00001/", re.compile(r"(?:^|/)(patient(?!s)[_-]?[a-z]?\d+[a-z]?)(?=[/_. -]|$)", re.I)),
+    Layout(
+        "CheXpert's patient00001/", re.compile(r"(?:^|/)(patient(?!s[_-]?\d)[_-]?[a-z]*\d+[a-z]?)(?=[/_. -]|$)", re.I)
+    ),
     Layout("MIMIC-CXR's p10/p10000001/", re.compile(r"(?:^|/)(p\d{8})(?=[/_])")),
     Layout("NIH ChestX-ray14's 00000001_000.png", re.compile(r"(?:^|/)(\d{8})_\d{3}\.[A-Za-z]+$")),
 )
@@ -217,7 +219,7 @@ def fit_to_root(
             by_file.setdefault(file, way)
     if by_file:
         return _by_way(paths, common, _only(list(by_file.values()), common, root, where))
-    if any_file(root, paths):
+    if _first_file(root, paths) is not None:
         return paths, None
     return _by_way(paths, common, (_named_as_root(common, root), ""))
 
@@ -236,7 +238,7 @@ def _common_folders(paths: Sequence[str]) -> list[str]:
 def _some(paths: Sequence[str]) -> list[str]:
     """Paths from all over the table, one of each of its folders among them."""
     spread = paths[:: max(1, len(paths) // _MOST_TRIED)]
-    each = {posixpath.join(*path.split("/")[:-1][:2], ""): path for path in paths}
+    each = {tuple(path.split("/", 2)[:2]): path for path in paths}
     return list(dict.fromkeys([*spread, *islice(each.values(), _MOST_TRIED)]))
 
 
@@ -293,7 +295,7 @@ def _names(root: Path) -> list[list[str]]:
 def _first_file(root: Path, paths: Iterable[str]) -> str | None:
     """The real place of the first of the paths that is a file."""
     for path in paths:
-        file = os.path.join(root, path)  # noqa: PTH118 (three times as fast)
+        file = f"{root}/{path}"
         if os.path.isfile(file):  # noqa: PTH113 (and False where a name is too long or odd)
             return os.path.realpath(file)
     return None

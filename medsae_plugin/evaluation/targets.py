@@ -110,10 +110,9 @@ def align_labels(paths: Sequence[str], table: ImageTable) -> Float[np.ndarray, "
         MedSAEError: the table has no label columns, or none of these images.
     """
     if not table.label_names:
-        aside = table.reading.aside_text() if table.reading else ""
         raise MedSAEError(
-            "the table has no label columns, so there is nothing to score against"
-            + (f" (not labels: {aside})" if aside else "")
+            "the table has no label columns, so there is nothing to score against; name them (--labels). What its "
+            "columns were taken for is what its describe() prints"
         )
     found = rows_of(paths, table)
     labels = table.labels[found].astype(np.float64)
