@@ -63,7 +63,7 @@ def make(folder: Path, memory: int = 2**30) -> SmallRun:
         pixels = np.random.default_rng(i).integers(0, 255, (4, 4), dtype=np.uint8)
         Image.fromarray(pixels).resize((64, 64)).save(images / path)
     (folder / "grid.yaml").write_text(RECIPE)
-    table = read_table(images / "labels.csv")
+    table = read_table(images / "labels.csv", label_columns=LABELS)
     resampling = Resampling(20, 50, 0)
     recipe = load_grid(folder / "grid.yaml")
     sweep(store, recipe, table, folder / "sweep", memory=memory, resampling=resampling, progress=False)

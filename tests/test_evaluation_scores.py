@@ -210,3 +210,27 @@ def test_what_cannot_be_scored_is_refused(planted, tmp_path):
     narrow = read_table(folder / "labels.csv", label_columns=["Edema"])
     with pytest.raises(MedSAEError, match="No Finding"):
         paper.evaluate_as_paper(store, [sae], narrow, progress=False)
+
+
+def test_images_without_a_row_are_not_scored_and_are_counted(planted, tmp_path):
+    folder, store, _, sae = planted
+    frame = pd.read_csv(folder / "labels.csv")
+    split = store.images["split"].to_numpy()
+    kept = np.arange(N) % 2 == 0
+    frame[kept].to_csv(tmp_path / "half.csv", index=False)
+    metrics = evaluate_saes(store, [sae], read_table(tmp_path / "half.csv"), resampling=FEW, progress=False)
+    for role, name in (("select", "train"), ("report", "test")):
+        here = split == name
+        assert metrics[role]["images"] == (here & kept).sum() and metrics[role]["without_row"] == (here & ~kept).sum()
+        assert metrics[role]["patients"] == store.images["patient"][here & kept].nunique()
+    said = format_table(metrics).splitlines()
+    assert f"test ({metrics['report']['images']} images" in said[0]
+    assert f"{(~kept & (split == 'test')).sum()} images of test" in said[1] and "no row in the table" in said[1]
+    latents = SAE.load_from_disk(sae).encode(next(store.by_image("hook_embedding", batch_images=N))[1]).detach().numpy()
+    first = metrics["candidates"][0]["observations"][0]
+    scored = kept & (split == "test")
+    truth = frame[OBSERVATIONS[0]].to_numpy()[scored]
+    assert first["r"] == pytest.approx(stats.pearsonr(latents[scored, first["latent"]], truth)[0], abs=1e-5)
+    frame[split == "train"].to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(MedSAEError, match=r"and 0 of the \d+ images of 'test' have a row in the table"):
+        evaluate_saes(store, [sae], read_table(tmp_path / "train.csv"), resampling=FEW, progress=False)

@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
 def run_stats(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import ActivationStore
     from medsae_plugin.evaluation.sites import site_statistics
+    from medsae_plugin.evaluation.table import without_rows
 
     site = site_statistics(
         ActivationStore(args.store),
@@ -44,6 +45,8 @@ def run_stats(args: argparse.Namespace) -> None:
     )
     site.save(args.out)
     counts = (f"{site.about[r]['images']} images of {site.about[r]['patients']} patients" for r in ("select", "report"))
+    for line in without_rows(site.about["select"], site.about["report"]):
+        print(line)
     print(f"{args.out}: sums over {' and '.join(counts)}; no image, path or patient is in them")
 
 

@@ -60,10 +60,15 @@ def summarise(
 
 
 def split_counts(targets: Targets, splits: Mapping[str, str]) -> dict[str, Any]:
-    """Of each role the split it is on, and how many images and patients that has."""
+    """Of each role the split it is on, how many images and patients are scored, and how many images have no row."""
     rows = {role: targets.rows(role) for role in ROLES}
     return {
-        role: {"split": splits[role], "images": len(rows[role]), "patients": len(set(targets.patients[rows[role]]))}
+        role: {
+            "split": splits[role],
+            "images": len(rows[role]),
+            "patients": len(set(targets.patients[rows[role]])),
+            "without_row": targets.without_row[role],
+        }
         for role in ROLES
     }
 

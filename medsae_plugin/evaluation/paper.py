@@ -24,7 +24,8 @@ from medsae_plugin.evaluation.candidates import Candidate, load_candidates
 from medsae_plugin.evaluation.latents import Aggregate, LatentMatrix
 from medsae_plugin.evaluation.output import header, number, write_metrics
 from medsae_plugin.evaluation.scores import candidate_matrices
-from medsae_plugin.evaluation.targets import align_labels
+from medsae_plugin.evaluation.table import without_rows
+from medsae_plugin.evaluation.targets import align_labels, rows_of
 from medsae_plugin.evaluation.text_table import aligned
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def evaluate_as_paper(
     columns = [table.label_names.index(name) for name in LABELS]
     images = store.readable_images
     mine = np.flatnonzero(images["split"] == report)
-    labels = np.nan_to_num(align_labels(list(images["path"]), table)[mine][:, columns])
+    paths = list(images["path"])
+    labels = np.nan_to_num(align_labels(paths, table)[mine][:, columns])
     subset = greedy_subset(labels, PER_CLASS)
     if len(subset) < 2:
         raise MedSAEError(f"split {report!r} has fewer than two images with one of the eight observations")
@@ -128,7 +130,12 @@ def evaluate_as_paper(
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         matrices = candidate_matrices(store, candidates, folder / "latents", aggregate, progress)
         entries = [_entry(c, matrices[c.name], mine[subset], labels[subset]) for c in candidates]
-    counts = {"split": report, "images": len(subset), "patients": int(images["patient"].iloc[mine[subset]].nunique())}
+    counts = {
+        "split": report,
+        "images": len(subset),
+        "patients": int(images["patient"].iloc[mine[subset]].nunique()),
+        "without_row": int((rows_of(paths, table)[mine] < 0).sum()),
+    }
     result = {
         **header(store.manifest["encoder"], aggregate, {"select": counts, "report": counts}),
         "protocol": PROTOCOL,
@@ -166,7 +173,7 @@ def format_paper_table(metrics: Mapping[str, Any]) -> str:
         "OPTIMISTIC: each latent is chosen on the images that it is reported on, out of all latents, so these figures\n"
         "are larger than new patients would give; compare them with that paper's alone."
     )
-    return "\n".join([head, "", *aligned(rows, rule_after=(1, len(rows) - 2))])
+    return "\n".join([head, *without_rows(report), "", *aligned(rows, rule_after=(1, len(rows) - 2))])
 
 
 def _cell(observation: Mapping[str, Any]) -> str:

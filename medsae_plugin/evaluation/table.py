@@ -28,6 +28,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
             "over",
             "observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE.",
         ]
+    head[1:1] = without_rows(select, report)
     candidates = metrics["candidates"]
     tables = []
     for k, candidate in enumerate(candidates):
@@ -87,6 +88,16 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
         rank = f"  mean rank {sae['mean_rank']:.2f}" if sae.get("mean_rank") is not None else ""
         lines.append(f"mean r over the raw neurons' {gain['mean_top_r']:+.3f}{bounds}{rank}")
     return lines
+
+
+def without_rows(*splits: Mapping[str, Any]) -> list[str]:
+    """A line on the images that the table has no row of, where there are some."""
+    counts = [f"{split['without_row']} images of {split['split']}" for split in splits if split.get("without_row")]
+    if not counts:
+        return []
+    return [
+        f"Not scored, having no row in the table: {', '.join(counts)} (fidelity, L0 and dead are of all of the split)."
+    ]
 
 
 def _counts(split: Mapping[str, Any]) -> str:

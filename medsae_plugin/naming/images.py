@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.targets import rows_of
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -40,13 +41,7 @@ class ImageData:
         Raises:
             MedSAEError: the table has none of the images.
         """
-        row_of = {path: i for i, path in enumerate(table.frame["path"])}
-        rows = np.array([row_of.get(path, -1) for path in images["path"]])
-        if (rows < 0).all():
-            raise MedSAEError(
-                f"no image of the store is in the table: the store has {images['path'].iloc[0]!r}, the table has "
-                f"{table.frame['path'].iloc[0]!r}; give both the same image root"
-            )
+        rows = rows_of(list(images["path"]), table)
         labels = table.labels[rows].astype(np.float64)
         labels[(rows < 0)[:, None] | (labels < 0)] = np.nan
         reports = None
