@@ -186,7 +186,7 @@ def _check_weights(config: dict[str, Any], folder: Path) -> None:
         raise MedSAEError(f"{file} is cut short or damaged ({error}); get it again") from None
     if whole := [f"{name} ({kind})" for name, kind in types.items() if not kind.startswith(("F", "BF"))]:
         raise MedSAEError(f"{file} holds weights that are no floating-point numbers: {', '.join(whole)}")
-    wanted = config.get("d_sae"), config.get("d_in")
+    wanted = config.get("d_sae"), config.get("d_out", config.get("d_in"))  # d_out: a transcoder's
     if "W_dec" in shapes and shapes["W_dec"] != wanted:
         raise MedSAEError(
             f"{folder}: its weights do not fit its {CONFIG}, which says d_sae {wanted[0]} and d_in {wanted[1]}; its "

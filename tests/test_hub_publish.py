@@ -176,7 +176,7 @@ SPOILT = {
     ),
     "a patient by key": (lambda run: in_metadata(run, patient_id="A-17"), "has a patient's patient_id"),
     "few positives": (lambda run: small_count(run, "positives", 4), "Edema: positives is 4, fewer than 5"),
-    "few negatives": (lambda run: small_count(run, "known", 0), "Edema: known is 0, fewer than 5"),
+    "few known": (lambda run: small_count(run, "known", 3), "Edema: known is 3, fewer than 5"),
 }
 
 

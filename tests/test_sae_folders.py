@@ -190,10 +190,12 @@ def test_a_checkpoint_that_no_inference_class_reads_says_how_to_finish_it(tmp_pa
 
 
 def test_what_is_no_sae_of_a_row_is_refused(tmp_path):
-    Transcoder(TranscoderConfig(d_in=D, d_sae=N, d_out=D)).save_model(tmp_path / "transcoder")
+    Transcoder(TranscoderConfig(d_in=D, d_sae=N, d_out=5, apply_b_dec_to_input=False)).save_model(
+        tmp_path / "transcoder"
+    )
     with pytest.raises(MedSAEError, match="transcoder is a transcoder"):
         load_sae(tmp_path / "transcoder")
-    TemporalSAE(TemporalSAEConfig(d_in=D, d_sae=N, n_heads=1, n_attn_layers=1)).save_model(tmp_path / "temporal")
+    TemporalSAE(TemporalSAEConfig(d_in=D, d_sae=N, n_heads=1, bottleneck_factor=1)).save_model(tmp_path / "temporal")
     with pytest.raises(MedSAEError, match="order of rows"):
         load_sae(tmp_path / "temporal")
 

@@ -92,7 +92,7 @@ def _small_counts(entry: dict[str, Any], where: str, small: int) -> Iterator[str
     for key, by_label in entry.items():
         if _COUNTS_BY_LABEL.match(key) and isinstance(by_label, dict):
             for label, count in by_label.items():
-                if isinstance(count, int) and 0 < count < small:
+                if isinstance(count, int) and count != 0 and count < small:
                     yield f"{where}, {label}: {key} is {count}, fewer than {small}"
     if "label" not in entry:
         return
@@ -102,7 +102,7 @@ def _small_counts(entry: dict[str, Any], where: str, small: int) -> Iterator[str
         if not counts["negatives"] and counts["positives"] > 0 and small:
             yield f"{where}, {entry['label']}: all {counts['known']} have it, so each of them is known to"
     for key, count in counts.items():
-        if 0 < count < small:
+        if count != 0 and count < small:
             yield f"{where}, {entry['label']}: {key} is {count}, fewer than {small}"
 
 
