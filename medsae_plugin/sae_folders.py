@@ -31,9 +31,9 @@ def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
 
     folder = Path(path)
     config = read_config(folder)
-    _check_architecture(config, folder)
-    _check_weights(config, folder)
     with load_errors(folder):
+        _check_architecture(config, folder)
+        _check_weights(config, folder)
         sae: SAE[Any] = SAE.load_from_disk(folder, device=device, dtype="float32")
     check_scorable(sae, folder)
     return sae
@@ -94,6 +94,21 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     check_sae_folder(path)
     return read_json(Path(path) / CONFIG)
+
+
+def read_report(path: str | Path) -> dict[str, Any] | None:
+    """The report of an SAE's training in its folder, with the fields `sae` and `training`; None where there is none.
+
+    Raises:
+        MedSAEError: it is damaged, or something else.
+    """
+    file = Path(path) / REPORT
+    if not file.is_file():
+        return None
+    report = read_json(file)
+    if not all(isinstance(report.get(field), dict) for field in ("sae", "training")):
+        raise MedSAEError(f"{file} is not what medsae train writes; move it away")
+    return report
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -101,6 +101,7 @@ WRONG = {
     "other architecture": (lambda f: edit(f, architecture="gated"), "does not load.*b_gate"),
     "no k": (lambda f: without(f, "k"), "does not say k"),
     "text for a width": (lambda f: edit(f, d_sae=str(N)), "do not fit"),
+    "a list for an architecture": (lambda f: edit(f, architecture=["topk"]), "does not load"),
     "metadata of another kind": (lambda f: edit(f, metadata=[1]), "metadata should be an object"),
     "a word for normalisation": (lambda f: edit(f, normalize_activations="zscore"), "normalize_activations must be"),
     "normalised": (lambda f: edit(f, normalize_activations="expected_average_only_in"), "does not hold by what"),
@@ -271,7 +272,9 @@ def test_saes_of_several_stores_go_to_their_encoders_by_name_where_no_checksum_t
     sites = sites_of(stores, [theirs, mine])
     assert [(site.label, *site.sae_paths) for site in sites] == [("planted", mine), ("second", theirs)]
     stray = make(tmp_path / "stray", encoder_sha256="", model_name="third")
-    with pytest.raises(MedSAEError, match=r"an SAE of encoder third.*the stores are of planted, second"):
+    with pytest.raises(
+        MedSAEError, match=r"an SAE of encoder third.*none of the stores is: they are of planted, second"
+    ):
         sites_of(stores, [mine, stray])
 
 

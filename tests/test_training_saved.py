@@ -180,6 +180,17 @@ def test_options_that_would_fail_at_the_first_step_are_refused_before(store, tmp
     assert not (tmp_path / "o").exists()
 
 
+def test_a_training_that_diverges_is_said_and_the_others_are_saved(store, tmp_path):
+    specs = [
+        spec_of("topk", CENTER_AND_SCALE),
+        SAESpec("b", HOOK, "standard", 2, options={"l1_coefficient": float("inf")}),
+    ]
+    with pytest.raises(MedSAEError, match="training of b diverged"):
+        train_saes(store, specs, CONFIG, tmp_path / "out", progress=False)
+    assert load_sae(tmp_path / "out" / "a").cfg.d_sae == 24
+    assert not (tmp_path / "out" / "b").exists()
+
+
 def test_names_that_training_needs_and_widths_of_nothing_are_refused(store, tmp_path):
     with pytest.raises(MedSAEError, match="training writes one of that name"):
         SAESpec("checkpoints", HOOK)

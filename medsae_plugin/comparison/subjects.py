@@ -16,7 +16,7 @@ from medsae_plugin.evaluation.candidates import matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix
 from medsae_plugin.evaluation.scoring import least_firing
 from medsae_plugin.evaluation.targets import Targets
-from medsae_plugin.sae_folders import REPORT, load_sae, read_config, read_json
+from medsae_plugin.sae_folders import load_sae, read_config, read_report
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -129,8 +129,7 @@ def subjects_of(site: Site, metrics: dict[str, Any], scores: Path, prefix: str =
 
 def _made(path: Path) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
-    if (path / REPORT).is_file():
-        report = read_json(path / REPORT)
+    if report := read_report(path):
         spec = {k: v for k, v in report["sae"].items() if k not in ("name", "hook")}
         return {**spec, "training": {k: v for k, v in report["training"].items() if k != "seed"}}
     config = read_config(path)
@@ -145,7 +144,9 @@ def _encoder_of(path: Path, encoders: dict[str, str]) -> str:
     found = [s for s, name in encoders.items() if (s == sha if sha else name == model)]
     if len(found) != 1:
         what = f"weights {sha[:12]}..." if sha else f"encoder {model}, and does not say which weights"
-        raise MedSAEError(f"{path} is an SAE of {what}; the stores are of {', '.join(encoders.values())}")
+        raise MedSAEError(
+            f"{path} is an SAE of {what}; none of the stores is: they are of {', '.join(encoders.values())}"
+        )
     return found[0]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.latents import sae_sha256
-from medsae_plugin.sae_folders import REPORT, load_sae, read_json
+from medsae_plugin.sae_folders import load_sae, read_report
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -118,8 +118,7 @@ def _active(sae: SAE[Any], folder: Path) -> int:
     """How many latents of an SAE are active a row: its k, else the L0 that training measured, else 32."""
     if k := getattr(sae.cfg, "k", None):
         return int(k)
-    report = folder / REPORT
-    validation = read_json(report).get("validation") if report.is_file() else None
+    validation = (read_report(folder) or {}).get("validation")
     return round(validation["l0"]) if validation else _DEFAULT_K
 
 

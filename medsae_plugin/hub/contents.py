@@ -11,7 +11,7 @@ from typing import Any
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import write_text
-from medsae_plugin.sae_folders import CONFIG, REPORT, SPARSITY, WEIGHTS, load_sae, read_config, read_json
+from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_config, read_json, read_report
 
 METRICS, NAMES = "metrics.json", "names.json"
 _OBSERVATION = {"label", "positives", "known", "latent", "r", "entropy"}
@@ -125,5 +125,4 @@ def _published(name: str, folder: Path, run: Path, metrics: str | Path | None) -
         file = next((path for path in (folder / METRICS, run / METRICS) if path.is_file()), folder / METRICS)
     if not file.is_file():
         raise MedSAEError(f"SAE {name} has no metrics at {file}; evaluate it (medsae evaluate), and name the result")
-    training = read_json(folder / REPORT) if (folder / REPORT).is_file() else None
-    return Published(name, folder, config, training, own_metrics(read_json(file), name, config, file))
+    return Published(name, folder, config, read_report(folder), own_metrics(read_json(file), name, config, file))

@@ -14,7 +14,7 @@ import pandas as pd
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.candidates import matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix, sae_sha256
-from medsae_plugin.sae_folders import CONFIG, REPORT, load_sae
+from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
 
 METRICS, LATENTS, COMPARISON, NAMES = "metrics.json", "latents.parquet", "comparison.json", "names.json"
 
@@ -113,7 +113,6 @@ def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dic
             continue
         matrix = LatentMatrix(folder / "latents" / matrix_folder(figures["name"]))
         path = paths.get(matrix.manifest["sae_sha256"])
-        training = path / REPORT if path else None
         opened.append(
             ScoredSAE(
                 name=prefix + figures["name"],
@@ -124,7 +123,7 @@ def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dic
                 latents=frame[frame["name"] == figures["name"]].reset_index(drop=True),
                 matrix=matrix,
                 path=path,
-                training=_json(training) if training and training.is_file() else None,
+                training=read_report(path) if path else None,
             )
         )
     return {key: value for key, value in metrics.items() if key != "candidates"}, opened

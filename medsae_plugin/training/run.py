@@ -61,7 +61,8 @@ def train_saes(
         The folder of each SAE, by name.
 
     Raises:
-        MedSAEError: specs that do not fit the store; `out` holds another run, or this one and `resume` is not given.
+        MedSAEError: specs that do not fit the store; `out` holds another run, or this one and `resume` is not given; a
+            damaged checkpoint; a training that diverged, once the other SAEs of the run are saved.
     """
     check_specs(store, specs)
     out = Path(out)
@@ -73,8 +74,15 @@ def train_saes(
     # SAE-Lens offers no switch for its progress bar, which goes to stderr.
     with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
         run.fit()
+    diverged = run.diverged()
     for spec in specs:
-        run.save(spec, folders[spec.name])
+        if spec.name not in diverged:
+            run.save(spec, folders[spec.name])
+    if diverged:
+        raise MedSAEError(
+            f"the training of {', '.join(diverged)} diverged: nan or infinity among its weights; lower the "
+            "learning rate. It is not saved, and the other SAEs of the run are"
+        )
     return folders
 
 
@@ -122,6 +130,11 @@ class _Run:
         torch.manual_seed(self.config.seed)
         self.trainer.fit()
         self._note()
+
+    def diverged(self) -> list[str]:
+        """The SAEs that have nan or infinity among their weights."""
+        weights = {name: sae.state_dict().values() for name, sae in self.saes.items()}
+        return [name for name, tensors in weights.items() if not all(torch.isfinite(w).all() for w in tensors)]
 
     def save(self, spec: SAESpec, folder: Path) -> None:
         """Write the SAE's folder whole or not at all."""
