@@ -163,7 +163,7 @@ def test_without_a_validation_split_there_are_no_validation_figures(tmp_path):
 def test_what_does_not_fit_is_refused_before_anything_runs(store, tmp_path):
     wrong = {
         "has no hook 'hook_pooled'; it has hook_embedding": SAESpec("a", "hook_pooled"),
-        "no architecture 'relu'; it has .*batchtopk": SAESpec("a", "hook_embedding", "relu"),
+        "trains no architecture 'relu'; it trains .*batchtopk": SAESpec("a", "hook_embedding", "relu"),
         "no option 'kk'; did you mean 'k'": SAESpec("a", "hook_embedding", "topk", options={"kk": 1}),
         "SAE-Lens refuses": SAESpec(
             "a", "hook_embedding", "matryoshka_batchtopk", 1, options={"k": 2, "matryoshka_widths": [999]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,20 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
         "--select", default="train", metavar="SPLIT", help="where top latents are chosen (default: train)"
     )
     parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
+
+
+def read_saes(paths: Sequence[Path]) -> list[Path]:
+    """SAE folders as a shell makes them of `saes/*`, without what else training leaves there, which is said."""
+    from medsae_plugin.sae_folders import without_training_files
+
+    folders, aside = without_training_files(paths)
+    if aside:
+        print(f"left aside, for they are no SAEs: {', '.join(map(str, aside))}", file=sys.stderr)
+    if aside and not folders:
+        raise MedSAEError(
+            "there is no SAE among these; of a training's checkpoints, name one, as saes/checkpoints/1024"
+        )
+    return folders
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_saes, read_table
 
 
 def add(commands: Commands) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     stores = [ActivationStore(path) for path in (args.store, *args.more_stores)]
     comparison = compare_saes(
         stores,
-        args.saes,
+        read_saes(args.saes),
         read_table(args),
         args.out,
         progress=not args.quiet,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_saes, read_table
 
 
 def add(commands: Commands) -> None:
@@ -40,14 +40,20 @@ def run(args: argparse.Namespace) -> None:
         args.uncertain = "keep"
         table = read_table(args)
         metrics = evaluate_as_paper(
-            store, args.saes, table, args.out, aggregate=args.aggregate, report=args.report, progress=progress
+            store,
+            read_saes(args.saes),
+            table,
+            args.out,
+            aggregate=args.aggregate,
+            report=args.report,
+            progress=progress,
         )
         print(format_paper_table(metrics))
         print(f"\nwritten: {args.out / 'metrics.json'}")
         return
     metrics = evaluate_saes(
         store,
-        args.saes,
+        read_saes(args.saes),
         read_table(args),
         args.out,
         aggregate=args.aggregate,

@@ -15,6 +15,7 @@ from medsae_plugin.cli.arguments import (
     add_table,
     add_zero_shot,
     read_encoder,
+    read_saes,
     read_zero_shot,
 )
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     encoder = read_encoder(args)
     fidelity = downstream_fidelity(
         encoder,
-        load_saes(encoder, args.saes),
+        load_saes(encoder, read_saes(args.saes)),
         table,
         prompts,
         batch_size=args.batch_size,

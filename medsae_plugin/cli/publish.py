@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--licence", metavar="ID", help="of the SAEs, such as mit (default: the encoder's)")
     parser.add_argument("--data", metavar="TEXT", help="what the images were, for the model card")
     parser.add_argument(
-        "--min-count", type=int, default=10, metavar="N", help="refuse label counts below this (default: 10)"
+        "--min-count", type=int, default=10, metavar="N", help="refuse label counts from 1 to below this (default: 10)"
     )
     parser.set_defaults(run=run)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_run, add_table, read_table
+from medsae_plugin.cli.arguments import Commands, add_run, add_table, read_saes, read_table
 from medsae_plugin.errors import MedSAEError
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         args.run_folder,
         args.out,
         comparison=args.comparison,
-        saes=args.saes,
+        saes=read_saes(args.saes),
         names=args.names,
         table=read_table(args) if args.table else None,
         store=ActivationStore(args.store) if args.store else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_saes, read_table
 
 
 def add(commands: Commands) -> None:
@@ -36,7 +36,7 @@ def run_stats(args: argparse.Namespace) -> None:
 
     site = site_statistics(
         ActivationStore(args.store),
-        args.saes,
+        read_saes(args.saes),
         read_table(args),
         aggregate=args.aggregate,
         select=args.select,

@@ -12,17 +12,16 @@ import numpy as np
 
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import check_sae_folder, load_sae, matrix_folder
+from medsae_plugin.evaluation.candidates import matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix
 from medsae_plugin.evaluation.scoring import least_firing
 from medsae_plugin.evaluation.targets import Targets
+from medsae_plugin.sae_folders import load_sae, read_config, read_report
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from medsae_plugin.activations import ActivationStore
-
-SAE_CONFIG, TRAINING = "cfg.json", "training.json"
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,10 @@ def sites_of(stores: Sequence[ActivationStore], sae_paths: Sequence[str | Path])
         raise MedSAEError("two of the stores are of the same encoder; extract all its hooks into one store")
     for store in stores[1:]:
         _check_same_images(stores[0], store)
+    names = [encoder["name"] for encoder in encoders]
     of_store: dict[str, list[Path]] = {sha: [] for sha in hashes}
     for path in paths:
-        sha = _encoder_of(path)
-        if sha not in of_store:
-            raise MedSAEError(f"{path} was trained on an encoder that none of the stores is of")
-        of_store[sha].append(path)
-    names = [encoder["name"] for encoder in encoders]
+        of_store[_encoder_of(path, dict(zip(hashes, names, strict=True)))].append(path)
     labels = [name if names.count(name) == 1 else f"{name}@{sha[:8]}" for name, sha in zip(names, hashes, strict=True)]
     return [
         Site(label, store, tuple(of_store[sha]))
@@ -133,19 +129,25 @@ def subjects_of(site: Site, metrics: dict[str, Any], scores: Path, prefix: str =
 
 def _made(path: Path) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
-    if (path / TRAINING).is_file():
-        report = json.loads((path / TRAINING).read_text("utf-8"))
+    if report := read_report(path):
         spec = {k: v for k, v in report["sae"].items() if k not in ("name", "hook")}
         return {**spec, "training": {k: v for k, v in report["training"].items() if k != "seed"}}
-    config = json.loads((path / SAE_CONFIG).read_text("utf-8"))
+    config = read_config(path)
     metadata = config.pop("metadata", {})
     return {**{k: v for k, v in config.items() if k not in ("device", "d_in")}, "seed": metadata.get("seed")}
 
 
-def _encoder_of(path: Path) -> str:
-    check_sae_folder(path)
-    metadata = json.loads((path / SAE_CONFIG).read_text("utf-8")).get("metadata", {})
-    return str(metadata.get("encoder_sha256"))
+def _encoder_of(path: Path, encoders: dict[str, str]) -> str:
+    """Which of these encoders (names by the checksum of their weights) an SAE is of: by checksum, else by name."""
+    metadata = load_sae(path).cfg.metadata
+    sha, model = metadata.get("encoder_sha256"), metadata.get("model_name")
+    found = [s for s, name in encoders.items() if (s == sha if sha else name == model)]
+    if len(found) != 1:
+        what = f"weights {sha[:12]}..." if sha else f"encoder {model}, and does not say which weights"
+        raise MedSAEError(
+            f"{path} is an SAE of {what}; none of the stores is: they are of {', '.join(encoders.values())}"
+        )
+    return found[0]
 
 
 def _check_same_images(one: ActivationStore, other: ActivationStore) -> None:

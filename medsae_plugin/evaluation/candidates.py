@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.latents import sae_sha256
+from medsae_plugin.sae_folders import load_sae, read_report
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -63,24 +64,6 @@ class Candidate:
 def matrix_folder(name: str) -> str:
     """The folder of a candidate's latent matrix: its name as one path component."""
     return name.replace("/", "--").replace(" ", "-")
-
-
-def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
-    """The SAE in this folder, in SAE-Lens's format.
-
-    Raises:
-        MedSAEError: the folder holds none.
-    """
-    from sae_lens import SAE
-
-    check_sae_folder(path)
-    return SAE.load_from_disk(path, device=device)
-
-
-def check_sae_folder(path: str | Path) -> None:
-    """Raise a MedSAEError if the folder holds no SAE."""
-    if not (Path(path) / "cfg.json").is_file():
-        raise MedSAEError(f"{path} holds no SAE: there is no cfg.json in it")
 
 
 def load_candidates(store: ActivationStore, sae_paths: Sequence[str | Path], seed: int = 0) -> list[Candidate]:
@@ -135,8 +118,7 @@ def _active(sae: SAE[Any], folder: Path) -> int:
     """How many latents of an SAE are active a row: its k, else the L0 that training measured, else 32."""
     if k := getattr(sae.cfg, "k", None):
         return int(k)
-    report = folder / "training.json"
-    validation = json.loads(report.read_text("utf-8")).get("validation") if report.is_file() else None
+    validation = (read_report(folder) or {}).get("validation")
     return round(validation["l0"]) if validation else _DEFAULT_K
 
 
@@ -144,20 +126,42 @@ def checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
     """The hook of the store that an SAE stands at.
 
     Raises:
-        MedSAEError: the store lacks it, has another width there, or was made with other weights.
+        MedSAEError: the store lacks it, has another width there, or was made with another encoder.
     """
-    metadata = sae.cfg.metadata
-    hook = metadata.get("hook_name")
+    hook = sae.cfg.metadata.get("hook_name")
+    if hook is None:
+        raise MedSAEError(f"{name} does not say which hook it stands at; add metadata.hook_name to its cfg.json")
     if hook not in store.hooks:
         raise MedSAEError(f"{name} stands at hook {hook!r}; the store has {', '.join(store.hooks)}")
     if sae.cfg.d_in != store.hooks[hook].d:
         raise MedSAEError(f"{name} takes {sae.cfg.d_in} dimensions; the store has {store.hooks[hook].d} at {hook}")
-    trained_on, stored = metadata.get("encoder_sha256"), store.manifest["encoder"]["weights_sha256"]
-    if trained_on and trained_on != stored:
-        raise MedSAEError(
-            f"{name} was trained on encoder weights {trained_on[:12]}..., the store was made with {stored[:12]}..."
-        )
+    encoder = store.manifest["encoder"]
+    check_encoder(sae, encoder["name"], encoder["weights_sha256"], name)
     return str(hook)
+
+
+def check_encoder(sae: SAE[Any], encoder: str, weights_sha256: str, name: str) -> None:
+    """Compare the encoder that an SAE was trained on with this one: by its weights, else by its name, with a warning.
+
+    Raises:
+        MedSAEError: it is another.
+    """
+    metadata = sae.cfg.metadata
+    trained_on, model = metadata.get("encoder_sha256"), metadata.get("model_name")
+    if trained_on and weights_sha256:
+        if trained_on != weights_sha256:
+            raise MedSAEError(
+                f"{name} was trained on encoder weights {trained_on[:12]}..., "
+                f"those of {encoder} here are {weights_sha256[:12]}..."
+            )
+        return
+    if model and model != encoder:
+        raise MedSAEError(
+            f"{name} is an SAE of the encoder {model}, and this is {encoder}; if they are the same, say so in "
+            "metadata.model_name of its cfg.json"
+        )
+    lacks = "it does not say on which weights it was trained" if weights_sha256 else "these weights have no checksum"
+    warnings.warn(f"{name} is taken for an SAE of this {encoder}, unchecked: {lacks}", stacklevel=2)
 
 
 def distinct_names(paths: list[Path]) -> list[str]:

@@ -38,6 +38,7 @@ Aggregate = Literal["max", "mean"]
 
 SCHEMA_VERSION = 1
 MANIFEST, IMAGES = "manifest.json", "images.csv"
+_ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 ROWS_PER_SHARD = 8192  # a row's number within its shard fits 16 bits
 # Activations held dense while encoding, and nonzeros held while reading a block of latents.
 _CHUNK_ELEMENTS = 2**23
@@ -49,7 +50,8 @@ class LatentMatrix:
 
     Attributes:
         path: the folder.
-        manifest: encoder, hook, positions, aggregate, sae_sha256 (None for neurons), n_latents, n_images.
+        manifest: encoder, hook, positions, aggregate, sae_sha256, sae_config (both None for neurons), n_latents,
+            n_images.
         images: one row a matrix row, in the store's order: image_id, path (relative to the image root), patient, split.
 
     Raises:
@@ -280,6 +282,8 @@ def _manifest(store: ActivationStore, hook: str, sae: SAE[Any] | None, aggregate
         "hook": hook,
         "aggregate": aggregate,
         "sae_sha256": None if sae is None else sae_sha256(sae),
+        # What latents hang on beside the weights, such as k and the normalisation.
+        "sae_config": None if sae is None else {k: v for k, v in sae.cfg.to_dict().items() if k not in _ELSEWHERE},
         "n_latents": _n_latents(store.hooks[hook].d, sae),
         "n_images": len(store.readable_images),
     }

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from medsae_plugin.activations.decoding import Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import distinct_names, load_sae
+from medsae_plugin.evaluation.candidates import check_encoder, distinct_names
+from medsae_plugin.sae_folders import load_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -77,17 +78,12 @@ def load_saes(encoder: HookedVisionEncoder, paths: Sequence[str | Path]) -> dict
     """The SAEs in these folders, in SAE-Lens's format, on the encoder's device, by the shortest names that differ.
 
     Raises:
-        MedSAEError: a folder given twice or without an SAE, an SAE that was trained on other weights.
+        MedSAEError: a folder given twice, one that `load_sae` refuses, an SAE of another encoder.
     """
     saes = {}
     for name, path in zip(distinct_names([Path(path) for path in paths]), paths, strict=True):
         sae = load_sae(path, str(encoder.device))
-        trained_on = sae.cfg.metadata.get("encoder_sha256")
-        if trained_on and trained_on != encoder.weights_sha256:
-            raise MedSAEError(
-                f"{path} was trained on encoder weights {trained_on[:12]}...; those of {encoder.name} are "
-                f"{encoder.weights_sha256[:12] or 'of unknown sha256'}..."
-            )
+        check_encoder(sae, encoder.name, encoder.weights_sha256, str(path))
         saes[name] = sae
     return saes
 

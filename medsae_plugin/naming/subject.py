@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from medsae_plugin.evaluation.candidates import checked_hook, load_sae
+from medsae_plugin.evaluation.candidates import checked_hook
 from medsae_plugin.evaluation.latents import LatentMatrix, latent_matrix
 from medsae_plugin.naming.images import ImageData
+from medsae_plugin.sae_folders import load_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medsae_plugin.comparison.subjects import SAE_CONFIG, TRAINING
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.candidates import matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix, sae_sha256
+from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
 
 METRICS, LATENTS, COMPARISON, NAMES = "metrics.json", "latents.parquet", "comparison.json", "names.json"
 
@@ -94,7 +94,7 @@ def _located(run: Path) -> tuple[Path, list[Path]]:
     if (run / METRICS).is_file() or (run / COMPARISON).is_file():
         return run, []
     if (run / "comparison" / COMPARISON).is_file():
-        configs = [*run.glob(f"passes/*/*/{SAE_CONFIG}"), *run.glob(f"saes/*/{SAE_CONFIG}")]
+        configs = [*run.glob(f"passes/*/*/{CONFIG}"), *run.glob(f"saes/*/{CONFIG}")]
         return run / "comparison", sorted(p.parent for p in configs)
     raise MedSAEError(f"{run} is no output of medsae evaluate, compare, sweep or demo: there is no {METRICS} in it")
 
@@ -113,7 +113,6 @@ def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dic
             continue
         matrix = LatentMatrix(folder / "latents" / matrix_folder(figures["name"]))
         path = paths.get(matrix.manifest["sae_sha256"])
-        training = path / TRAINING if path else None
         opened.append(
             ScoredSAE(
                 name=prefix + figures["name"],
@@ -124,7 +123,7 @@ def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dic
                 latents=frame[frame["name"] == figures["name"]].reset_index(drop=True),
                 matrix=matrix,
                 path=path,
-                training=_json(training) if training and training.is_file() else None,
+                training=read_report(path) if path else None,
             )
         )
     return {key: value for key, value in metrics.items() if key != "candidates"}, opened
@@ -132,16 +131,7 @@ def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dic
 
 def _by_sha(paths: Sequence[Path]) -> dict[str, Path]:
     """SAE folders by the hash of their weights, which a latent matrix holds as well."""
-    if not paths:
-        return {}
-    from sae_lens import SAE
-
-    found = {}
-    for path in paths:
-        if not (path / SAE_CONFIG).is_file():
-            raise MedSAEError(f"{path} holds no SAE: there is no {SAE_CONFIG} in it")
-        found[sae_sha256(SAE.load_from_disk(path))] = path
-    return found
+    return {sae_sha256(load_sae(path)): path for path in paths}
 
 
 def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
