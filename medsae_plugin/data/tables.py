@@ -72,7 +72,7 @@ class ImageTable:
     def n_images(self) -> int:
         return len(self.frame)
 
-    def image_path(self, index: int) -> Path:
+    def image_path(self, index: int | np.integer) -> Path:
         """Where the image of this row is on disk."""
         return self.root / self.frame["path"].iloc[index]
 

@@ -76,6 +76,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "float": (int, float),
+    "int | float": (int, float),
     "float | None": (int, float, type(None)),
     "bool": (bool,),
     "dict[str, Any]": (dict,),

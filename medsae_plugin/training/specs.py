@@ -41,7 +41,7 @@ class SAESpec:
     name: str
     hook: str
     architecture: str = "standard"
-    expansion: float = 16
+    expansion: int | float = 16
     normalize: str = CENTER_AND_SCALE
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
