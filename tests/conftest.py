@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
 
+# One thread, here and in the processes that tests start, unless the environment says otherwise: more only slow such
+# small models down. All take as many, since sums are rounded in another order with each number of threads.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from extraction_case import one_thread  # noqa: F401
 from scipy import stats
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from extraction_case import one_thread, tiny_encoder  # noqa: F401
+from extraction_case import tiny_encoder
 from planted import identity_sae
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata

@@ -112,7 +112,6 @@ def test_what_cannot_give_terms_is_told_in_words(pipeline, tmp_path):
 @pytest.fixture(scope="module")
 def phantoms(phantom_case, tmp_path_factory):
     """Activations of the bundled encoder, an SAE whose latents point at findings' sentences, and one at tokens."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("phantoms")
     encoder = HookedVisionEncoder.from_pretrained("phantom-swin")
     hooks = ["hook_embedding", SPATIAL]

@@ -29,14 +29,6 @@ OPTIONS = {
 QUICK = TrainingConfig(12_800, batch_size=128, lr=3e-3, validate_every=40)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> ActivationStore:
     embedding, _ = planted_rows(600, 16, 24)
