@@ -40,7 +40,7 @@ from medsae_plugin.evaluation import (
 )
 from medsae_plugin.evaluation.passes import PixelBatches
 
-N_PHANTOMS, SIZE = 300, 128
+N_PHANTOMS, SIZE = 300, 96
 HOOKS = {"embedding": "hook_embedding", "patches": "stages.2.blocks.3.hook_resid_post"}
 TRAINING = medsae.TrainingConfig(total_training_samples=40_960, batch_size=256, lr=2e-3)
 FEW = Resampling(n_permutations=9, n_bootstrap=20)
