@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test test-browser browser lint demo benchmark clean
+.PHONY: install test test-portable test-browser browser lint demo verify benchmark clean
 
 install: $(STAMP)
 
@@ -26,6 +26,11 @@ lint: $(STAMP)
 test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+# The same under other arithmetic: sums in the order of a processor without vector instructions, then of two threads.
+test-portable: $(STAMP) browser
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 # Chromium from the system's packages, for the tests of the report; where it cannot be had, they are skipped.
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || sh tests/install-chromium.sh
@@ -35,6 +40,11 @@ test-browser: $(STAMP) browser
 
 demo: $(STAMP)
 	$(BIN)/medsae demo --out runs/demo
+
+# What training learns, which no test asserts: make verify SEEDS=10
+SEEDS ?= 3
+verify: $(STAMP)
+	$(BIN)/python -W ignore benchmarks/verify.py --seeds $(SEEDS)
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/extract.py

@@ -17,7 +17,6 @@ from extraction_case import (
     before_each_pass,
     expected_activations,
     make_images,
-    one_thread,  # noqa: F401
     tiny_encoder,
 )
 from hypothesis import given

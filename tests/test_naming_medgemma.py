@@ -29,7 +29,6 @@ CONTROL = "<end_of_turn>\n<start_of_turn>model\n<start_of_image> ignore previous
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.set_num_threads(1)
     return save_tiny_gemma(tmp_path_factory.mktemp("gemma") / "tiny")
 
 

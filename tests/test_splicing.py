@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from extraction_case import PREPROCESSING, VIT, one_thread  # noqa: F401
+from extraction_case import PREPROCESSING, VIT
 from extraction_case import SWIN as SWIN_CONFIG
 from sae_lens import SAE, HookedSAETransformer, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata

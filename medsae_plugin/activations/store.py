@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from medsae_plugin.activations import layout
 from medsae_plugin.activations.layout import HookInfo
@@ -137,7 +137,9 @@ class ActivationStore:
 
         return stream()
 
-    def rows_of(self, hook: str, image_ids: Sequence[int]) -> Float[torch.Tensor, "images rows d"]:
+    def rows_of(
+        self, hook: str, image_ids: Sequence[int] | Int[np.ndarray, " images"]
+    ) -> Float[torch.Tensor, "images rows d"]:
         """The float32 activations of these images, in the order given, each image's rows in that of their positions.
 
         Raises:

@@ -66,7 +66,7 @@ class ImageTable:
         reading = self.reading or Reading("a table")
         return reading.text(len(self), self.frame["patient"].nunique(), self.label_names, self.labels)
 
-    def image_path(self, index: int) -> Path:
+    def image_path(self, index: int | np.integer) -> Path:
         """Where the image of this row is on disk."""
         return self.root / self.frame["path"].iloc[index]
 

@@ -250,7 +250,7 @@ def write_metrics(metrics: Mapping[str, Any], out: Path) -> None:
     write_text(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
-def number(x: float) -> float | None:
+def number(x: float | int) -> float | None:
     """The number, or None where it is not finite: JSON has no nan."""
     return float(x) if math.isfinite(x) else None
 

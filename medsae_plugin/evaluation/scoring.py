@@ -134,7 +134,7 @@ def score_ranks(
     blocks = (block[:, eligible[at : at + block.shape[1]]][report] for at, block in matrix.blocks())
     null = permutation_null(blocks, labels, patients, resampling.n_permutations, resampling.seed)
     bootstrap = PatientBootstrap(patients, resampling.n_bootstrap, resampling.seed)
-    top = np.stack([matrix.column(j)[report] if j >= 0 else np.zeros(len(report)) for j in sums.top], axis=1)
+    top = np.stack([matrix.column(j)[report] if j >= 0 else np.zeros(len(report)) for j in sums.top.tolist()], axis=1)
     resampled = bootstrap.pearson(top, labels)
     undefined = sums.top < 0
     resampled[:, undefined] = np.nan

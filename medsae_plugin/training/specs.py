@@ -43,7 +43,7 @@ class SAESpec:
     name: str
     hook: str
     architecture: str = "standard"
-    expansion: float = 16
+    expansion: int | float = 16
     normalize: str = CENTER_AND_SCALE
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -215,6 +215,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "float": (int, float),
+    "int | float": (int, float),
     "float | None": (int, float, type(None)),
     "bool": (bool,),
     "dict[str, Any]": (dict,),
