@@ -16,6 +16,7 @@ from medsae_plugin.evaluation.candidates import check_sae_folder, load_sae, matr
 from medsae_plugin.evaluation.latents import LatentMatrix
 from medsae_plugin.evaluation.scoring import least_firing
 from medsae_plugin.evaluation.targets import Targets
+from medsae_plugin.files import read_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -134,17 +135,17 @@ def subjects_of(site: Site, metrics: dict[str, Any], scores: Path, prefix: str =
 def _made(path: Path) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
     if (path / TRAINING).is_file():
-        report = json.loads((path / TRAINING).read_text("utf-8"))
+        report = read_json(path / TRAINING)
         spec = {k: v for k, v in report["sae"].items() if k not in ("name", "hook")}
         return {**spec, "training": {k: v for k, v in report["training"].items() if k != "seed"}}
-    config = json.loads((path / SAE_CONFIG).read_text("utf-8"))
+    config = read_json(path / SAE_CONFIG)
     metadata = config.pop("metadata", {})
     return {**{k: v for k, v in config.items() if k not in ("device", "d_in")}, "seed": metadata.get("seed")}
 
 
 def _encoder_of(path: Path) -> str:
     check_sae_folder(path)
-    metadata = json.loads((path / SAE_CONFIG).read_text("utf-8")).get("metadata", {})
+    metadata = read_json(path / SAE_CONFIG).get("metadata", {})
     return str(metadata.get("encoder_sha256"))
 
 

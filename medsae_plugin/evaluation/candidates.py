@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.latents import sae_sha256
+from medsae_plugin.files import read_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -136,7 +136,7 @@ def _active(sae: SAE[Any], folder: Path) -> int:
     if k := getattr(sae.cfg, "k", None):
         return int(k)
     report = folder / "training.json"
-    validation = json.loads(report.read_text("utf-8")).get("validation") if report.is_file() else None
+    validation = read_json(report).get("validation") if report.is_file() else None
     return round(validation["l0"]) if validation else _DEFAULT_K
 
 

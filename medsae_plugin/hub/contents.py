@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text, writing
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 METRICS, NAMES, TRAINING = "metrics.json", "names.json", "training.json"
@@ -43,10 +43,11 @@ class Published:
 
     def write(self, folder: Path) -> None:
         """Write what is sent of it into `folder`."""
-        folder.mkdir(parents=True)
+        make_folder(folder)
         for name in _SENT_AS_IS:
             if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
+                with writing(folder / name):
+                    shutil.copyfile(self.folder / name, folder / name)
         write_text(folder / METRICS, json.dumps(self.metrics, indent=2, allow_nan=False) + "\n")
 
 

@@ -77,12 +77,12 @@ class Format:
         Args:
             folder_name: where the files lie in the repository; `.` is its root.
         """
-        from medsae_plugin.hub.fetching import fetch, has_file
+        from medsae_plugin.fetch import has_file, hub_file
 
         folder = "" if folder_name in ("", ".") else f"{folder_name}/"
-        file = fetch(repo_id, folder + self.weights, force_download=force_download)
+        file = hub_file(repo_id, folder + self.weights, force_download=force_download)
         if has_file(repo_id, folder + self.config):
-            fetch(repo_id, folder + self.config, force_download=force_download)
+            hub_file(repo_id, folder + self.config, force_download=force_download)
         return *self.disk_loader(file.parent, device, cfg_overrides), None
 
     def config_getter(

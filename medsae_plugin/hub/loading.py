@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.fetch import check_files, hub_errors, hub_file
 from medsae_plugin.hub.cards import ReleaseCard, SAECard
 from medsae_plugin.hub.contents import CONFIG, WEIGHTS
-from medsae_plugin.hub.fetching import check_files, fetch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -63,8 +63,8 @@ def load_medsae(
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
         sae = SAE.from_pretrained(release, sae_id, device=device)
     elif "/" in release:
-        folder = fetch(release, f"{sae_id}/{CONFIG}", revision).parent
-        fetch(release, f"{sae_id}/{WEIGHTS}", revision)
+        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision).parent
+        hub_file(release, f"{sae_id}/{WEIGHTS}", revision)
         sae = SAE.load_from_disk(folder, device=device, dtype="float32")
     else:
         sae = _of_sae_lens(release, sae_id, device)
@@ -114,7 +114,7 @@ def _checked_folder(card: ReleaseCard, folder_name: str, force_download: bool) -
     else:
         assert card.repo_id is not None
         for name in sae.sha256:
-            path = fetch(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
+            path = hub_file(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
         folder = path.parent
     check_files(folder, sae.sha256)
     return folder
@@ -131,7 +131,10 @@ def _of_sae_lens(release: str, sae_id: str, device: str) -> SAE[Any]:
     from sae_lens import SAE
 
     try:
-        return SAE.from_pretrained(release, sae_id, device=device)
+        with hub_errors(release, f"SAE {sae_id} of {release}"):
+            return SAE.from_pretrained(release, sae_id, device=device)
+    except MedSAEError:
+        raise
     except ValueError as error:
         raise MedSAEError(str(error)) from None
 

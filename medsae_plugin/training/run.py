@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import replacing_folder, write_text
+from medsae_plugin.files import make_folder, read_json, replacing_folder, write_text, writing
 from medsae_plugin.training.normalization import CenterAndScale
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
@@ -63,7 +63,8 @@ def train_saes(
         return folders
     run = _Run(store, specs, config, out)
     # SAE-Lens offers no switch for its progress bar, which goes to stderr.
-    with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+    with writing(out, "Whole checkpoints are kept, and resuming goes on from the last"), quiet:
         run.fit()
     for spec in specs:
         run.save(spec, folders[spec.name])
@@ -82,7 +83,7 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
     what = json.loads(json.dumps(what))
     note = out / RUN
     if note.is_file():
-        there = json.loads(note.read_text(encoding="utf-8"))
+        there = read_json(note)
         if there != what:
             fields = ", ".join(key for key in what if there.get(key) != what[key])
             raise MedSAEError(f"{out} holds another training run (it differs in: {fields}); choose another folder")
@@ -91,7 +92,7 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
     elif out.is_dir() and any(out.iterdir()):
         raise MedSAEError(f"{out} is not empty and holds no training run; choose another folder")
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_text(note, json.dumps(what, indent=2) + "\n")
 
 
@@ -207,5 +208,5 @@ class _Run:
         for inner in getattr(trainer, "trainers", {}).values():
             inner.n_training_steps = trainer.n_training_steps
         trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= trainer.n_training_samples]
-        progress = json.loads((last / PROGRESS).read_text(encoding="utf-8"))
+        progress = read_json(last / PROGRESS)
         self.n_batches, self.history = progress["batches"], progress["history"]
