@@ -13,7 +13,16 @@ from typing import TextIO
 from medsae_plugin.errors import MedSAEError, reason_of
 
 
-class _Output(io.TextIOWrapper):
+class _Stream(io.TextIOWrapper):
+    """A standard stream in place of `replaced`, which it keeps: gone, that would close the file below both."""
+
+    def __init__(self, replaced: io.TextIOWrapper, errors: str, *, line_buffering: bool) -> None:
+        replaced.flush()
+        super().__init__(replaced.buffer, replaced.encoding, errors, line_buffering=line_buffering)
+        self._replaced = replaced
+
+
+class _Output(_Stream):
     """Standard output, whose failures are told from those of files."""
 
     def write(self, text: str) -> int:
@@ -34,7 +43,7 @@ class _Output(io.TextIOWrapper):
         return MedSAEError(f"standard output cannot be written: {reason_of(error)}; files are")
 
 
-class _Unbreakable(io.TextIOWrapper):
+class _Unbreakable(_Stream):
     """Standard error, for bars, warnings and messages: a closed pipe or a full disk there stops no computation."""
 
     def write(self, text: str) -> int:
@@ -53,12 +62,9 @@ def prepare_console() -> None:
     sys.stdout = sys.stdout or _nothing()
     sys.stderr = sys.stderr or _nothing()
     if type(sys.stdout) is io.TextIOWrapper:
-        out = sys.stdout
-        out.flush()
-        sys.stdout = _Output(out.buffer, out.encoding, "replace", line_buffering=out.line_buffering)
+        sys.stdout = _Output(sys.stdout, "replace", line_buffering=sys.stdout.line_buffering)
     if type(sys.stderr) is io.TextIOWrapper:
-        err = sys.stderr
-        sys.stderr = _Unbreakable(err.buffer, err.encoding, "backslashreplace", line_buffering=True, write_through=True)
+        sys.stderr = _Unbreakable(sys.stderr, "backslashreplace", line_buffering=True)
 
 
 def _nothing() -> TextIO:
