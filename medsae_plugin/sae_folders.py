@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import read_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -93,7 +93,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         MedSAEError: there is none, or it is damaged.
     """
     check_sae_folder(path)
-    return read_json(Path(path) / CONFIG)
+    return read_object(Path(path) / CONFIG)
 
 
 def read_report(path: str | Path) -> dict[str, Any] | None:
@@ -105,23 +105,20 @@ def read_report(path: str | Path) -> dict[str, Any] | None:
     file = Path(path) / REPORT
     if not file.is_file():
         return None
-    report = read_json(file)
+    report = read_object(file)
     if not all(isinstance(report.get(field), dict) for field in ("sae", "training")):
         raise MedSAEError(f"{file} is not what medsae train writes; move it away")
     return report
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object.
 
     Raises:
         MedSAEError: it does not.
     """
     refuse_lfs_pointer(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MedSAEError(f"{path} is not JSON, so it is cut short or damaged: {error}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise MedSAEError(f"{path} should hold a JSON object")
     return content

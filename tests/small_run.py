@@ -118,7 +118,9 @@ def _with_preprocessing(store: ActivationStore) -> ActivationStore:
 
 
 def _names(folder: Path, sae: Path) -> Path:
-    """What `medsae name` and `medsae score-names` write, with names that a model should not have given."""
+    """What `medsae name` and `medsae name score` write, with names that a model should not have given."""
+    from sae_lens import SAE
+
     sha = sae_sha256(SAE.load_from_disk(sae))
     units = [
         {"kind": "latent", "latent": str(j), "status": "named", "concept": concept, "description": description,

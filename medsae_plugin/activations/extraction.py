@@ -22,6 +22,7 @@ from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.encoders.hook_names import select_hooks
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import writing
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -84,7 +85,7 @@ def extract(
     infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
     manifest = _manifest(encoder, images, infos, policy, seed, images_per_shard or _default_per_shard(infos, dtype))
     out = Path(out)
-    try:
+    with writing(out, "Finished shards are kept"):
         writer = StoreWriter(out, manifest, images.frame)
         job = _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
         try:
@@ -92,8 +93,6 @@ def extract(
         finally:
             writer.release_all()
         writer.finish()
-    except OSError as error:
-        raise MedSAEError(f"{out} cannot be written: {error}. Finished shards are kept") from error
     store = ActivationStore(out)
     if strict and len(store.failures):
         first = store.failures.iloc[0]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.encoders import HookedVisionEncoder
 
+# What is true after Ctrl-C: of most commands, and of those that keep what they have finished.
+AGAIN = "the same command starts again from the beginning"
+GOES_ON = "what is finished is kept, and the same command goes on from there"
+
 Commands = Any  # argparse's own type of `add_subparsers()` is private
 
 
@@ -134,11 +138,24 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tokenizer(parser: argparse._ActionsContainer) -> None:
+    """`--tokenizer`, for commands that encode texts."""
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="vocab.txt or tokenizer.json of the text tower, or their folder (default: beside the weights, else the "
+        "card's, fetched once)",
+    )
+
+
 def read_encoder(args: argparse.Namespace) -> HookedVisionEncoder:
     """The encoder that `add_encoder`'s and `add_device`'s arguments name."""
     from medsae_plugin.encoders import HookedVisionEncoder
 
-    return HookedVisionEncoder.from_pretrained(args.encoder, args.weights, device=checked_device(args.device))
+    return HookedVisionEncoder.from_pretrained(
+        args.encoder, args.weights, device=checked_device(args.device), tokenizer=getattr(args, "tokenizer", None)
+    )
 
 
 def add_batches(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +167,8 @@ def add_batches(parser: argparse.ArgumentParser) -> None:
 
 
 def add_zero_shot(parser: argparse.ArgumentParser) -> None:
-    """`--prompts`, and `--store` and `--split` for the images to score."""
+    """`--prompts` and the tokenizer for them, and `--store` and `--split` for the images to score."""
+    add_tokenizer(parser)
     parser.add_argument(
         "--prompts",
         metavar="NAME|YAML",

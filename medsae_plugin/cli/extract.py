@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsae_plugin.cli.arguments import (
+    GOES_ON,
     Commands,
     add_batches,
     add_device,
@@ -56,7 +57,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at an unreadable image instead of leaving it out")
     add_device(parser)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

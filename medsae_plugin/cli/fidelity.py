@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.evaluation import downstream_fidelity, format_fidelity, load_saes
-    from medsae_plugin.files import write_text
+    from medsae_plugin.files import make_folder, write_text
 
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)
@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         progress=not args.quiet,
     )
+    if args.out is not None:
+        make_folder(args.out.parent)
+        write_text(args.out, json.dumps(fidelity, indent=2, allow_nan=False) + "\n")
     print(format_fidelity(fidelity))
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(args.out, json.dumps(fidelity, indent=2, allow_nan=False) + "\n")
         print(f"\nwritten: {args.out}")

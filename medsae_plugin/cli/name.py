@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsae_plugin.cli.arguments import (
+    GOES_ON,
     Commands,
     add_device,
     add_quiet,
     add_table,
+    add_tokenizer,
     checked_device,
     comma_list,
     read_table,
@@ -64,7 +66,7 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     refinement.add_argument("--check-split", default="val", help="where a better name has to win (default: val)")
     _add_judging(refinement)
     _add_model(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def _add_evidence(group: argparse._ActionsContainer) -> None:
@@ -94,6 +96,7 @@ def _add_vocabulary(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument("--encoder", metavar="CARD", help="of the text tower (default: the store's encoder)")
     group.add_argument("--weights", type=Path, help="the encoder's official weights (default: download)")
+    add_tokenizer(group)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +109,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     _add_judging(parser)
     _add_model(parser)
-    parser.set_defaults(run=run_score)
+    parser.set_defaults(run=run_score, interrupted=GOES_ON)
 
 
 def _add_judging(parser: argparse._ActionsContainer) -> None:
@@ -226,7 +229,10 @@ def _namer(args: argparse.Namespace, store: ActivationStore, vocabulary: Vocabul
         from medsae_plugin.encoders import HookedVisionEncoder
 
         encoder = HookedVisionEncoder.from_pretrained(
-            args.encoder or store.manifest["encoder"]["name"], args.weights, device=checked_device(args.device)
+            args.encoder or store.manifest["encoder"]["name"],
+            args.weights,
+            device=checked_device(args.device),
+            tokenizer=args.tokenizer,
         )
         return VocabularyNamer(encoder, vocabulary, args.by)
     askers.append(_asker(args, args.backend, args.out))

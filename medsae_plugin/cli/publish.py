@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands
+from medsae_plugin.cli.arguments import GOES_ON, Commands
 
 
 def add(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--min-count", type=int, default=10, metavar="N", help="refuse label counts from 1 to below this (default: 10)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from medsae_plugin.comparison.visibility import VISIBLE, Visibility, visible_fro
 from medsae_plugin.evaluation.metrics import mean_ranks
 from medsae_plugin.evaluation.output import RANKED, number
 from medsae_plugin.evaluation.resampling import interval
-from medsae_plugin.files import replacing, write_text
+from medsae_plugin.files import make_folder, replacing, write_text
 
 SCHEMA_VERSION = 1
 JSON = "comparison.json"
@@ -67,7 +67,7 @@ class Comparison:
 
 def write(comparison: Comparison, out: Path) -> dict[str, Any]:
     """Write `comparison.json` and the tables into `out`; returns the JSON's contents."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     content = summarise(comparison)
     for name, frame in tables(comparison, content).items():
         with replacing(out / f"{name}.parquet") as temporary:

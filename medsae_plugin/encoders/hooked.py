@@ -98,6 +98,8 @@ class HookedVisionEncoder(SAESplicing):
         weights: str | Path | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        *,
+        tokenizer: str | Path | None = None,
     ) -> HookedVisionEncoder:
         """The encoder of a card.
 
@@ -108,13 +110,16 @@ class HookedVisionEncoder(SAESplicing):
                 the official zip, or a folder of either. None fetches the card's source, once: a Hub id to the Hub's
                 cache, a URL to `MEDSAE_CACHE` (or `~/.cache/medsae`).
             device, dtype: where the vision tower lives and what it computes in.
+            tokenizer: of the text tower: `vocab.txt` or `tokenizer.json`, or a folder that holds one. None takes what
+                lies beside `weights`, else the one that the card names, fetched when a text is first encoded.
 
         Raises:
-            MedSAEError: no such card, no weights, a Hub that refuses them, or weights that do not fit it key by key.
+            MedSAEError: no such card, weights or tokenizer, a Hub that refuses them, or weights that do not fit it, key
+                by key.
         """
         from medsae_plugin.encoders.loading import load_encoder
 
-        return load_encoder(name_or_card_path, weights).to(device=torch.device(device), dtype=dtype)
+        return load_encoder(name_or_card_path, weights, tokenizer).to(device=torch.device(device), dtype=dtype)
 
     @classmethod
     def from_module(

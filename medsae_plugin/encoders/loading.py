@@ -31,6 +31,7 @@ from medsae_plugin.encoders.families import FAMILIES
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.sources import OPEN_CLIP, TRANSFORMERS, checkpoint_sha256, fetched, place_of, weight_files
 from medsae_plugin.encoders.text import MedCLIPTextTower, OpenClipTextTower, TextTower, TransformersTextTower
+from medsae_plugin.encoders.tokenizing import TOKENIZER, CardTokenizer, FileTokenizer, tokenizer_beside
 from medsae_plugin.encoders.towers import (
     VisionTower,
     build_model,
@@ -42,9 +43,9 @@ from medsae_plugin.encoders.towers import (
 )
 from medsae_plugin.encoders.weights import official_checkpoint
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import sha256_of, write_text
+from medsae_plugin.files import make_folder, read_json, replacing, sha256_of, write_text
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Formats of which the towers are built from the card, under MedCLIP's key names.
 _TEXT_TOWERS = {"medclip": MedCLIPTextTower, "medsae": MedCLIPTextTower, "open_clip": OpenClipTextTower}
 _UNREADABLE = (
@@ -62,10 +63,20 @@ Tensors = dict[str, Tensor]
 Towers = dict[str, Tensors]
 
 
-def load_encoder(name_or_card_path: str | Path, weights: str | Path | None) -> HookedVisionEncoder:
+def load_encoder(
+    name_or_card_path: str | Path, weights: str | Path | None, tokenizer: str | Path | None = None
+) -> HookedVisionEncoder:
     """The encoder of a card, on the CPU in float32; see `HookedVisionEncoder.from_pretrained`."""
     card = load_card(name_or_card_path)
-    return _LOADERS[card.source["format"]](card, weights)
+    if tokenizer is not None and not card.text:
+        raise MedSAEError(f"card {card.name} has no text tower, and takes no tokenizer")
+    if tokenizer is not None and not Path(tokenizer).expanduser().exists():
+        raise MedSAEError(f"there is no tokenizer at {tokenizer}")
+    encoder = _LOADERS[card.source["format"]](card, weights)
+    if tokenizer is not None:
+        pads = FAMILIES[card.family].pads_text
+        encoder._tokenizer = CardTokenizer(card, Path(tokenizer).expanduser(), pads=pads, given=True)
+    return encoder
 
 
 def build_encoder(card: EncoderCard) -> HookedVisionEncoder:
@@ -89,8 +100,7 @@ def save_encoder(encoder: HookedVisionEncoder, folder: str | Path, dtype: torch.
 
     A tokenizer goes beside them as `tokenizer.json` (the `tokenizers` library's format). Returns the folder.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(Path(folder))
     state = _prefixed("vision_model.model.", encoder.vision_model) | _prefixed(
         "vision_model.projection_head.", encoder.projection_head
     )
@@ -99,7 +109,8 @@ def save_encoder(encoder: HookedVisionEncoder, folder: str | Path, dtype: torch.
     if encoder.logit_scale is not None:
         state["logit_scale"] = torch.tensor(encoder.logit_scale)
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
     config = {
         "vision": encoder.card.vision,
         "text": encoder.card.text and encoder.card.text["config"],
@@ -121,12 +132,13 @@ def _projection_dim(card: EncoderCard) -> int:
 
 def _load_medclip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     path = official_checkpoint(card, weights)
-    return _assemble(card, path, functools.partial(towers_of, official_family=card.family), _hub_tokenizer(card))
+    tokenizer = _tokenizer_of(card, weights)
+    return _assemble(card, path, functools.partial(towers_of, official_family=card.family), tokenizer)
 
 
 def saved_card(card: EncoderCard, folder: Path) -> EncoderCard:
     """The card with the shapes that `save_encoder` wrote beside its weights."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     text = {**(card.text or {}), "config": config["text"]} if config["text"] else None
     return dataclasses.replace(card, vision=config["vision"], projection_dim=config["projection_dim"], text=text)
 
@@ -138,13 +150,18 @@ def _load_medsae(card: EncoderCard, weights: str | Path | None) -> HookedVisionE
     path = folder / WEIGHTS
     check_sha256(card, [path])
     # The same key layout as MedCLIP's, already under today's names.
-    return _assemble(saved_card(card, folder), path, towers_of, _file_tokenizer(folder / TOKENIZER))
+    return _assemble(
+        saved_card(card, folder),
+        path,
+        towers_of,
+        FileTokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None,
+    )
 
 
 def _load_open_clip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     (path,) = weight_files(card, weights, OPEN_CLIP)
     check_sha256(card, [path])
-    return _assemble(card, path, open_clip_towers, _hub_tokenizer(card))
+    return _assemble(card, path, open_clip_towers, _tokenizer_of(card, weights))
 
 
 def _load_gemma3(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
@@ -186,7 +203,7 @@ def _load_transformers(card: EncoderCard, weights: str | Path | None) -> HookedV
         *parts_of(family, model),
         weights_sha256=checkpoint_sha256(files),
         text_tower=text,
-        tokenizer=_hub_tokenizer(card, place_of(card, weights), family.pads_text),
+        tokenizer=_tokenizer_of(card, weights, place_of(card, weights), family.pads_text),
         logit_scale=_scalar(files, "logit_scale") if text else None,
     )
 
@@ -301,67 +318,17 @@ def _text_tower(card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor
     return tower
 
 
-class _Made:
-    """What a function made, a closure perhaps; a copy is made anew, with the same arguments."""
-
-    def __init__(self, again: Callable[..., Any], arguments: tuple[Any, ...], made: Callable[[], Any]) -> None:
-        self._again, self._arguments, self._made = again, arguments, made
-
-    def __call__(self) -> Any:
-        return self._made()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self._again, self._arguments
-
-
-def _picklable(make: Callable[..., Callable[[], Any] | None]) -> Callable[..., Callable[[], Any] | None]:
-    @functools.wraps(make)
-    def again(*arguments: Any) -> Callable[[], Any] | None:
-        made = make(*arguments)
-        return made and _Made(again, arguments, made)
-
-    return again
-
-
-@_picklable
-def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = False) -> Callable[[], Any] | None:
-    """A maker of the card's tokenizer; it fetches it from the Hub, or takes it from a folder, when first used.
-
-    A card that names none has it at `place`, beside the weights.
-    """
-    source = card.text and card.text.get("tokenizer", place)
+def _tokenizer_of(
+    card: EncoderCard, weights: str | Path | None, place: str | None = None, pads: bool = False
+) -> CardTokenizer | None:
+    """The card's tokenizer: files beside the weights, else the one it names; without a name, the one at `place`."""
+    source = card.text.get("tokenizer", place) if card.text else None
     if not card.text or source is None:
         return None
+    if weights is not None and (beside := tokenizer_beside(card, Path(weights).expanduser())):
+        return CardTokenizer(card, beside, pads=pads, given=True)
     revision = card.text.get("revision", None if "tokenizer" in card.text else card.source.get("revision"))
-    most = card.text.get("max_tokens")
-
-    @functools.cache
-    def make() -> Callable[[str], list[int]]:
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise MedSAEError(
-                f"the tokenizer {source} of {card.name} cannot be had ({str(error).splitlines()[0]}); give token ids"
-            ) from None
-        options = {"padding": "max_length" if pads else False, "truncation": most is not None, "max_length": most}
-        return lambda text: tokenizer(text, **options)["input_ids"]
-
-    return make
-
-
-@_picklable
-def _file_tokenizer(path: Path) -> Callable[[], Any] | None:
-    if not path.is_file():
-        return None
-
-    @functools.cache
-    def make() -> Callable[[str], list[int]]:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(path))
-        return lambda text: tokenizer.encode(text).ids
-
-    return make
+    return CardTokenizer(card, source, revision, pads=pads)
 
 
 _LOADERS: dict[str, Callable[[EncoderCard, str | Path | None], HookedVisionEncoder]] = {

@@ -18,7 +18,7 @@ from medsae_plugin.evaluation.candidates import Candidate
 from medsae_plugin.evaluation.resampling import interval
 from medsae_plugin.evaluation.scoring import RankScores, Resampling, SumScores, of_top
 from medsae_plugin.evaluation.targets import ROLES, Targets
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, replacing, write_text
 from medsae_plugin.training.fidelity import FidelitySums
 
 if TYPE_CHECKING:
@@ -240,8 +240,9 @@ def _rows(scored: Scored) -> pd.DataFrame:
 
 def write(metrics: Mapping[str, Any], latents: pd.DataFrame, out: Path) -> None:
     """Write `metrics.json` and `latents.parquet` into the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    latents.to_parquet(out / "latents.parquet", index=False)
+    make_folder(out)
+    with replacing(out / "latents.parquet") as temporary:
+        latents.to_parquet(temporary, index=False)
     write_metrics(metrics, out)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
-from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_config, read_json, read_report
+from medsae_plugin.files import make_folder, write_text, writing
+from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_config, read_object, read_report
 
 METRICS, NAMES = "metrics.json", "names.json"
 _OBSERVATION = {"label", "positives", "known", "latent", "r", "entropy"}
@@ -43,10 +43,11 @@ class Published:
 
     def write(self, folder: Path) -> None:
         """Write what is sent of it into `folder`."""
-        folder.mkdir(parents=True)
+        make_folder(folder)
         for name in _SENT_AS_IS:
             if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
+                with writing(folder / name):
+                    shutil.copyfile(self.folder / name, folder / name)
         write_text(folder / METRICS, json.dumps(self.metrics, indent=2, allow_nan=False) + "\n")
 
 
@@ -125,4 +126,4 @@ def _published(name: str, folder: Path, run: Path, metrics: str | Path | None) -
         file = next((path for path in (folder / METRICS, run / METRICS) if path.is_file()), folder / METRICS)
     if not file.is_file():
         raise MedSAEError(f"SAE {name} has no metrics at {file}; evaluate it (medsae evaluate), and name the result")
-    return Published(name, folder, config, read_report(folder), own_metrics(read_json(file), name, config, file))
+    return Published(name, folder, config, read_report(folder), own_metrics(read_object(file), name, config, file))

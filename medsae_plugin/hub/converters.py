@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medsae_plugin.encoders.checkpoints import read_checkpoint
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import CONFIG, read_json, refuse_lfs_pointer
+from medsae_plugin.sae_folders import CONFIG, read_object, refuse_lfs_pointer
 
 State = dict[str, Tensor]
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -128,9 +128,9 @@ class Format:
     def _settings(self, file: Path) -> dict[str, Any]:
         """The config of a file of weights, empty where there is none."""
         if (beside := file.parent / self.config).is_file():
-            return read_json(beside)
+            return read_object(beside)
         above = file.resolve().parent.parent / self.config
-        settings = read_json(above) if above.is_file() else {}
+        settings = read_object(above) if above.is_file() else {}
         if not any(mark in settings for mark in self.marks):
             return {}
         warnings.warn(f"{above} is taken for the config of {file}", stacklevel=2)
@@ -182,13 +182,13 @@ class Format:
         Args:
             folder_name: where the files lie in the repository; `.` is its root.
         """
-        from medsae_plugin.hub.fetching import fetch, has_file
+        from medsae_plugin.fetch import has_file, hub_file
 
         folder = "" if folder_name in ("", ".") else f"{folder_name}/"
-        file = fetch(repo_id, folder + self.weights, force_download=force_download)
+        file = hub_file(repo_id, folder + self.weights, force_download=force_download)
         settings = {}
         if has_file(repo_id, folder + self.config):
-            settings = read_json(fetch(repo_id, folder + self.config, force_download=force_download))
+            settings = read_object(hub_file(repo_id, folder + self.config, force_download=force_download))
         return *self._load(file, settings, device, cfg_overrides), None
 
     def config_getter(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.fetch import check_files, hub_file
 from medsae_plugin.hub.cards import ReleaseCard, SAECard
-from medsae_plugin.hub.fetching import check_files, fetch
 from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_scorable, load_errors, load_sae
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def load_medsae(
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
         sae = _registered(release, sae_id, device)
     elif "/" in release:
-        folder = fetch(release, f"{sae_id}/{CONFIG}", revision).parent
-        fetch(release, f"{sae_id}/{WEIGHTS}", revision)
+        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision).parent
+        hub_file(release, f"{sae_id}/{WEIGHTS}", revision)
         sae = load_sae(folder, device)
     else:
         sae = _registered(release, sae_id, device)
@@ -112,7 +112,7 @@ def _checked_folder(card: ReleaseCard, folder_name: str, force_download: bool) -
     else:
         assert card.repo_id is not None
         for name in sae.sha256:
-            path = fetch(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
+            path = hub_file(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
         folder = path.parent
     check_files(folder, sae.sha256)
     return folder
@@ -129,7 +129,7 @@ def _registered(release: str, sae_id: str, device: str) -> SAE[Any]:
     from sae_lens import SAE
 
     what = f"SAE {sae_id} of {release}"
-    with load_errors(what):
+    with load_errors(what), hub_errors(release, what):
         sae: SAE[Any] = SAE.from_pretrained(release, sae_id, device=device)
     check_scorable(sae, what)
     return sae

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.fetch import hub_errors
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.hub import scan
 from medsae_plugin.hub.contents import Published, collect
-from medsae_plugin.hub.fetching import hub_errors
 from medsae_plugin.hub.model_card import write_card
 from medsae_plugin.sae_folders import REPORT
 
@@ -76,7 +76,7 @@ def publish(
         raise MedSAEError(f"{target} is not an empty folder; delete it or choose another")
     saes = collect(runs, metrics)
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target and target.parent, prefix=".publish-") as temporary:
         staged = Path(temporary) / "staged"
         for sae in saes:

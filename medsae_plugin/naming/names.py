@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.subject import Kind
 
@@ -78,7 +78,7 @@ class Names:
     def write(self, folder: str | Path) -> None:
         """Write `names.json` and `names.csv` into the folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         text = io.StringIO()
         fields = list(NamedUnit.__dataclass_fields__)
         writer = csv.DictWriter(text, fields, lineterminator="\n")

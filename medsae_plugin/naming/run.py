@@ -12,7 +12,7 @@ import numpy as np
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.latents import sae_sha256
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.evidence import Counts, Sample, TooSeldom, sample_evidence
 from medsae_plugin.naming.namers import Namer
 from medsae_plugin.naming.names import JSON, NamedUnit, Names
@@ -74,7 +74,7 @@ def name_latents(
     """
     out, counts = Path(out), counts or Counts()
     vocabulary = vocabulary or Vocabulary.seed()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     latent_subject, neuron_subject = open_subjects(store, sae_path, table, out / MATRICES, progress=progress)
     chosen = [choose(latent_subject, _checked(latent_subject, latents), split, counts, seed)]
     if neurons:

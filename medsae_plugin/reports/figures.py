@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.reports import figures_compared, style
 from medsae_plugin.reports.sources import Run, ScoredSAE
 
@@ -33,7 +34,7 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
         raise MedSAEError("figures need matplotlib: pip install 'medsae-plugin[figures]'") from None
     matplotlib.use("Agg")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     drawings: list[tuple[str, Callable[[], Any]]] = []
     for sae in run.saes:
         folder = sae.name.replace("/", "--")
@@ -50,7 +51,8 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
             figure = draw()
             for kind in formats:
                 path = out / f"{name}.{kind}"
-                figure.savefig(path, metadata=_undated(kind))
+                with replacing(path) as temporary:
+                    figure.savefig(temporary, format=kind, metadata=_undated(kind))
                 written.append(path)
             matplotlib.pyplot.close(figure)
     return written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.candidates import matrix_folder
 from medsae_plugin.evaluation.latents import LatentMatrix, sae_sha256
+from medsae_plugin.files import read_json, reading
 from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
 
 METRICS, LATENTS, COMPARISON, NAMES = "metrics.json", "latents.parquet", "comparison.json", "names.json"
@@ -63,7 +63,7 @@ def open_run(
     Args:
         comparison: of an evaluation, the folder of a comparison that holds it.
         saes: folders of SAEs, for training curves and, in a report with images, heatmaps; sweeps and demos have theirs.
-        names: folders of `medsae name` and `medsae score-names`, or `names.json` files.
+        names: folders of `medsae name` and `medsae name score`, or `names.json` files.
 
     Raises:
         MedSAEError: the folder is none of these, or damaged; names of no SAE of the run.
@@ -85,7 +85,7 @@ def open_run(
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
     label_names = tuple(o["label"] for o in opened[0].figures["observations"])
-    tables = {p.stem: pd.read_parquet(p) for p in sorted(compared.glob("*.parquet"))} if compared else {}
+    tables = {p.stem: _parquet(p) for p in sorted(compared.glob("*.parquet"))} if compared else {}
     return Run(header, label_names, opened, content, tables)
 
 
@@ -105,7 +105,7 @@ def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dic
         raise MedSAEError(f"{folder / METRICS} is not of the held-out protocol, which reports need")
     if not (folder / LATENTS).is_file():
         raise MedSAEError(f"{folder} is incomplete: there is no {LATENTS} in it")
-    frame = pd.read_parquet(folder / LATENTS)
+    frame = _parquet(folder / LATENTS)
     candidates = metrics["candidates"]
     opened = []
     for k, figures in enumerate(candidates):
@@ -155,12 +155,14 @@ def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise MedSAEError(f"there is no {path.name} in {path.parent}") from None
-    except ValueError as error:
-        raise MedSAEError(f"{path} is damaged ({error})") from None
+    if not path.is_file():
+        raise MedSAEError(f"there is no {path.name} in {path.parent}")
+    return read_json(path)
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    with reading(path):
+        return pd.read_parquet(path)
 
 
 def report_rows(sae: ScoredSAE, split: str) -> np.ndarray:

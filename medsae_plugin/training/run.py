@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import replacing_folder, write_text
-from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_json
+from medsae_plugin.files import make_folder, replacing_folder, write_text, writing
+from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
@@ -72,7 +72,8 @@ def train_saes(
         return folders
     run = _Run(store, specs, config, out)
     # SAE-Lens offers no switch for its progress bar, which goes to stderr.
-    with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+    with writing(out, "Whole checkpoints are kept, and resuming goes on from the last"), quiet:
         run.fit()
     diverged = run.diverged()
     for spec in specs:
@@ -98,7 +99,7 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
     what = json.loads(json.dumps(what))
     note = out / RUN
     if note.is_file():
-        there = read_json(note)
+        there = read_object(note)
         if there != what:
             fields = ", ".join(key for key in what if there.get(key) != what[key])
             raise MedSAEError(f"{out} holds another training run (it differs in: {fields}); choose another folder")
@@ -107,7 +108,7 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
     elif out.is_dir() and any(out.iterdir()):
         raise MedSAEError(f"{out} is not empty and holds no training run; choose another folder")
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_text(note, json.dumps(what, indent=2) + "\n")
 
 
@@ -259,5 +260,5 @@ class _Run:
             inner.n_training_steps = inner.n_training_samples // self.config.batch_size
         trainer.n_training_steps, trainer.n_training_samples = inner.n_training_steps, inner.n_training_samples
         trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= trainer.n_training_samples]
-        progress = read_json(checkpoint / PROGRESS)
+        progress = read_object(checkpoint / PROGRESS)
         self.n_batches, self.history = progress["batches"], progress["history"]
