@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of medsae name or medsae score-names, or a names.json; may be repeated",
+        help="a folder of medsae name and medsae name score, or a names.json; may be repeated",
     )
     parser.add_argument("--store", type=Path, metavar="STORE", help="where the activations are; for --with-images")
     parser.add_argument(
