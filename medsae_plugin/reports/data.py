@@ -158,6 +158,7 @@ def _name(unit: Mapping[str, Any]) -> dict[str, Any]:
     score = unit.get("score") or {}
     figures = {key: score.get(key) for key in ("judge", "balanced_accuracy", "precision", "recall", "f1")}
     return {"concept": unit["concept"], "description": unit["description"], "category": unit.get("category", ""),
+            "similarity": unit.get("similarity"),
             "score": figures if score else None}  # fmt: skip
 
 
