@@ -121,7 +121,8 @@ def test_a_label_at_chance_is_not_told_to_a_namer():
     assert "than chance" in format_shares(shares) and "label" not in format_shares(shares).removeprefix("No label")
     y[:, 3] = column > 0.5
     shares = label_shares(column, y, names, np.arange(200) // 10)
-    assert [share.label for share in told_labels(shares)] == ["label 3"] and "- label 3: " in format_shares(shares)
+    assert [share.label for share in told_labels(shares)] == ["label 3"]
+    assert "- label 3: 56% where it responds (r = 0.87)" in format_shares(shares), "it responds everywhere"
     assert format_shares([]) == ""
 
 

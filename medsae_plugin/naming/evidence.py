@@ -147,7 +147,7 @@ def _mean(values: np.ndarray) -> float:
 
 def told_labels(shares: Sequence[LabelShare]) -> list[LabelShare]:
     """Those of the labels above chance that a namer is told of: at most `MOST_TOLD`."""
-    return [s for s in above_chance(shares) if np.isfinite([s.firing, s.silent]).all()][:MOST_TOLD]
+    return above_chance(shares)[:MOST_TOLD]
 
 
 def format_shares(shares: Sequence[LabelShare]) -> str:
@@ -157,7 +157,13 @@ def format_shares(shares: Sequence[LabelShare]) -> str:
     told = told_labels(shares)
     if not told:
         return "No label is given more often or less often where it responds than chance would have it."
-    lines = [f"- {s.label}: {s.firing:.0%} where it responds, {s.silent:.0%} elsewhere (r = {s.r:.2f})" for s in told]
+    lines = []
+    for s in told:
+        # A unit that responds everywhere has no elsewhere; its r stands all the same.
+        parts = [
+            f"{x:.0%} {where}" for x, where in ((s.firing, "where it responds"), (s.silent, "elsewhere")) if x == x
+        ]
+        lines.append(f"- {s.label}: {', '.join(parts)} (r = {s.r:.2f})")
     return "\n".join(["How often a label is given to images (labels are mined from reports and err):", *lines])
 
 
