@@ -132,6 +132,6 @@ def _names(folder: Path, sae: Path) -> Path:
     out.mkdir()
     (out / "names.json").write_text(json.dumps({"schema_version": 1, "made": {"sae_sha256": sha}, "names": units}))
     figures = {"balanced_accuracy": 0.75, "precision": 0.8, "recall": 0.7, "f1": 0.74}
-    line = {"judge": "judge <i>one</i>", "condition": "latents", "latent": "0", "concept": "", **figures}
+    line = {"judge": "judge <i>one</i>", "condition": "latents", "latent": "0", "concept": HOSTILE[0][0], **figures}
     (out / "scores.json").write_text(json.dumps({"by_name": [line, {**line, "condition": "shuffled"}]}))
     return out

@@ -186,9 +186,10 @@ def test_it_names_from_the_command_line(folder, phantom_case, tmp_path, capsys):
     arguments = ["name", case.store.path, sae, "--table", case.table.root / "labels.csv", "--out", out, "--quiet"]
     evidence = ["--strongest", "2", "--spread", "1", "--silent", "1", "--report-column", "Report"]
     backend_arguments = ["--latents", "5,7", "--backend", f"medgemma:{folder}", "--batch-size", "2"]
-    assert main([*map(str, arguments), *backend_arguments, *evidence]) == 0
-    said = capsys.readouterr().out
+    assert main([*map(str, arguments), *backend_arguments, *evidence]) == 1
+    said, why = capsys.readouterr()
     assert "2 latents: 0 named, 2 unanswered, 0 skipped" in said and "6 requests sent" in said
+    assert "nothing got a name; latent 7: the answer has no JSON object" in why
     assert "no JSON object" in (out / "names.csv").read_text()
     released = json.loads((sae / "names.json").read_text())
     assert [unit["problem"] for unit in released["names"]] == ["", ""]

@@ -76,11 +76,14 @@ def _below(sae: Mapping[str, Any]) -> list[str]:
     parts = [f"{title} {form.format(fidelity[key])}" for key, title, form in _FIDELITY if fidelity.get(key) is not None]
     if sae["mean_monosemanticity"] is not None:
         parts.append(f"monosemanticity {sae['mean_monosemanticity']:.3f}")
-    parts.append(f"latents that follow an observation (fdr < 0.05) {sae['significant']}")
-    right = sum(o["follows"] == o["label"] for o in sae["observations"])
+    parts.append(f"latents that correlate with an observation (fdr < 0.05) {sae['significant']}")
+    chance = "p_null" if "p_null" in sae["observations"][0] else "fdr"
+    sure = [o for o in sae["observations"] if o[chance] is not None and o[chance] < 0.05 and o["r"] > 0]
+    right = sum(o["follows"] == o["label"] for o in sure)
     lines = [
         "  ".join(parts),
-        f"top latents that follow their own observation most: {right} of {len(sae['observations'])}",
+        f"top latents above chance ({chance.removesuffix('_null')} < 0.05): {len(sure)} of {len(sae['observations'])}; "
+        f"that follow their own observation most: {right}",
     ]
     gain = sae.get("gain_over_neurons") or {}
     if gain.get("mean_top_r") is not None:

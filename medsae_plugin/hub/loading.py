@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import check_files, hub_file
+from medsae_plugin.fetch import check_files, hub_errors, hub_file
 from medsae_plugin.hub.cards import ReleaseCard, SAECard
 from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_scorable, load_errors, load_sae
 

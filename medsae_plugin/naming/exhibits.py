@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medsae_plugin.naming.chat import Picture
-from medsae_plugin.naming.evidence import Sample, format_shares, label_shares, report_sentences
+from medsae_plugin.naming.evidence import Sample, format_shares, report_sentences
 from medsae_plugin.naming.heatmaps import Style, has_heatmaps, heatmap_picture, heatmaps, picture
 from medsae_plugin.naming.subject import Subject
 
@@ -60,8 +60,7 @@ class Exhibits:
 
     def labels(self) -> str:
         """The label statistics in words."""
-        data = self.subject.data
-        return format_shares(label_shares(self.column, data.labels[self.rows], data.label_names))
+        return format_shares(self.subject.label_shares(self.unit, self.rows))
 
     def reports(self, sample: Sample) -> str | None:
         """Sentences from the strongest images' reports as a JSON list; None where there are no reports."""

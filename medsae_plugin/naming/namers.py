@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.asking import Asker, Question
 from medsae_plugin.naming.chat import Conversation
-from medsae_plugin.naming.evidence import Sample, label_shares
+from medsae_plugin.naming.evidence import CHANCE, Sample
 from medsae_plugin.naming.exhibits import Exhibits
 from medsae_plugin.naming.heatmaps import Style
 from medsae_plugin.naming.prompts import load_prompt
@@ -195,8 +195,8 @@ class VocabularyNamer:
 class LabelNamer:
     """The label that follows a unit most closely, by Pearson's r over the images that names are made from.
 
-    held_out: a split of other patients. The r over them is the similarity that is told; where it is not above zero, the
-        unit has no name.
+    held_out: a split of other patients. The r over them is the similarity that is told; where it is not above chance
+        (p < 0.05, n the patients), the unit has no name.
     """
 
     def __init__(self, held_out: str = "val") -> None:
@@ -217,13 +217,14 @@ class LabelNamer:
             raise MedSAEError(f"split {self.held_out!r} shares patients with the images that names are made from")
         proposals = []
         for unit in units:
-            chosen = label_shares(subject.column(unit, rows), data.labels[rows], data.label_names)
+            chosen = subject.label_shares(unit, rows)
             label = max(chosen, key=lambda share: np.nan_to_num(share.r, nan=-np.inf)).label
-            told = label_shares(subject.column(unit, held_out), data.labels[held_out], data.label_names)
-            r = next(share.r for share in told if share.label == label)
-            proposals.append(
-                _as_proposal(label, r) if r > 0 else Proposal(None, "no label follows it on held-out patients")
-            )
+            told = next(share for share in subject.label_shares(unit, held_out) if share.label == label)
+            if told.r > 0 and told.p < CHANCE:
+                proposals.append(_as_proposal(label, told.r))
+            else:
+                problem = f"follows no label above chance on held-out patients (strongest: {told})"
+                proposals.append(Proposal(None, problem))
         return proposals
 
 

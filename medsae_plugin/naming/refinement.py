@@ -46,6 +46,8 @@ def refine_names(
     check_split: str = "val",
     each: int = 10,
     vocabulary: Vocabulary | None = None,
+    names: Names | None = None,
+    replace_others: bool = False,
     progress: bool = True,
 ) -> Names:
     """Refine the names in a folder, latents' and neurons', and write them where `name_latents` did.
@@ -55,13 +57,20 @@ def refine_names(
     images of `check_split`, drawn anew in each round; the new one takes the old one's place if its balanced accuracy is
     higher. The split that names are scored on is not touched.
 
+    Args:
+        names: those to refine, as they were first proposed; default all in the folder.
+        replace_others: as in `name_latents`.
+
     Raises:
-        MedSAEError: no names, names of another SAE, splits that share patients, and what the namer and judge raise.
+        MedSAEError: no names, names of another SAE or of several runs, splits that share patients, and what the namer
+            and judge raise.
     """
     folder = Path(folder)
-    names = Names.read(folder)
+    names = names or Names.read(folder)
     if rounds < 1:
         raise MedSAEError("refinement takes 1 round or more")
+    if "runs" in names.made:
+        raise MedSAEError(f"the names in {folder} are of several runs; give those of one")
     subjects = open_subjects(store, sae_path, table, folder / MATRICES, progress=progress)
     check_same_sae(names, subjects[0])
     subjects[0].data.check_apart(names.made["split"], check_split)
@@ -78,7 +87,7 @@ def refine_names(
                         units[i] = replace(better_named, similarity=None, round=round)
     made = {**names.made, "refined": {"rounds": rounds, "judge": judge.identity, "check_split": check_split}}
     names = replace(names, made=made, units=tuple(units))
-    keep(names, folder, Path(sae_path))
+    keep(names, folder, Path(sae_path), replace_others=replace_others)
     return names
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from medsae_plugin.evaluation.latents import sae_sha256
 from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.evidence import Counts, Sample, TooSeldom, sample_evidence
 from medsae_plugin.naming.namers import Namer
-from medsae_plugin.naming.names import JSON, NamedUnit, Names
+from medsae_plugin.naming.names import JSON, KINDS, NamedUnit, Names, differences, merged
 from medsae_plugin.naming.subject import Subject, open_subjects
 from medsae_plugin.naming.vocabulary import Vocabulary
 
@@ -53,13 +53,14 @@ def name_latents(
     counts: Counts | None = None,
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
+    replace_others: bool = False,
     progress: bool = True,
 ) -> Names:
     """Name latents of an SAE, and raw neurons of its hook beside them.
 
     Writes into `out`: `names.json` and `names.csv`, `evidence.json` (the ids of the images that each name was made
     from) and `matrices/` (image-level activations, reused by the next call); and `names.json`, latents alone, into the
-    SAE's folder.
+    SAE's folder. Names that are there of other units stay beside these.
 
     Args:
         latents: which; default all.
@@ -67,10 +68,15 @@ def name_latents(
         split: the images that names are made from. Names are tried on another.
         counts: how many images a unit's evidence has; a unit that fires on fewer patients is skipped, and said to be.
         vocabulary: gives names their categories; default the package's.
+        replace_others: take the place of names in the SAE's folder that were made otherwise (of another namer, split,
+            seed or evidence), which else stay.
+
+    Returns:
+        The names of the units asked for.
 
     Raises:
-        MedSAEError: an SAE, table or split that does not fit the store, a latent that the SAE does not have, and what
-            the namer raises.
+        MedSAEError: an SAE, table or split that does not fit the store, a latent that the SAE does not have, `out` with
+            names that were made otherwise, an SAE's folder with names of another SAE, and what the namer raises.
     """
     out, counts = Path(out), counts or Counts()
     vocabulary = vocabulary or Vocabulary.seed()
@@ -79,27 +85,64 @@ def name_latents(
     chosen = [choose(latent_subject, _checked(latent_subject, latents), split, counts, seed)]
     if neurons:
         chosen.append(_draw_neurons(neuron_subject, neurons, split, counts, seed))
-    write_evidence(out, chosen, split)
+    check_room(out, Path(sae_path), _made(latent_subject, namer, split, seed, counts))
     units = [unit for part in chosen for unit in _named(part, namer, vocabulary)]
+    names = Names(_made(latent_subject, namer, split, seed, counts), tuple(units))
+    keep(names, out, Path(sae_path), replace_others=replace_others)
+    write_evidence(out, chosen, split)
+    return names
+
+
+def _made(subject: Subject, namer: Namer, split: str, seed: int, counts: Counts) -> dict[str, Any]:
+    """How names are made, as JSON holds it."""
+    assert subject.sae is not None
     made = {
-        "encoder": store.manifest["encoder"],
-        "hook": latent_subject.hook,
-        "sae_sha256": sae_sha256(latent_subject.sae) if latent_subject.sae is not None else None,
+        "encoder": subject.store.manifest["encoder"],
+        "hook": subject.hook,
+        "sae_sha256": sae_sha256(subject.sae),
         "namer": dict(namer.identity),
         "split": split,
         "seed": seed,
         "evidence": asdict(counts),
     }
-    names = Names(made, tuple(units))
-    keep(names, out, Path(sae_path))
-    return names
+    return dict(json.loads(json.dumps(made)))
 
 
-def keep(names: Names, out: Path, sae_path: Path) -> None:
-    """Write the names into their folder, and those of latents into the SAE's, without what a server said to fail."""
-    names.write(out)
-    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in names.units)
-    replace(names, units=tuple(unit for unit in units if unit.kind == "latent")).write_json(sae_path / JSON)
+def check_room(out: Path, sae_path: Path, made: Mapping[str, Any]) -> None:
+    """See that names made so can be written to both folders without loss of what is there.
+
+    Raises:
+        MedSAEError: `out` has names that were made otherwise, or the SAE's folder those of another SAE.
+    """
+    if (out / JSON).is_file():
+        there = Names.read(out)
+        if other := differences(there, made):
+            raise MedSAEError(
+                f"{out} holds {len(there.units)} names that were made otherwise (another {', '.join(other)}); choose "
+                "another folder for these (--out), or delete that one"
+            )
+    if (sae_path / JSON).is_file():
+        there = Names.read(sae_path)
+        if there.made.get("sae_sha256") != made["sae_sha256"]:
+            raise MedSAEError(
+                f"{sae_path / JSON} holds {len(there.units)} names of an SAE with other weights; move it away, and "
+                "name again"
+            )
+
+
+def keep(names: Names, out: Path, sae_path: Path, *, replace_others: bool = False) -> None:
+    """Write names into their folder, and those of latents into the SAE's, without what a server said to fail.
+
+    Either folder keeps the names that it has already, as `merged` says.
+    """
+    check_room(out, sae_path, names.made)
+    (merged(Names.read(out), names) if (out / JSON).is_file() else names).write(out)
+    latents = (unit for unit in names.units if unit.kind == "latent")
+    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in latents)
+    released = replace(names, units=tuple(units))
+    if (sae_path / JSON).is_file():
+        released = merged(Names.read(sae_path), released, replace_others=replace_others)
+    released.write_json(sae_path / JSON)
 
 
 def choose(subject: Subject, units: Sequence[int], split: str, counts: Counts, seed: int) -> Chosen:
@@ -114,14 +157,22 @@ def choose(subject: Subject, units: Sequence[int], split: str, counts: Counts, s
 
 
 def write_evidence(out: Path, chosen: Sequence[Chosen], split: str) -> None:
-    """Write the ids of the images of each unit's evidence; they stay in this folder and go into no release."""
+    """Write the ids of the images of each unit's evidence, beside what is there of other units.
+
+    They stay in this folder and go into no release.
+    """
     content: dict[str, Any] = {"split": split}
+    try:
+        there = json.loads((out / EVIDENCE).read_text(encoding="utf-8"))
+        content |= {f"{kind}s": dict(there[f"{kind}s"]) for kind in KINDS if f"{kind}s" in there}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):  # none yet, or damaged by hand: made anew
+        pass
     for part in chosen:
         ids = part.subject.data.frame["image_id"].to_numpy()[part.rows]
-        content[f"{part.subject.kind}s"] = {
-            part.subject.label(unit): {kind: [int(ids[p]) for p in places] for kind, places in asdict(sample).items()}
-            for unit, sample in part.sampled.items()
-        }
+        of_unit = content.setdefault(f"{part.subject.kind}s", {})
+        for unit, sample in part.sampled.items():
+            shown = {kind: [int(ids[p]) for p in places] for kind, places in asdict(sample).items()}
+            of_unit[part.subject.label(unit)] = shown
     write_text(out / EVIDENCE, json.dumps(content) + "\n")
 
 
@@ -150,7 +201,7 @@ def _checked(subject: Subject, latents: Sequence[int] | None) -> list[int]:
     wrong = sorted({latent for latent in latents if not 0 <= latent < n})
     if wrong:
         raise MedSAEError(f"the SAE has latents 0 to {n - 1}, and no latent {', '.join(map(str, wrong))}")
-    return list(dict.fromkeys(latents))
+    return sorted(set(latents))
 
 
 def _draw_neurons(subject: Subject, n: int, split: str, counts: Counts, seed: int) -> Chosen:

@@ -87,13 +87,17 @@ def score_names(
         raise MedSAEError("a name is tried on 1 image of a kind or more")
     latents, neurons = open_subjects(store, sae_path, table, folder / MATRICES, progress=progress)
     check_same_sae(names, latents)
-    latents.data.check_apart(names.made["split"], split)
+    for made_from in names.splits:
+        latents.data.check_apart(made_from, split)
     claims, untested = _claims(names, latents, neurons, split, each, seed)
     if not claims:
         raise MedSAEError(f"no unit that has a name fires and is silent on enough patients of split {split!r}")
     # Latents and neurons stand over the same images, and a judge is shown nothing else of either.
     asked = [(claim.name, claim.trial) for claim in claims]
     answers = {name: judge.answers(latents, asked) for name, judge in judges.items()}
+    for name, given in answers.items():
+        if np.isnan(np.concatenate(given)).all():
+            raise MedSAEError(f"{name} gave no answer that can be used on any image, so it scores nothing")
     if len(judges) > 1:
         answers[MAJORITY] = [majority(np.stack(said)) for said in zip(*answers.values(), strict=True)]
     scores = {
@@ -122,7 +126,7 @@ def score_names(
 def check_same_sae(names: Names, latents: Subject) -> None:
     """Raises MedSAEError where the names are those of another SAE."""
     assert latents.sae is not None
-    if names.made["sae_sha256"] != sae_sha256(latents.sae):
+    if names.made.get("sae_sha256") != sae_sha256(latents.sae):
         raise MedSAEError("the names were made for another SAE than this one")
 
 

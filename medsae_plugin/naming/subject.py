@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from medsae_plugin.evaluation.candidates import checked_hook
 from medsae_plugin.evaluation.latents import LatentMatrix, latent_matrix
+from medsae_plugin.naming.evidence import LabelShare, label_shares
 from medsae_plugin.naming.images import ImageData
 from medsae_plugin.sae_folders import load_sae
 
@@ -70,6 +71,11 @@ class Subject:
     def column(self, unit: int, rows: np.ndarray) -> Float[np.ndarray, " rows"]:
         """One unit's image-level activation on these rows of the matrix."""
         return self.matrix.column(unit)[rows]
+
+    def label_shares(self, unit: int, rows: np.ndarray) -> list[LabelShare]:
+        """How the labels of these rows' images go with one unit."""
+        data = self.data
+        return label_shares(self.column(unit, rows), data.labels[rows], data.label_names, data.patients[rows])
 
 
 def open_subjects(

@@ -88,13 +88,16 @@ class Judge:
         self, subject: Subject, claims: Sequence[tuple[LatentName, Trial]]
     ) -> list[Float[np.ndarray, " images"]]:
         """For each name and trial, an answer an image: 1 fits, 0 does not, nan unanswered."""
-        places: list[tuple[int, list[int]]] = []
-        questions: list[Question] = []
-        for k, (name, trial) in enumerate(claims):
-            for first in range(0, len(trial.rows), self.group):
-                shown = list(range(first, min(first + self.group, len(trial.rows))))
-                places.append((k, shown))
-                questions.append(self._question(subject, name, [trial.rows[i] for i in shown]))
+        places = [
+            (k, list(range(first, min(first + self.group, len(trial.rows)))))
+            for k, (_, trial) in enumerate(claims)
+            for first in range(0, len(trial.rows), self.group)
+        ]
+        # Names in turn, so that one that a model will not speak of is no run of unusable answers.
+        places.sort(key=lambda place: place[1][0])
+        questions = [
+            self._question(subject, claims[k][0], [claims[k][1].rows[i] for i in shown]) for k, shown in places
+        ]
         answers = [np.full(len(trial.rows), np.nan) for _, trial in claims]
         replies = self.asker.ask(questions, "judging")
         for (k, shown), reply in zip(places, replies, strict=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.metrics import DENSITY_EDGES
 from medsae_plugin.evaluation.strongest import Strongest
 from medsae_plugin.reports.evidence import digits, nearest, strips, strongest
@@ -96,9 +97,12 @@ def _labels(run: Run, table: ImageTable | None) -> np.ndarray | None:
         return None
     from medsae_plugin.evaluation.targets import align_labels
 
+    if missing := [label for label in run.label_names if label not in table.label_names]:
+        raise MedSAEError(
+            f"the table has no label {missing[0]!r}, which the run was scored on; give the run's own table"
+        )
     found = align_labels(list(run.saes[0].matrix.images["path"]), table)
-    order = [table.label_names.index(label) for label in run.label_names if label in table.label_names]
-    return found[:, order] if len(order) == len(run.label_names) else None
+    return found[:, [table.label_names.index(label) for label in run.label_names]]
 
 
 def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
@@ -154,6 +158,7 @@ def _name(unit: Mapping[str, Any]) -> dict[str, Any]:
     score = unit.get("score") or {}
     figures = {key: score.get(key) for key in ("judge", "balanced_accuracy", "precision", "recall", "f1")}
     return {"concept": unit["concept"], "description": unit["description"], "category": unit.get("category", ""),
+            "similarity": unit.get("similarity"),
             "score": figures if score else None}  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def open_run(
         names: folders of `medsae name` and `medsae name score`, or `names.json` files.
 
     Raises:
-        MedSAEError: the folder is none of these, or damaged; names of no SAE of the run.
+        MedSAEError: the folder is none of these, or damaged; names of no SAE of the run, or two names of one latent.
     """
     folder, own = _located(Path(run))
     compared = Path(comparison) if comparison is not None else folder if (folder / COMPARISON).is_file() else None
@@ -142,13 +142,21 @@ def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
         content = _json(file)
         try:
             of_sae = named.setdefault(str(content["made"]["sae_sha256"]), {})
-            for unit in content["names"]:
-                if unit["kind"] == "latent" and unit["status"] == "named":
-                    of_sae[int(unit["latent"])] = unit
+            named_here = [u for u in content["names"] if u["kind"] == "latent" and u["status"] == "named"]
+            for unit in named_here:
+                other = of_sae.setdefault(int(unit["latent"]), unit)
+                if other["concept"] != unit["concept"]:
+                    raise MedSAEError(
+                        f"latent {unit['latent']} has a name in {file} and another in names given before it; give one"
+                    )
             scores = file.parent / "scores.json"
             for line in reversed(_json(scores)["by_name"] if scores.is_file() else []):
-                if line["condition"] == "latents" and int(line["latent"]) in of_sae:
-                    of_sae[int(line["latent"])]["score"] = line
+                unit = of_sae.get(int(line["latent"])) if line["condition"] == "latents" else None
+                # A score is of the name that was tried, which may have been replaced since.
+                if unit is not None and line["concept"] == unit["concept"]:
+                    unit["score"] = line
+        except MedSAEError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise MedSAEError(f"{file} is damaged or no list of names ({error})") from None
     return named
