@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from medsae_plugin._compat import hub_http
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import sha256_of
 
@@ -79,7 +80,6 @@ def _check_blob(path: Path) -> None:
 @contextmanager
 def hub_errors(repo_id: str, what: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     """Turn huggingface_hub's errors into MedSAEErrors that say what to do, but those of the kind `but`."""
-    import httpx2
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -119,5 +119,5 @@ def hub_errors(repo_id: str, what: str, but: type[Exception] | tuple[()] = ()) -
         if status in (401, 403):
             raise MedSAEError(f"{what}: the Hub refuses ({status}); {_LOG_IN} as someone who may") from None
         raise MedSAEError(f"{what}: the Hub answers {status}; try again later") from None
-    except httpx2.TransportError as error:
+    except hub_http().TransportError as error:
         raise MedSAEError(f"{what}: the connection was cut ({error}); run it again to go on") from None
