@@ -309,7 +309,7 @@ def test_what_is_no_dicom_file_is_named(tmp_path):
     (tmp_path / "page.dcm").write_bytes(b"<!DOCTYPE html><html><body>401 Unauthorized</body></html>" * 10)
     assert "no DICOM file, but a web page" in reason(tmp_path / "page.dcm")
     Image.fromarray(DEEP).save(tmp_path / "png.dcm", "PNG")
-    assert "no DICOM file, but PNG" in reason(tmp_path / "png.dcm")
+    assert "no DICOM file, but PNG under its name" in reason(tmp_path / "png.dcm")
     (tmp_path / "noise.dcm").write_bytes(np.random.default_rng(0).bytes(4000))
     assert "no DICOM file" in reason(tmp_path / "noise.dcm")
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_read_has_a_reason(tmp_path):
     (tmp_path / "bomb.png").write_bytes(wide.getvalue())
     reasons = {
         "empty.jpg": "empty",
-        "text.png": "none of the formats that are taken",
+        "text.png": "no image of a format that is taken",
         "cut.png": "cut short",
         "folder.png": "is a directory",
         "absent.png": "no such file",

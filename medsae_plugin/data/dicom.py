@@ -72,7 +72,9 @@ def _dataset(content: bytes) -> pydicom.FileDataset:
         is_dicom = False
     if not is_dicom and content[128:132] != b"DICM":
         name = formats.taken(content)
-        raise Refused("no DICOM file, but " + (name if name else formats.other(content) or "something else"))
+        raise Refused(
+            "no DICOM file, but " + (f"{name} under its name" if name else formats.other(content) or "something else")
+        )
     return dataset
 
 
@@ -94,7 +96,7 @@ def _check_deflated(content: bytes) -> None:
 
 
 def _check_header(dataset: pydicom.Dataset) -> None:
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise Refused("floating point pixel data are not taken")
         if "Rows" in dataset:
@@ -229,16 +231,16 @@ def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray | None:
 
 
 def _colour(dataset: pydicom.Dataset, syntax: UID) -> Image.Image:
-    photometric, deep = dataset.PhotometricInterpretation, dataset.BitsStored > 8
+    photometric, is_scaled = dataset.PhotometricInterpretation, dataset.BitsStored != 8
     if photometric in ("YBR_ICT", "YBR_RCT") and syntax not in JPEG2000TransferSyntaxes:
         raise Refused(f"Photometric Interpretation {photometric} in other data than JPEG 2000")
-    if deep and photometric.startswith("YBR_FULL"):
+    if is_scaled and photometric.startswith("YBR_FULL"):
         values, _ = _decoded(dataset, syntax, raw=True)  # whose first sample is luma (PS3.3 C.7.6.3.1.2)
         return scaled(values[..., 0])
     values, became = _decoded(dataset, syntax)
     if became != "RGB":
         raise Refused(f"colour that stays {became} when decoded")
-    if deep or dataset.PixelRepresentation:
+    if is_scaled or dataset.PixelRepresentation:
         return scaled(luma(values))
     return Image.fromarray(values.astype(np.uint8)).convert("L")
 

@@ -23,7 +23,7 @@ def read_raster(content: bytes) -> Image.Image:
     """
     name = formats.taken(content)
     if name is None:
-        raise Refused(formats.other(content) or f"none of the formats that are taken ({formats.NAMES}), or damaged")
+        raise Refused(formats.other(content) or f"no image of a format that is taken ({formats.NAMES}), or damaged")
     if name == "TIFF":
         layout = tiff.read_layout(content)
         if layout.is_deep:
