@@ -60,7 +60,7 @@ def test_what_is_embedded_cannot_leave_its_script():
 
 def test_without_images_nothing_of_an_image_or_a_patient_is_in_the_file(run, tmp_path, capsys):
     out = tmp_path / "report.html"
-    table = ["--table", str(run.images / "labels.csv")]
+    table = ["--table", str(run.images / "labels.csv"), "--labels", ",".join(LABELS)]
     assert main(["report", str(run.sweep), "--out", str(out), "--names", str(run.names), *table]) == 0
     assert "without images" in capsys.readouterr().out
     content = out.read_text("utf-8")

@@ -10,6 +10,7 @@ import pytest
 import small_run
 import torch
 from planted import planted_rows, write_store
+from small_run import LABELS
 
 from medsae_plugin import MedSAEError, SAESpec, TrainingConfig
 from medsae_plugin.cli import main
@@ -133,7 +134,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
 
 def test_the_commands(small_run, tmp_path, capsys):
     recipe = str(small_run.sweep.parent / "grid.yaml")
-    table = ["--table", str(small_run.images / "labels.csv"), "--quiet"]
+    table = ["--table", str(small_run.images / "labels.csv"), "--quiet", "--labels", ",".join(LABELS)]
     again = ["sweep", recipe, "--store", str(small_run.store.path), *table]
     assert main([*again, "--out", str(tmp_path / "sweep")]) == 0
     out = capsys.readouterr().out
