@@ -25,7 +25,7 @@ def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
 
     Raises:
         MedSAEError: no SAE there; files that are missing, damaged, or do not fit each other; an architecture that
-            SAE-Lens does not know; what cannot be scored, see `check_scorable`.
+            SAE-Lens does not know; what `check_sound` refuses.
     """
     from sae_lens import SAE
 
@@ -35,30 +35,18 @@ def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
         _check_architecture(config, folder)
         _check_weights(config, folder)
         sae: SAE[Any] = SAE.load_from_disk(folder, device=device, dtype="float32")
-    check_scorable(sae, folder)
+    check_sound(sae, folder)
     return sae
 
 
-def check_scorable(sae: SAE[Any], what: str | Path) -> None:
-    """Raise unless latents of raw activations can be scored: at least 0, one row at a time, of one hook; all finite.
+def check_sound(sae: SAE[Any], what: str | Path) -> None:
+    """Raise unless an SAE is of raw activations, and its weights are finite.
 
     Raises:
-        MedSAEError: a transcoder, a temporal SAE, signed latents (abstopk), weights that take normalised activations
-            without holding by what, nan or infinity among the weights.
+        MedSAEError: weights that take normalised activations without holding by what; nan or infinity among them.
     """
     import torch
-    from sae_lens import AbsTopKSAE, TemporalSAE, Transcoder
 
-    if isinstance(sae, Transcoder):
-        raise MedSAEError(f"{what} is a transcoder, which reads one hook and writes another, and no SAE")
-    if isinstance(sae, TemporalSAE):
-        raise MedSAEError(f"{what} is a temporal SAE: its latents hang on the order of rows, and images have none")
-    if isinstance(sae, AbsTopKSAE):
-        raise MedSAEError(
-            f"{what} is an abstopk SAE, whose latents are signed; scores take a latent for present where it is above "
-            "0. Make the same SAE with a latent for each sign: "
-            "medsae_plugin.training.split_by_sign(SAE.load_from_disk(FOLDER)).save_model(OTHER_FOLDER)"
-        )
     if (normalised := sae.cfg.normalize_activations) in ("expected_average_only_in", "covariance_whitening"):
         raise MedSAEError(
             f"{what} takes activations that are normalised ({normalised}) and does not hold by what, as SAE-Lens's "
@@ -68,6 +56,28 @@ def check_scorable(sae: SAE[Any], what: str | Path) -> None:
     bad = [name for name, weights in sae.state_dict().items() if not torch.isfinite(weights).all()]
     if bad:
         raise MedSAEError(f"{what} has nan or infinity among its weights ({', '.join(bad)}); its training diverged")
+
+
+def check_scorable(sae: SAE[Any], what: str | Path) -> None:
+    """Raise unless latents can be scored: at least 0, of one hook, each row's its own.
+
+    Raises:
+        MedSAEError: a transcoder, a temporal SAE, signed latents (abstopk).
+    """
+    from sae_lens import AbsTopKSAE, TemporalSAE, Transcoder
+
+    if isinstance(sae, Transcoder):
+        raise MedSAEError(
+            f"{what} is a transcoder, which reads one hook and writes another, and is not scored as an SAE"
+        )
+    if isinstance(sae, TemporalSAE):
+        raise MedSAEError(f"{what} is a temporal SAE: its latents hang on the order of rows, and images have none")
+    if isinstance(sae, AbsTopKSAE):
+        raise MedSAEError(
+            f"{what} is an abstopk SAE, whose latents are signed; scores take a latent for present where it is above "
+            "0. Make the same SAE with a latent for each sign: "
+            "medsae_plugin.training.split_by_sign(SAE.load_from_disk(FOLDER)).save_model(OTHER_FOLDER)"
+        )
 
 
 def check_sae_folder(path: str | Path) -> None:

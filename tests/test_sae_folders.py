@@ -190,15 +190,13 @@ def test_a_checkpoint_that_no_inference_class_reads_says_how_to_finish_it(tmp_pa
     assert load_sae(tmp_path / "done").cfg.architecture() == "jumprelu"
 
 
-def test_what_is_no_sae_of_a_row_is_refused(tmp_path):
-    Transcoder(TranscoderConfig(d_in=D, d_sae=N, d_out=5, apply_b_dec_to_input=False)).save_model(
-        tmp_path / "transcoder"
-    )
-    with pytest.raises(MedSAEError, match="transcoder is a transcoder"):
-        load_sae(tmp_path / "transcoder")
-    TemporalSAE(TemporalSAEConfig(d_in=D, d_sae=N, n_heads=1, bottleneck_factor=1)).save_model(tmp_path / "temporal")
+def test_what_is_no_sae_of_a_row_is_not_scored(store, tmp_path):
+    Transcoder(TranscoderConfig(d_in=D, d_sae=N, d_out=5, apply_b_dec_to_input=False)).save_model(tmp_path / "a")
+    with pytest.raises(MedSAEError, match="a is a transcoder"):
+        load_candidates(store, [tmp_path / "a"])
+    TemporalSAE(TemporalSAEConfig(d_in=D, d_sae=N, n_heads=1, bottleneck_factor=1)).save_model(tmp_path / "b")
     with pytest.raises(MedSAEError, match="order of rows"):
-        load_sae(tmp_path / "temporal")
+        load_candidates(store, [tmp_path / "b"])
 
 
 def test_paths_that_are_no_folder_of_an_sae_say_what_they_are(folder, tmp_path):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.activations import ActivationStore
+from medsae_plugin.evaluation.candidates import load_candidates
 from medsae_plugin.sae_folders import load_sae
 from medsae_plugin.training import SAESpec, TrainingConfig, split_by_sign, train_saes
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAE_LENS_NORMALIZATIONS
@@ -158,10 +159,10 @@ def test_an_abstopk_sae_split_by_sign_is_the_same_sae(rescale):
         torch.testing.assert_close(both(x), sae(x))
 
 
-def test_signed_latents_are_not_scored_without_a_word(tmp_path):
-    AbsTopKSAE(AbsTopKSAEConfig(d_in=4, d_sae=8, k=2)).save_model(tmp_path)
+def test_signed_latents_are_not_scored_without_a_word(store, tmp_path):
+    AbsTopKSAE(AbsTopKSAEConfig(d_in=12, d_sae=24, k=2)).save_model(tmp_path)
     with pytest.raises(MedSAEError, match=r"abstopk SAE, whose latents are signed.*split_by_sign"):
-        load_sae(tmp_path)
+        load_candidates(store, [tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.latents import sae_sha256
-from medsae_plugin.sae_folders import load_sae, read_report
+from medsae_plugin.sae_folders import check_scorable, load_sae, read_report
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -126,8 +126,10 @@ def checked_hook(store: ActivationStore, sae: SAE[Any], name: str) -> str:
     """The hook of the store that an SAE stands at.
 
     Raises:
-        MedSAEError: the store lacks it, has another width there, or was made with another encoder.
+        MedSAEError: the store lacks it, has another width there, or was made with another encoder; an SAE whose latents
+            cannot be scored, see `check_scorable`.
     """
+    check_scorable(sae, name)
     hook = sae.cfg.metadata.get("hook_name")
     if hook is None:
         raise MedSAEError(f"{name} does not say which hook it stands at; add metadata.hook_name to its cfg.json")

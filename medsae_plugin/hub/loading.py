@@ -11,7 +11,7 @@ import torch
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.fetch import check_files, hub_errors, hub_file
 from medsae_plugin.hub.cards import ReleaseCard, SAECard
-from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_scorable, load_errors, load_sae
+from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_sound, load_errors, load_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -131,7 +131,7 @@ def _registered(release: str, sae_id: str, device: str) -> SAE[Any]:
     what = f"SAE {sae_id} of {release}"
     with load_errors(what), hub_errors(release, what):
         sae: SAE[Any] = SAE.from_pretrained(release, sae_id, device=device)
-    check_scorable(sae, what)
+    check_sound(sae, what)
     return sae
 
 
