@@ -413,3 +413,12 @@ def test_cards_pin_what_they_fetch_from_the_hub():
             unpinned.add(name)
             assert "none is pinned" in (HOOKS / f"{name}.yaml").read_text()
     assert unpinned == {"xrv-densenet121"}
+
+
+@pytest.mark.parametrize("name", ["xrv-densenet121", "xrv-resnet50"])
+def test_torchxrayvisions_networks_see_pixels_from_minus_1024_to_1024(name: str):
+    preprocessor = Preprocessor.from_config(load_card(name).preprocessing)
+    black, white = (
+        preprocessor.normalize(preprocessor.to_array(Image.new("RGB", (700, 600), (v, v, v)))[None]) for v in (0, 255)
+    )
+    assert (black == -1024).all() and (white == 1024).all() and black.shape == (1, 3, *preprocessor.shape)
