@@ -1,10 +1,13 @@
-# `make demo` and `make test` need Python 3.10 or later and nothing else.
+# `make demo` and `make test` need Python 3.11 or later and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test test-browser browser lint demo benchmark clean
+LOWEST := .venv-lowest
+NEXT := .venv-next
+
+.PHONY: install test test-portable test-lowest test-next test-browser browser lint demo verify benchmark clean
 
 install: $(STAMP)
 
@@ -26,6 +29,36 @@ lint: $(STAMP)
 test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+# The same under other arithmetic: sums in the order of a processor without vector instructions, then of two threads.
+test-portable: $(STAMP) browser
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The suite with the oldest release of each library that pyproject.toml takes; constraints.txt is the other end. PYTHON is
+# 3.11 here: the oldest releases have no wheels for later ones.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --dist loadfile
+
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable ".[test]"
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --no-deps dictionary-learning
+	touch $@
+
+# The encoders' tests with transformer-lens 4, which SAE-Lens 6 does not take: hence --no-deps.
+test-next: $(NEXT)/.installed
+	OMP_NUM_THREADS=1 $(NEXT)/bin/python -m pytest --numprocesses auto --dist loadfile tests/test_encoders_*.py \
+		tests/test_splicing.py tests/test_zero_shot.py tests/test_demo_encoder.py tests/test_extract*.py tests/test_store*.py
+
+$(NEXT)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/pip install --quiet --constraint constraints.txt torch
+	$(NEXT)/bin/pip install --quiet uv
+	$(NEXT)/bin/uv pip install --quiet --python $(NEXT) --constraint constraints.txt --editable ".[test]"
+	$(NEXT)/bin/uv pip install --quiet --python $(NEXT) --no-deps "transformer-lens>=4.3,<5"
+	touch $@
+
 # Chromium from the system's packages, for the tests of the report; where it cannot be had, they are skipped.
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || sh tests/install-chromium.sh
@@ -36,10 +69,15 @@ test-browser: $(STAMP) browser
 demo: $(STAMP)
 	$(BIN)/medsae demo --out runs/demo
 
+# What training learns, which no test asserts: make verify SEEDS=10
+SEEDS ?= 3
+verify: $(STAMP)
+	$(BIN)/python -W ignore benchmarks/verify.py --seeds $(SEEDS)
+
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(NEXT) build dist *.egg-info

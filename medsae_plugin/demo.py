@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, read_json, write_text
 
 ENCODER = "phantom-swin"
 RECIPE = "demo.yaml"
@@ -62,7 +62,7 @@ def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: b
         "comparison": compared / "comparison.json",
         "report": report,
     }
-    metrics = json.loads(files["scores"].read_text(encoding="utf-8"))
+    metrics = read_json(files["scores"])
     return Demo(metrics, comparison, files)
 
 
@@ -70,10 +70,10 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
     """Note a demo's arguments in its folder, so that a second run continues it and no other."""
     note = out / "demo.json"
     if note.is_file():
-        if json.loads(note.read_text(encoding="utf-8")) == arguments:
+        if read_json(note) == arguments:
             return
         raise MedSAEError(f"{out} holds a demo with other arguments; delete it or choose another folder")
     if out.exists() and any(out.iterdir()):
         raise MedSAEError(f"{out} is not empty and holds no demo; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_text(note, json.dumps(arguments) + "\n")

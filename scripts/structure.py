@@ -1,6 +1,6 @@
 """Counts what the package's layout promises: files, lines, imports, circles, arrows upwards, what has grown too long.
 
-    python scripts/structure.py [FOLDER]        FOLDER: of the package (default: medsae_plugin)
+python scripts/structure.py [FOLDER]        FOLDER: of the package (default: medsae_plugin)
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def main(root: Path) -> None:
         and node.returns is not None
         and ast.unparse(node.returns) in ("dict[str, Any]", "Mapping[str, Any]")
     ]
-    print(f"files {len(paths)}, lines {sum(lines.values())}, imports within the package {sum(map(len, edges.values()))}")
+    print(
+        f"files {len(paths)}, lines {sum(lines.values())}, imports within the package {sum(map(len, edges.values()))}"
+    )
     for title, found in (
         ("circles", [" - ".join(circle) for circle in circles(edges)]),
         ("imports upwards", [f"{a} -> {b}" for a, b in upward]),

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
 
+# One thread, here and in the processes that tests start, unless the environment says otherwise: more only slow such
+# small models down. All take as many, since sums are rounded in another order with each number of threads.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -97,7 +101,12 @@ def draw_weights(shapes: dict[str, tuple[list[int], str]]) -> dict[str, torch.Te
 
 
 class DemoSAEs(NamedTuple):
-    """Phantoms, the demo encoder, its activations of them, and an SAE on each of two hooks of it, by name."""
+    """Phantoms, the demo encoder, its activations of them, and an SAE on each of two hooks of it, by name.
+
+    `embedding` has a latent for each finding, in the order of the prompts: its direction, encoder's and decoder's, is
+    the one along which the finding's zero-shot score grows. As many more latents have directions at right angles to all
+    of those. `patches`, at the last stage, has latents of random directions.
+    """
 
     labels: Path
     table: "ImageTable"
@@ -111,21 +120,31 @@ class DemoSAEs(NamedTuple):
 
 @pytest.fixture(scope="session")
 def demo_saes(tmp_path_factory: pytest.TempPathFactory) -> DemoSAEs:
-    """Small SAEs of the demo encoder, trained in seconds: `embedding`, and `patches` at its last stage."""
+    """SAEs of the demo encoder that nothing was trained for: every latent's direction and threshold is set."""
+    from planted import in_a_gap, relu_sae, save_sae
+
     import medsae_plugin as medsae
     from medsae_plugin.data.phantoms import generate
+    from medsae_plugin.data.prompts import load_prompts
+    from medsae_plugin.encoders import ZeroShot
 
     folder = tmp_path_factory.mktemp("demo-saes")
-    labels = generate(280, folder / "phantoms", seed=0, size=96)
+    labels = generate(180, folder / "phantoms", seed=0, size=96, workers=0)
     table = medsae.read_table(labels).split_by_patient(seed=0, fractions={"train": 0.5, "test": 0.5})
     encoder = medsae.HookedVisionEncoder.from_pretrained("phantom-swin")
     hooks = {"embedding": "hook_embedding", "patches": "stages.2.blocks.3.hook_resid_post"}
     store = medsae.extract(encoder, table, [*hooks.values()], folder / "store", workers=0, progress=False)
-    specs = [
-        medsae.SAESpec("embedding", hooks["embedding"], "batchtopk", expansion=8, options={"k": 8}),
-        medsae.SAESpec("patches", hooks["patches"], "topk", expansion=2, options={"k": 8}),
-    ]
-    config = medsae.TrainingConfig(total_training_samples=40_960, batch_size=256, lr=2e-3)
-    return DemoSAEs(
-        labels, table, encoder, store, medsae.train_saes(store, specs, config, folder / "saes", progress=False)
-    )
+
+    zero_shot = ZeroShot(encoder, load_prompts("phantoms"))
+    findings = (zero_shot.stated - zero_shot.denied).double().numpy()
+    random = np.random.default_rng(0).normal(size=(2, len(findings), findings.shape[1]))
+    others = random[0] - random[0] @ np.linalg.pinv(findings) @ findings
+    folders = {}
+    for name, directions in {"embedding": np.concatenate([findings, others]), "patches": random[1]}.items():
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        rows = store.rows_of(hooks[name], np.arange(len(table))).double().flatten(0, 1).numpy()
+        thresholds = [in_a_gap(along) for along in (rows @ directions.T).T]
+        weights = [torch.from_numpy(x).float() for x in (directions, -np.array(thresholds), rows.mean(0))]
+        sae = relu_sae(hooks[name], weights[0], b_enc=weights[1], b_dec=weights[2])
+        folders[name] = save_sae(folder / "saes" / name, sae)
+    return DemoSAEs(labels, table, encoder, store, folders)

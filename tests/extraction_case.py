@@ -1,11 +1,10 @@
 """A small real encoder and images for it, here and in processes that tests start and kill."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -24,15 +23,6 @@ VIT = {
     "intermediate_size": 16,
 }
 SPATIAL, EMBEDDING = "stages.1.blocks.0.hook_resid_post", "hook_embedding"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """More threads only slow such small models down, most of all beside other processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny_encoder(family: str = "swin", seed: int = 0) -> HookedVisionEncoder:
@@ -73,7 +63,6 @@ def expected_activations(encoder: HookedVisionEncoder, table: ImageTable, hook: 
 
 def extract_slowly(root: Path, n: int, broken: tuple[int, ...], out: Path, log: Path, seconds: float) -> None:
     """In a process of its own: an extraction in shards of 6 images that notes every forward pass in `log`."""
-    torch.set_num_threads(1)
     encoder = tiny_encoder()
 
     def note() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from planted import write_store
-from sae_lens import StandardSAE, StandardSAEConfig
-from sae_lens.saes.sae import SAEMetadata
+from planted import relu_sae, save_sae, write_store
+from sae_lens import StandardSAE
 
 from medsae_plugin.activations import ActivationStore
 from medsae_plugin.data.phantoms import FINDINGS, generate, read_truth
@@ -71,23 +70,8 @@ def make_case(folder: Path, n: int = 300, size: int = 96, seed: int = 3) -> Phan
     store = write_store(folder / "store", {HOOK: activations}, images=images, preprocessing=PREPROCESSING)
     by_picture = {picture(table.image_path(i), PREPROCESSING).sha256: i for i in range(n)}
     assert len(by_picture) == n, "every phantom looks different"
-    sae = save_sae(folder / "sae", torch.eye(len(FINDINGS)), HOOK)
+    sae = save_sae(folder / "sae", relu_sae(HOOK, torch.eye(len(FINDINGS))))
     return PhantomCase(table, store, sae, [set(case.findings) for _, case in truth], by_picture)
-
-
-def save_sae(folder: Path, directions: torch.Tensor, hook: str, b_enc: float = 0.0, encoder_sha256: str = "") -> Path:
-    """An SAE whose latents are ReLUs of the input's products with these directions, as SAE-Lens saves one."""
-    n, d = directions.shape
-    metadata = SAEMetadata(hook_name=hook, **({"encoder_sha256": encoder_sha256} if encoder_sha256 else {}))
-    sae = StandardSAE(StandardSAEConfig(d_in=d, d_sae=n, apply_b_dec_to_input=False, metadata=metadata))
-    with torch.no_grad():
-        sae.W_enc.copy_(directions.T)
-        sae.W_dec.copy_(directions)
-        sae.b_enc.fill_(b_enc)
-        sae.b_dec.zero_()
-    folder.mkdir(parents=True)
-    sae.save_model(folder)
-    return folder
 
 
 class Model:
@@ -133,7 +117,9 @@ def oracle_judge(case: PhantomCase, name: str = "oracle", wrong: float = 0.0) ->
     """Sees what is truly on a picture; errs on a share `wrong` of them, the same ones for whoever has this name."""
 
     def fits(concept: str, shown: Picture) -> bool:
-        draw = int.from_bytes(hashlib.sha256(f"{name}{concept}{shown.sha256}".encode()).digest()[:8], "big") / 2**64
+        draw = (
+            int.from_bytes(hashlib.sha256(f"{name}{concept}{case.image(shown)}".encode()).digest()[:8], "big") / 2**64
+        )
         return (concept in case.seen(shown)) != (draw < wrong)
 
     def answer(text: str, captioned: list[tuple[str, Picture]]) -> str:

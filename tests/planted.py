@@ -1,4 +1,4 @@
-"""A real store of activations with known sparse structure, written without an encoder."""
+"""Stores of activations with known sparse structure, and SAEs whose latents are known because they are set."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sae_lens import StandardSAE, StandardSAEConfig
+from sae_lens.saes.sae import SAEMetadata
 
 from medsae_plugin.activations import ActivationStore, layout
 from medsae_plugin.activations.layout import HookInfo
@@ -78,3 +80,58 @@ def write_store(
         writer.release(shard)
     writer.finish()
     return ActivationStore(folder)
+
+
+def relu_sae(
+    hook: str,
+    encoder: torch.Tensor,
+    decoder: torch.Tensor | None = None,
+    b_enc: torch.Tensor | float = 0.0,
+    b_dec: torch.Tensor | float = 0.0,
+    **metadata: Any,
+) -> StandardSAE:
+    """An SAE whose latents are relu(x . encoder row + b_enc); the decoder's rows are the encoder's unless given."""
+    n, d = encoder.shape
+    metadata = SAEMetadata(hook_name=hook, **metadata)
+    sae = StandardSAE(StandardSAEConfig(d_in=d, d_sae=n, apply_b_dec_to_input=False, metadata=metadata))
+    with torch.no_grad():
+        sae.W_enc.copy_(encoder.T)
+        sae.W_dec.copy_(encoder if decoder is None else decoder)
+        sae.b_enc.copy_(torch.as_tensor(b_enc).expand(n))
+        sae.b_dec.copy_(torch.as_tensor(b_dec).expand(d))
+    return sae
+
+
+def save_sae(folder: Path, sae: StandardSAE) -> Path:
+    """As SAE-Lens saves one."""
+    folder.mkdir(parents=True)
+    sae.save_model(folder)
+    return folder
+
+
+def identity_sae(d: int, hook: str = "hook_embedding") -> StandardSAE:
+    """An SAE of 2d latents that reconstructs exactly: each component, and its negative."""
+    return relu_sae(hook, torch.cat([torch.eye(d), -torch.eye(d)]))
+
+
+def reading_weights(d: int, n_features: int, seed: int = 0, offset: float = 3.0) -> dict[str, torch.Tensor]:
+    """`relu_sae`'s weights for latents that read the codes of `planted_rows` off: code k less 0.5, where it is there.
+
+    A code is 0 or at least 1, so no rounding decides whether a latent fires.
+    """
+    directions = dictionary(d, n_features, seed)
+    read = np.linalg.pinv(directions).T
+    weights = {
+        "encoder": read,
+        "decoder": directions,
+        "b_enc": -offset * read.sum(1) - 0.5,
+        "b_dec": np.full(d, offset),
+    }
+    return {name: torch.from_numpy(value).float() for name, value in weights.items()}
+
+
+def in_a_gap(values: np.ndarray, low: float = 0.5, high: float = 0.9) -> float:
+    """A threshold that no rounding moves a value across: amid the widest gap between these quantiles of the values."""
+    ordered = np.sort(values)[int(low * len(values)) : int(high * len(values))]
+    k = int(np.diff(ordered).argmax())
+    return float(ordered[k] + ordered[k + 1]) / 2

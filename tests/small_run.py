@@ -1,21 +1,30 @@
-"""A real run in seconds: planted activations at two layers, four SAEs trained by a sweep, compared, with images."""
+"""A sweep's output over planted activations at two layers, with images: four SAEs, compared.
+
+Each is trained for a few steps, which writes what training writes, and then has its weights set (`set_weights`): its
+latents read planted features off, whatever a short training would have learnt on this machine or that.
+"""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
-from planted import planted_rows, write_store
+from planted import planted_rows, reading_weights, write_store
+from sae_lens import SAE
 
 from medsae_plugin.activations import ActivationStore
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.data.tables import ImageTable, read_table
 from medsae_plugin.evaluation import Resampling
 from medsae_plugin.evaluation.latents import sae_sha256
+from medsae_plugin.training import Recipe
 
 N, D, FEATURES, POSITIONS = 180, 16, 12, 4
+OPTIONS = {"resampling": Resampling(20, 50, 0), "progress": False}
 NAMED = "embedding-seed0"
 LABELS = ("Edema", "Fracture", "No <b>Finding</b>")
 HOSTILE = {
@@ -30,7 +39,7 @@ saes:
     expansion: 4
     options: {k: 3}
     seed: [0, 1]
-training: {total_training_samples: 24_000, batch_size: 120, lr: 3.0e-3, validate_every: 40, n_checkpoints: 1}
+training: {total_training_samples: 2_400, batch_size: 120, lr: 3.0e-3, validate_every: 4, n_checkpoints: 1}
 """
 
 
@@ -45,7 +54,20 @@ class SmallRun:
     names: Path
 
 
-def make(folder: Path, memory: int = 2**30) -> SmallRun:
+def make(folder: Path) -> SmallRun:
+    prepared = prepare(folder)
+    sweep(*prepared, folder / "sweep", **OPTIONS)
+    for sae in (folder / "sweep" / "passes").glob("*/*/cfg.json"):
+        set_weights(sae.parent, seed=int(sae.parent.name[-1]))
+    shutil.rmtree(folder / "sweep" / "comparison")
+    sweep(*prepared, folder / "sweep", **OPTIONS)  # goes on with trained SAEs, to compare them
+    store, _, table = prepared
+    names = _names(folder, next((folder / "sweep").glob(f"passes/*/{NAMED}")))
+    return SmallRun(store, folder / "images", table, folder / "sweep", names)
+
+
+def prepare(folder: Path) -> tuple[ActivationStore, Recipe, ImageTable]:
+    """What a sweep takes: a store, a recipe of four SAEs, and a table with images beside it."""
     rows, codes = planted_rows(N, D, FEATURES, seed=0)
     placed = np.random.default_rng(1).integers(0, POSITIONS, N)
     spatial = 3 + 0.05 * np.random.default_rng(2).normal(size=(N, POSITIONS, D)).astype(np.float32)
@@ -63,12 +85,26 @@ def make(folder: Path, memory: int = 2**30) -> SmallRun:
         pixels = np.random.default_rng(i).integers(0, 255, (4, 4), dtype=np.uint8)
         Image.fromarray(pixels).resize((64, 64)).save(images / path)
     (folder / "grid.yaml").write_text(RECIPE)
-    table = read_table(images / "labels.csv")
-    resampling = Resampling(20, 50, 0)
-    recipe = load_grid(folder / "grid.yaml")
-    sweep(store, recipe, table, folder / "sweep", memory=memory, resampling=resampling, progress=False)
-    names = _names(folder, next((folder / "sweep").glob(f"passes/*/{NAMED}")))
-    return SmallRun(store, images, table, folder / "sweep", names)
+    return store, load_grid(folder / "grid.yaml"), read_table(images / "labels.csv", label_columns=LABELS)
+
+
+def set_weights(folder: Path, seed: int) -> None:
+    """Set the SAE in this folder: latents for the planted features, in an order of the seed, then ones that follow
+    noise and ones that never fire."""
+    sae = SAE.load_from_disk(folder)
+    rng = np.random.default_rng(seed)
+    idle, silent = sae.cfg.d_sae - FEATURES, sae.cfg.d_sae // 4
+    noise = rng.normal(size=(idle, D))
+    noise = torch.from_numpy(noise - noise.mean(1, keepdims=True)).float()  # at right angles to the common offset
+    read = reading_weights(D, FEATURES)
+    order, never = rng.permutation(FEATURES), torch.full((silent,), -9.0)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.cat([read["encoder"][order], 0.1 * noise]).T)
+        sae.W_dec.copy_(torch.cat([read["decoder"][order], 0.1 * noise]))
+        sae.b_enc.copy_(torch.cat([read["b_enc"][order], torch.full((idle - silent,), -0.1), never]))
+        sae.b_dec.copy_(read["b_dec"])
+    sae.cfg.apply_b_dec_to_input = False
+    sae.save_model(folder)
 
 
 def _with_preprocessing(store: ActivationStore) -> ActivationStore:
@@ -82,7 +118,7 @@ def _with_preprocessing(store: ActivationStore) -> ActivationStore:
 
 
 def _names(folder: Path, sae: Path) -> Path:
-    """What `medsae name` and `medsae score-names` write, with names that a model should not have given."""
+    """What `medsae name` and `medsae name score` write, with names that a model should not have given."""
     from sae_lens import SAE
 
     sha = sae_sha256(SAE.load_from_disk(sae))
@@ -96,6 +132,6 @@ def _names(folder: Path, sae: Path) -> Path:
     out.mkdir()
     (out / "names.json").write_text(json.dumps({"schema_version": 1, "made": {"sae_sha256": sha}, "names": units}))
     figures = {"balanced_accuracy": 0.75, "precision": 0.8, "recall": 0.7, "f1": 0.74}
-    line = {"judge": "judge <i>one</i>", "condition": "latents", "latent": "0", "concept": "", **figures}
+    line = {"judge": "judge <i>one</i>", "condition": "latents", "latent": "0", "concept": HOSTILE[0][0], **figures}
     (out / "scores.json").write_text(json.dumps({"by_name": [line, {**line, "condition": "shuffled"}]}))
     return out

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from extraction_case import one_thread  # noqa: F401
 from scipy import stats
 from torch.nn import functional as F
 
@@ -52,22 +51,27 @@ def scores_of(zero_shot: ZeroShot, x: torch.Tensor) -> torch.Tensor:
     return F.normalize(x, dim=-1) @ (zero_shot.stated - zero_shot.denied).double().T
 
 
+def falls(sae, zero_shot: ZeroShot, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """s(x) - s(x - a_j d_j) of every image and latent, `(images, latents, labels)`."""
+    without = x[:, None] - a[..., None] * sae.W_dec.detach().double()
+    return scores_of(zero_shot, x)[:, None] - scores_of(zero_shot, without)
+
+
 def test_at_the_embedding_both_estimates_are_their_formulas(demo_saes, zero_shot, saes, of_embedding, pixels):
     """The score is s(x) = x / |x| . w, and latent j adds a_j d_j to x: s(x) - s(x - a_j d_j), and a_j d_j . ds/dx."""
     sae = saes["embedding"]
     with torch.no_grad():
-        x = demo_saes.encoder(pixels)
-        a, x = sae.encode(x).double(), x.double()
+        x = demo_saes.encoder(pixels).double()
+    a = (x @ sae.W_enc.detach().double() + sae.b_enc.detach().double()).relu()
     image, latent = torch.from_numpy(of_embedding.image), torch.from_numpy(of_embedding.latent)
-    assert set(zip(image.tolist(), latent.tolist(), strict=True)) == set(map(tuple, (a != 0).nonzero().tolist()))
+    assert set(zip(image.tolist(), latent.tolist(), strict=True)) == set(map(tuple, a.nonzero().tolist()))
+    np.testing.assert_allclose(of_embedding.ablation, falls(sae, zero_shot, x, a)[image, latent], atol=2e-6)
     moved = a[image, latent][:, None] * sae.W_dec.detach().double()[latent]
-    ablation = scores_of(zero_shot, x[image]) - scores_of(zero_shot, x[image] - moved)
-    np.testing.assert_allclose(of_embedding.ablation, ablation, atol=2e-6)
     norm = x.norm(dim=-1, keepdim=True)[image]
     unit, w = x[image] / norm, (zero_shot.stated - zero_shot.denied).double()
     gradient = (moved @ w.T - (moved * unit).sum(-1, keepdim=True) * (unit @ w.T)) / norm
     np.testing.assert_allclose(of_embedding.gradient, gradient, atol=2e-6)
-    np.testing.assert_allclose(of_embedding.activation, a[image, latent], rtol=1e-5)
+    np.testing.assert_allclose(of_embedding.activation, a[image, latent], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(of_embedding.rows, np.arange(len(pixels)))
 
 
@@ -97,7 +101,7 @@ def test_at_patches_ablation_is_a_pass_without_the_latent_and_the_gradient_its_s
                 with double.latent_edits({sae64: {j: steer(-h * a)}}):
                     down = scores_of(zero_shot, double(x))
             np.testing.assert_allclose(got.gradient[pair], ((up - down) / (2 * h))[0], atol=1e-5)
-            assert got.activation[pair] == pytest.approx(float(a.max()), rel=1e-4)
+            assert got.activation[pair] == pytest.approx(float(a.max()), rel=1e-4, abs=1e-5)
     finally:
         encoder.to(torch.float32)
         sae.to(torch.float32)
@@ -110,7 +114,7 @@ def test_means_and_agreement_are_those_of_the_full_matrix(of_embedding):
         full[kind] = np.zeros((n, of_embedding.n_latents, c))
         full[kind][of_embedding.image, of_embedding.latent] = getattr(of_embedding, kind)
     live = of_embedding.live
-    assert 10 < len(live) < of_embedding.n_latents
+    np.testing.assert_array_equal(live, np.flatnonzero(full["ablation"].any((0, 2))))
     some = np.arange(n) % 3 == 0
     np.testing.assert_allclose(of_embedding.mean(of_embedding.ablation), full["ablation"].mean(0)[live], atol=1e-9)
     np.testing.assert_allclose(
@@ -119,29 +123,33 @@ def test_means_and_agreement_are_those_of_the_full_matrix(of_embedding):
     agreement = of_embedding.agreement()
     for k, label in enumerate(of_embedding.labels):
         rho = stats.spearmanr(full["gradient"].mean(0)[live, k], full["ablation"].mean(0)[live, k]).statistic
-        assert agreement[label] == pytest.approx(rho)
-    assert np.mean([*agreement.values()]) > 0.8  # the score is nearly linear where one latent is small
+        assert agreement[label] == pytest.approx(rho, abs=1e-3)
 
 
-def test_ablating_a_findings_latent_lowers_its_score_more_than_ablating_a_random_one(demo_saes, saes, of_embedding):
-    """Of every finding that some latent stands for, by r > 0.7 on training patients: the effect on test patients."""
-    train, test = demo_saes.split("train"), demo_saes.split("test")
+def test_ablating_a_findings_latent_lowers_its_score_as_the_formula_says(
+    demo_saes, zero_shot, saes, of_embedding, pixels
+):
+    """A step against w lowers x / |x| . w unless x lies along w; a step at right angles to w only shrinks |x|."""
+    sae, test = saes["embedding"], demo_saes.split("test")
     with torch.no_grad():
-        batches = demo_saes.store.by_image("hook_embedding", split="train", batch_images=64)
-        latents = saes["embedding"].encode(torch.cat([rows for _, rows, _ in batches])).double().numpy()
-    stand_for = {}
-    for label, y in zip(train.label_names, train.labels.T, strict=True):
-        known = ~np.isnan(y)
-        r = [stats.pearsonr(a[known], y[known]).statistic if np.ptp(a[known]) else -1 for a in latents.T]
-        if max(r) > 0.7:
-            stand_for[label] = int(np.argmax(r))
-    assert len(stand_for) >= 4
-    for label, latent in stand_for.items():
+        x = demo_saes.encoder(pixels).double()
+    a = (x @ sae.W_enc.detach().double() + sae.b_enc.detach().double()).relu()
+    expected = falls(sae, zero_shot, x, a).numpy()
+    for c, label in enumerate(zero_shot.labels):
         present = test.labels[:, test.label_names.index(label)] == 1
-        contrast = contrast_with_random(of_embedding, latent, label, test.frame["patient"].to_numpy(), present)
-        assert contrast.images == present.sum() and contrast.patients >= 5
-        assert 0 < contrast.low < contrast.difference < contrast.high, (label, contrast)
-        assert contrast.fall > 10 * abs(contrast.random_fall), (label, contrast)
+        contrast = contrast_with_random(of_embedding, c, label, test.frame["patient"].to_numpy(), present)
+        others = np.delete(expected[present][:, of_embedding.live], np.searchsorted(of_embedding.live, c), axis=1)
+        assert contrast.fall == pytest.approx(expected[present, c, c].mean(), abs=2e-6)
+        assert contrast.fall > 0
+        assert contrast.random_fall == pytest.approx(others[..., c].mean(), abs=2e-6)
+        assert contrast.images == present.sum()
+        assert contrast.patients == test.frame["patient"][present].nunique()
+        assert contrast.low <= contrast.difference <= contrast.high
+    aside = (of_embedding.latent >= len(zero_shot.labels)).nonzero()[0]
+    whole = scores_of(zero_shot, x)[torch.from_numpy(of_embedding.image[aside])].numpy()
+    longer = x.norm(dim=1)[:, None] / (x[:, None] - a[..., None] * sae.W_dec.detach().double()).norm(dim=2)
+    grows = longer.numpy()[of_embedding.image[aside], of_embedding.latent[aside], None] * whole - whole
+    np.testing.assert_allclose(of_embedding.ablation[aside], -grows, atol=2e-6)
 
 
 def test_the_contrast_is_the_formula_and_its_interval_resamples_patients():
@@ -171,18 +179,23 @@ def test_the_contrast_is_the_formula_and_its_interval_resamples_patients():
         contrast_with_random(attribution, 2, "a", patients, np.zeros(n))
 
 
-def test_what_an_edit_does_to_the_embedding_and_the_findings(demo_saes, zero_shot, saes, of_embedding, pixels):
+def test_what_an_edit_does_to_the_embedding_and_the_findings(demo_saes, zero_shot, saes, pixels):
+    """Steering by t moves x to x + t d, clamping to t moves it to x + (t - a) d: cosines and scores follow."""
     encoder, sae = demo_saes.encoder, saes["embedding"]
-    c = zero_shot.labels.index("Pleural Effusion")
-    by_latent = of_embedding.mean(of_embedding.ablation)[:, c]
-    j = int(of_embedding.live[by_latent.argmax()])
+    j = zero_shot.labels.index("Pleural Effusion")
+    with torch.no_grad():
+        x = encoder(pixels[:6]).double()
+    d = sae.W_dec[j].detach().double()
+    a = (x @ sae.W_enc[:, j].detach().double() + sae.b_enc[j].detach().double()).relu()
     only_first = torch.zeros(6)
     only_first[0] = 5.0
-    raised = effect_of_edits(encoder, zero_shot, pixels[:6], {sae: {j: steer(only_first)}})
-    assert raised.scores[0, c] > 0.05 and raised.cosine[0] < 0.99
-    torch.testing.assert_close(raised.scores[1:], torch.zeros(5, 14), rtol=0, atol=1e-6)
-    clamped = effect_of_edits(encoder, zero_shot, pixels[:6], {sae: {j: clamp(20.0)}})
-    assert (clamped.scores[:, c] > 0).all() and clamped.cosine.shape == (6,)
+    for edit, by in ((steer(only_first), only_first), (clamp(20.0), 20 - a)):
+        got = effect_of_edits(encoder, zero_shot, pixels[:6], {sae: {j: edit}})
+        moved = x + by[:, None] * d
+        change = scores_of(zero_shot, moved) - scores_of(zero_shot, x)
+        np.testing.assert_allclose(got.scores, change, atol=2e-6)
+        np.testing.assert_allclose(got.cosine, F.cosine_similarity(x, moved), atol=2e-6)
+        assert (change[by > 0, j] > 0).all()
 
 
 def test_the_report_says_of_each_observation_what_holds(demo_saes, of_embedding, tmp_path, capsys):

@@ -13,6 +13,7 @@ import pytest
 
 from medsae_plugin import __version__
 from medsae_plugin.cli import main
+from medsae_plugin.data.phantoms import generate
 
 RECIPE = """
 saes:
@@ -135,3 +136,39 @@ def test_a_wheel_carries_the_cards_the_bundled_weights_and_the_release(tmp_path)
     assert third == "hook_embedding" and "absent holds no SAE" in out.stderr
     with zipfile.ZipFile(wheel) as archive:
         assert "medsae_plugin/hub/model_card.md" in archive.namelist()
+
+
+def test_what_was_read_as_what_is_told_and_the_tables_own_split_is_used(tmp_path, capsys):
+    """Extraction with a table: patients, labels, what is left aside, splits; and where images are not there."""
+    table = pd.read_csv(generate(8, tmp_path / "cxr", size=64), dtype=str, keep_default_na=False)
+    patients = table["Path"].str.extract(r"(patient\d+)")[0]
+    table["Path"], table["fold"] = "CheXpert-v1.0/" + table["Path"], "1"
+    table["split"] = ["test" if patient == patients.iloc[-1] else "train" for patient in patients]
+    table.to_csv(tmp_path / "cxr" / "split.csv", index=False)
+    extract = ["extract", "phantom-swin", "--table", str(tmp_path / "cxr" / "split.csv"), "--quiet", "--workers", "0"]
+    assert main([*extract, "--out", str(tmp_path / "store")]) == 0
+    told = capsys.readouterr().err
+    for said in (
+        "dialect chexpert",
+        "without 'CheXpert-v1.0/'",
+        "fold: 0 and 1 alone",
+        "Support Devices",
+        "the table's own",
+    ):
+        assert said in told
+    images = pd.read_csv(tmp_path / "store" / "images.csv", dtype=str)
+    assert images["split"].tolist() == table["split"].tolist() and not images["path"].str.startswith("CheXpert").any()
+    assert main([*extract, "--out", str(tmp_path / "other"), "--splits", "train=0.5,test=0.5"]) == 0
+    assert "own splits are not used" in capsys.readouterr().err
+    table["split"] = ["train", "test"] * (len(table) // 2)
+    table.to_csv(tmp_path / "cxr" / "split.csv", index=False)
+    wrong = {
+        "more than one of its splits": [],
+        "either --split-column or --splits": ["--split-column", "split", "--splits", "train=1"],
+        "either --patient-column or --patients-from": ["--patient-column", "fold", "--patients-from", "x"],
+        "no other patient to find": ["--patients-are-images", "--patients-from", "x"],
+        "none of its 8 images is there": ["--root", str(tmp_path / "store"), "--splits", "train=1"],
+    }
+    for message, more in wrong.items():
+        assert main([*extract, "--out", str(tmp_path / "no"), *more]) == 1
+        assert message in capsys.readouterr().err and not (tmp_path / "no").exists()

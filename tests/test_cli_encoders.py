@@ -78,7 +78,7 @@ def test_a_sound_card(folder: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_a_card_of_the_package_can_be_checked_too(capsys: pytest.CaptureFixture[str]):
     assert main(["encoders", "check", "phantom-swin"]) == 0
-    assert "phantom-swin is sound. Checked: its fields, and its 18 hook points" in capsys.readouterr().out
+    assert "phantom-swin is sound. Checked: its fields, its 18 hook points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

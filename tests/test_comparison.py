@@ -205,7 +205,7 @@ def test_sums_and_p_values_of_the_bootstrap():
     of_patient = np.array([3.0, 4.0, 8.0])
     possible = {of_patient[[i, j, k]].sum() for i in range(3) for j in range(3) for k in range(3)}
     assert set(sums) <= possible and len(set(sums)) > 5
-    assert two_sided_p(np.arange(1, 1000)) == pytest.approx(2 / 1000)
+    assert two_sided_p(np.arange(1.0, 1000.0)) == pytest.approx(2 / 1000)
     assert two_sided_p(np.array([-1.0, 1.0] * 50)) == 1 and np.isnan(two_sided_p(np.full(10, np.nan)))
 
 

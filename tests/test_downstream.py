@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from extraction_case import one_thread, tiny_encoder  # noqa: F401
+from extraction_case import tiny_encoder
+from planted import identity_sae
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sklearn.metrics import roc_auc_score
@@ -23,26 +24,13 @@ from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.evaluation import downstream_fidelity, format_fidelity, load_saes
 from medsae_plugin.evaluation.retrieval import Texts, recall_at, texts_of
 
-PATCHES = "stages.2.blocks.3.hook_resid_post"
-
-
-def identity_sae(d: int, hook: str = "hook_embedding") -> StandardSAE:
-    """An SAE of 2d latents that reconstructs exactly: each component, and its negative."""
-    sae = StandardSAE(
-        StandardSAEConfig(d_in=d, d_sae=2 * d, apply_b_dec_to_input=False, metadata=SAEMetadata(hook_name=hook))
-    )
-    eye = torch.eye(d)
-    with torch.no_grad():
-        sae.W_enc.copy_(torch.cat([eye, -eye], dim=1))
-        sae.W_dec.copy_(torch.cat([eye, -eye]))
-    return sae
+PATCHES, BRANCH = "stages.2.blocks.3.hook_resid_post", "stages.2.blocks.3.hook_mlp_out"
 
 
 @pytest.fixture(scope="module")
-def fidelity(demo_saes):
-    table = demo_saes.split("test")
-    saes = load_saes(demo_saes.encoder, [*demo_saes.folders.values()])
-    return downstream_fidelity(demo_saes.encoder, saes, table, progress=False), table
+def saes(demo_saes) -> dict[str, StandardSAE]:
+    """With one at a branch beside the residual stream, whose ablation leaves something of the image."""
+    return {**load_saes(demo_saes.encoder, [*demo_saes.folders.values()]), "branch": identity_sae(96, BRANCH)}
 
 
 @pytest.fixture(scope="module")
@@ -51,51 +39,54 @@ def pixels(demo_saes) -> torch.Tensor:
     return demo_saes.encoder.preprocess([table.image_path(i) for i in range(len(table))])
 
 
-def brute_auroc(encoder: HookedVisionEncoder, embeddings: torch.Tensor, table) -> dict[str, float]:
-    scores = ZeroShot(encoder, load_prompts("phantoms")).scores(embeddings).numpy()
-    values = {}
+def assert_aurocs(got: dict[str, float], zero_shot: ZeroShot, embeddings: torch.Tensor, table) -> None:
+    """They are scikit-learn's of the scores in float64, but for pairs of images that rounding may put in either order.
+
+    What is asserted is nothing where that is more than a hundredth of the pairs, so it must not be.
+    """
+    x = torch.nn.functional.normalize(embeddings.double(), dim=1)
+    scores = (x @ (zero_shot.stated - zero_shot.denied).double().T).numpy()
     for c, label in enumerate(table.label_names):
-        known = ~np.isnan(table.labels[:, c])
-        values[label] = roc_auc_score(table.labels[known, c], scores[known, c])
-    return values
+        y = table.labels[:, c]
+        s, y = scores[~np.isnan(y), c], y[~np.isnan(y)]
+        close = (np.abs(s[y == 1][:, None] - s[y == 0]) < 1e-5).mean()
+        assert close < 0.01, label
+        assert got[label] == pytest.approx(roc_auc_score(y, s), abs=close + 1e-9), label
 
 
 @torch.no_grad()
-def test_the_figures_are_those_of_passes_by_hand(demo_saes, fidelity, pixels):
-    got, table = fidelity
-    encoder = demo_saes.encoder
-    embedding, cache = encoder.run_with_cache(pixels, names_filter=[PATCHES, "hook_embedding"])
-    saes = {name: SAE.load_from_disk(path) for name, path in demo_saes.folders.items()}
-    assert got["original"]["auroc"] == pytest.approx(brute_auroc(encoder, embedding, table), abs=1e-6)
+def test_the_figures_are_those_of_passes_by_hand(demo_saes, saes, pixels):
+    encoder, table = demo_saes.encoder, demo_saes.split("test")
+    zero_shot = ZeroShot(encoder, load_prompts("phantoms"))
+    got = downstream_fidelity(encoder, saes, table, progress=False)
+    embedding, cache = encoder.run_with_cache(pixels, names_filter=[BRANCH, "hook_embedding"])
+    assert_aurocs(got["original"]["auroc"], zero_shot, embedding, table)
     by_name = {c["name"]: c for c in got["candidates"]}
-    assert [*by_name] == ["embedding", "patches", "all together"]
-    assert by_name["all together"]["hooks"] == ["hook_embedding", PATCHES]
-    patched = encoder.run_with_hooks(pixels, fwd_hooks=[(PATCHES, lambda a, hook: saes["patches"](a))])
+    assert [*by_name] == ["embedding", "patches", "branch", "all together"]
+    assert by_name["all together"]["hooks"] == ["hook_embedding", PATCHES, BRANCH]
+
+    def with_hooks(**by_hook) -> torch.Tensor:
+        places = {"patches": PATCHES, "branch": BRANCH}
+        hooks = [(places[name], lambda a, hook, put=put: put(a)) for name, put in by_hook.items()]
+        return encoder.run_with_hooks(pixels, fwd_hooks=hooks)
+
+    patched = with_hooks(patches=saes["patches"])
     for name, spliced in {
         "embedding": saes["embedding"](embedding),
         "patches": patched,
+        "branch": embedding,  # the identity
         "all together": saes["embedding"](patched),
     }.items():
-        assert by_name[name]["spliced"]["auroc"] == pytest.approx(brute_auroc(encoder, spliced, table), abs=0.01)
-    mean = cache[PATCHES].double().mean(0).float()
-    silenced = encoder.run_with_hooks(pixels, fwd_hooks=[(PATCHES, lambda a, hook: mean.expand_as(a))])
-    torch.testing.assert_close(silenced, silenced[:1].expand_as(silenced))  # nothing of the image is left
+        assert_aurocs(by_name[name]["spliced"]["auroc"], zero_shot, spliced, table)
+    mean = cache[BRANCH].double().mean(0).float()
+    silenced = with_hooks(branch=mean.expand_as)
+    assert_aurocs(by_name["branch"]["ablated"]["auroc"], zero_shot, silenced, table)
+    assert by_name["embedding"]["ablated"]["auroc"] == dict.fromkeys(table.label_names, 0.5)  # one embedding for all
     for candidate in by_name.values():
         original, spliced, ablated = (
             f["mean_auroc"] for f in (got["original"], candidate["spliced"], candidate["ablated"])
         )
-        assert ablated == pytest.approx(0.5, abs=0.1)  # every image has one embedding, but for rounding
         assert candidate["recovered"]["mean_auroc"] == pytest.approx((spliced - ablated) / (original - ablated))
-    assert by_name["embedding"]["ablated"]["auroc"] == dict.fromkeys(table.label_names, 0.5)
-
-
-def test_the_demo_encoders_saes_keep_most_of_what_it_knows(fidelity):
-    got, _ = fidelity
-    assert got["original"]["mean_auroc"] > 0.8
-    embedding, patches, both = (c["recovered"]["mean_auroc"] for c in got["candidates"])
-    assert embedding > 0.85 and 0.4 < patches < 1.05 and both < embedding
-    chance = 1 / got["texts"]["texts"]
-    assert got["original"]["recall"]["1"] > 5 * chance and got["texts"]["kind"] == "label sets"
 
 
 def test_a_perfect_sae_recovers_all_and_one_that_knows_the_mean_alone_nothing(demo_saes):
@@ -112,7 +103,7 @@ def test_a_perfect_sae_recovers_all_and_one_that_knows_the_mean_alone_nothing(de
     perfect, nothing = got["candidates"]  # at one hook, so not together
     for figure in ("auroc", "recall"):
         known = {k: v for k, v in perfect["recovered"][figure].items() if v is not None}
-        assert len(known) > 2 and known == pytest.approx(dict.fromkeys(known, 1.0))
+        assert known and known == pytest.approx(dict.fromkeys(known, 1.0))
     assert nothing["recovered"]["mean_auroc"] == pytest.approx(0, abs=1e-6)
     assert demo_saes.encoder.acts_to_saes == {}
 

@@ -271,6 +271,14 @@ def test_a_url_is_read_from_the_cache_it_was_fetched_to(tmp_path: Path, monkeypa
     torch.testing.assert_close(encoder(x), features(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "size"), [("xrv-densenet121", 224), ("xrv-resnet50", 512)])
+def test_torchxrayvision_gets_its_own_range(name, size):
+    preprocessor = Preprocessor.from_config(load_card(name).preprocessing)
+    for value, expected in ((0, -1024), (255, 1024)):
+        pixels = preprocessor.normalize(preprocessor.to_array(Image.new("L", (70, 60), value))[None])
+        assert pixels.shape == (1, 3, size, size) and (pixels == expected).all()
+
+
 def test_without_monai_the_densenet_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
     with pytest.raises(MedSAEError, match=r"pip install 'medsae-plugin\[xrv\]'"):
@@ -405,3 +413,12 @@ def test_cards_pin_what_they_fetch_from_the_hub():
             unpinned.add(name)
             assert "none is pinned" in (HOOKS / f"{name}.yaml").read_text()
     assert unpinned == {"xrv-densenet121"}
+
+
+@pytest.mark.parametrize("name", ["xrv-densenet121", "xrv-resnet50"])
+def test_torchxrayvisions_networks_see_pixels_from_minus_1024_to_1024(name: str):
+    preprocessor = Preprocessor.from_config(load_card(name).preprocessing)
+    black, white = (
+        preprocessor.normalize(preprocessor.to_array(Image.new("RGB", (700, 600), (v, v, v)))[None]) for v in (0, 255)
+    )
+    assert (black == -1024).all() and (white == 1024).all() and black.shape == (1, 3, *preprocessor.shape)

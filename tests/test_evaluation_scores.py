@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from planted import planted_rows, write_store
+import torch
+from planted import planted_rows, reading_weights, relu_sae, save_sae, write_store
 from sae_lens import SAE
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -17,10 +18,8 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation import Resampling, evaluate_saes, format_table, paper
 from medsae_plugin.evaluation.candidates import untrained
 from medsae_plugin.evaluation.sites import SiteStatistics, site_statistics
-from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 
 N, D, FEATURES = 360, 12, 6
-CONFIG = TrainingConfig(total_training_samples=60_000, batch_size=256, lr=3e-3)
 FEW = Resampling(n_permutations=39, n_bootstrap=100)
 
 
@@ -36,13 +35,26 @@ def planted(tmp_path_factory):
     labels.loc[::7, OBSERVATIONS[2]] = -1.0
     labels.insert(0, "Path", store.images["path"])
     labels.to_csv(folder / "labels.csv", index=False)
-    spec = SAESpec("planted", "hook_embedding", "topk", expansion=2, options={"k": 3})
-    sae = train_saes(store, [spec], CONFIG, folder / "saes", progress=False)["planted"]
-    return folder, store, codes, sae
+    # A latent reads each feature off; as many follow noise directions, and as many never fire.
+    sae = relu_sae(
+        "hook_embedding", **{name: with_idle_latents(w, name) for name, w in reading_weights(D, FEATURES).items()}
+    )
+    return folder, store, codes, save_sae(folder / "planted", sae)
+
+
+def with_idle_latents(weight: torch.Tensor, name: str) -> torch.Tensor:
+    """`relu_sae`'s weight with 18 more latents: six that follow noise, small, and twelve that never fire."""
+    if name == "b_dec":
+        return weight
+    if name == "b_enc":
+        return torch.cat([weight, torch.zeros(6), torch.full((12,), -1e3)])
+    noise = np.random.default_rng(3).normal(size=(18, D))
+    noise -= noise.mean(1, keepdims=True)  # at right angles to the rows' common offset
+    return torch.cat([weight, torch.from_numpy(0.1 * noise).float()])
 
 
 def test_planted_features_are_found_on_other_patients(planted, tmp_path):
-    folder, store, _, sae = planted
+    folder, store, codes, sae = planted
     table = read_table(folder / "labels.csv")
     metrics = evaluate_saes(store, [sae], table, tmp_path / "out", resampling=FEW, progress=False)
     trained, blank, neurons = metrics["candidates"]
@@ -53,7 +65,8 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     for k, o in enumerate(trained["observations"][:FEATURES]):
         y = np.where(test & (table.labels[:, k] >= 0), table.labels[:, k], np.nan)
         known = ~np.isnan(y)
-        assert o["follows"] == o["label"] and o["p_null"] == 1 / 40
+        assert o["latent"] == k and o["follows"] == o["label"] and o["p_null"] == 1 / 40
+        assert o["r"] == pytest.approx(stats.pearsonr(np.maximum(codes[known, k] - 0.5, 0), y[known])[0], abs=0.01)
         assert o["r"] == pytest.approx(stats.pearsonr(latents[known, o["latent"]], y[known])[0], abs=1e-5)
         assert o["r_low"] <= o["r"] <= o["r_high"] and o["r"] > o["r_null"] and o["r"] <= o["r_same_split"] + 1e-9
         assert o["auroc"] == pytest.approx(roc_auc_score(y[known], latents[known, o["latent"]]), abs=1e-6)
@@ -64,7 +77,9 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     gain = trained["gain_over_neurons"]
     assert gain["mean_top_r"] == pytest.approx(trained["mean_top_r"] - neurons["mean_top_r"])
     assert gain["low"] <= gain["mean_top_r"] <= gain["high"]
-    assert trained["fidelity"]["explained_variance"] > 0.9
+    x, x_hat = (t[test].detach().double().numpy() for t in (rows, SAE.load_from_disk(sae)(rows)))
+    explained = 1 - ((x - x_hat) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
+    assert trained["fidelity"]["explained_variance"] == pytest.approx(explained, abs=1e-5)
     text = format_table(metrics)
     assert "null" in text and "untrained" in text and "neurons" in text and "[95%]" in text
     frame = pd.read_parquet(tmp_path / "out" / "latents.parquet")
@@ -80,7 +95,7 @@ def test_random_labels_are_seldom_significant(planted):
     rng = np.random.default_rng(0)
     patients = store.images["patient"].to_numpy()
     _, code = np.unique(patients, return_inverse=True)
-    labels = (rng.random((code.max() + 1, 14)) < 0.4)[code].astype(float)
+    labels = (rng.random((code.max() + 1, 14)) < 0.4)[code].astype(np.float32)
     random = replace(table, labels=labels)
     trained = evaluate_saes(store, [sae], random, resampling=FEW, progress=False)["candidates"][0]
     assert sum(o["p_null"] <= 0.05 for o in trained["observations"]) <= 3
@@ -210,3 +225,27 @@ def test_what_cannot_be_scored_is_refused(planted, tmp_path):
     narrow = read_table(folder / "labels.csv", label_columns=["Edema"])
     with pytest.raises(MedSAEError, match="No Finding"):
         paper.evaluate_as_paper(store, [sae], narrow, progress=False)
+
+
+def test_images_without_a_row_are_not_scored_and_are_counted(planted, tmp_path):
+    folder, store, _, sae = planted
+    frame = pd.read_csv(folder / "labels.csv")
+    split = store.images["split"].to_numpy()
+    kept = np.arange(N) % 2 == 0
+    frame[kept].to_csv(tmp_path / "half.csv", index=False)
+    metrics = evaluate_saes(store, [sae], read_table(tmp_path / "half.csv"), resampling=FEW, progress=False)
+    for role, name in (("select", "train"), ("report", "test")):
+        here = split == name
+        assert metrics[role]["images"] == (here & kept).sum() and metrics[role]["without_row"] == (here & ~kept).sum()
+        assert metrics[role]["patients"] == store.images["patient"][here & kept].nunique()
+    said = format_table(metrics).splitlines()
+    assert f"test ({metrics['report']['images']} images" in said[0]
+    assert f"{(~kept & (split == 'test')).sum()} images of test" in said[1] and "no row in the table" in said[1]
+    latents = SAE.load_from_disk(sae).encode(next(store.by_image("hook_embedding", batch_images=N))[1]).detach().numpy()
+    first = metrics["candidates"][0]["observations"][0]
+    scored = kept & (split == "test")
+    truth = frame[OBSERVATIONS[0]].to_numpy()[scored]
+    assert first["r"] == pytest.approx(stats.pearsonr(latents[scored, first["latent"]], truth)[0], abs=1e-5)
+    frame[split == "train"].to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(MedSAEError, match=r"and 0 of the \d+ images of 'test' have a row in the table"):
+        evaluate_saes(store, [sae], read_table(tmp_path / "train.csv"), resampling=FEW, progress=False)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import io
 import json
 import sys
 import types
@@ -146,6 +147,106 @@ def test_top_k_without_its_config_is_not_guessed_at(tmp_path):
         SAE.load_from_disk(folder, converter=dictionary_learning_disk_loader)
 
 
+def as_saved_by(folder: Path, **change: object) -> Path:
+    """Edit a checkpoint: keys to set, or with None to drop."""
+    state = torch.load(folder / "ae.pt", weights_only=True) | change
+    torch.save({key: value for key, value in state.items() if value is not None}, folder / "ae.pt")
+    return folder
+
+
+def test_top_k_from_before_k_was_saved_takes_it_from_the_config(tmp_path):
+    """As the library does, which refuses a k that disagrees too."""
+    theirs = make("AutoEncoderTopK")
+    folder = as_saved_by(save(theirs, tmp_path, k=5), k=None, threshold=None)
+    assert_same(theirs, SAE.load_from_disk(folder, converter=dictionary_learning_disk_loader))
+    save(theirs, tmp_path, k=7)
+    with pytest.raises(MedSAEError, match=r"ae\.pt: k is 5 in the weights and 7 in the config"):
+        SAE.load_from_disk(tmp_path, converter=dictionary_learning_disk_loader)
+    as_saved_by(save(theirs, tmp_path), k=None)
+    with pytest.raises(MedSAEError, match=r"neither the weights nor trainer\.k of the config say k"):
+        SAE.load_from_disk(tmp_path, converter=dictionary_learning_disk_loader)
+    as_saved_by(save(theirs, tmp_path, k=N + 1), k=None)
+    with pytest.raises(MedSAEError, match=f"k is {N + 1}, and there are {N} latents"):
+        SAE.load_from_disk(tmp_path, converter=dictionary_learning_disk_loader)
+
+
+@pytest.mark.parametrize("gone", [{"threshold": None}, {"threshold": None, "k": None}])
+def test_batch_top_k_from_before_its_threshold_was_saved_is_told_to_be_too_old(tmp_path, gone):
+    folder = as_saved_by(save(make("BatchTopKSAE"), tmp_path, k=5), **gone)
+    with pytest.raises(MedSAEError, match="BatchTopKSAE is from before the end of 2024"):
+        SAE.load_from_disk(folder, converter=dictionary_learning_disk_loader)
+
+
+@pytest.mark.parametrize("prefixes", ["_orig_mod.", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("kind", ["AutoEncoderTopK", "MatryoshkaBatchTopKSAE", "GatedAutoEncoder"])
+def test_weights_of_a_compiled_or_parallel_module(tmp_path, kind, prefixes):
+    theirs = make(kind)
+    folder = save(theirs, tmp_path)
+    torch.save({prefixes + key: value for key, value in theirs.state_dict().items()}, folder / "ae.pt")
+    assert_same(theirs, SAE.load_from_disk(folder, converter=dictionary_learning_disk_loader))
+
+
+def test_a_checkpoint_of_an_unfinished_training_has_its_config_one_folder_up(tmp_path):
+    theirs = make("BatchTopKSAE")
+    save(theirs, tmp_path / "trainer_0", k=5)
+    (tmp_path / "trainer_0" / "checkpoints").mkdir()
+    file = tmp_path / "trainer_0" / "checkpoints" / "ae_1000.pt"
+    (tmp_path / "trainer_0" / "ae.pt").rename(file)
+    with pytest.warns(UserWarning, match=r"trainer_0/config\.json is taken for the config of .*ae_1000\.pt"):
+        ours = SAE.load_from_disk(file, converter=dictionary_learning_disk_loader)
+    assert_same(theirs, ours)
+    with pytest.raises(MedSAEError, match=r"no dictionary_learning checkpoint at .*; name one of ae_1000\.pt"):
+        SAE.load_from_disk(file.parent, converter=dictionary_learning_disk_loader)
+    # A config of something else is not taken for this library's, nor that of an SAE of another width.
+    (tmp_path / "trainer_0" / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(MedSAEError, match=r"put the config\.json"):
+        SAE.load_from_disk(file, converter=dictionary_learning_disk_loader)
+    (file.parent / "config.json").write_text('{"trainer": {"dict_class": "BatchTopKSAE", "activation_dim": 512}}')
+    with pytest.raises(MedSAEError, match=f"its activation_dim is 512, that of the weights {D}"):
+        SAE.load_from_disk(file, converter=dictionary_learning_disk_loader)
+
+
+def zipped(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+WEIGHTS = {"W_enc": torch.zeros(D, N)}
+SAEV = json.dumps({"schema": 1, "cfg": {"d_vit": D}}).encode() + b"\n" + zipped(WEIGHTS)
+FILES = {
+    "saev": (SAEV, "checkpoint of saev .*not read yet"),
+    "saev, cut": (SAEV[:-100], "checkpoint of saev .*not read yet"),
+    "a module": (zipped(torch.nn.Linear(2, 2)), r"a Python object \(torch\.nn\.modules\.linear\.Linear\).*state_dict"),
+    "a module by name": (zipped({"ae": torch.nn.Linear(2, 2)}), "a Python object .*Linear"),
+    "cut": (zipped(WEIGHTS)[:-200], "cut short or damaged"),
+    "empty": (b"", "no file of weights"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer"),
+    "a page": (b"<!DOCTYPE html>", "no file of weights .*DOCTYPE"),
+    "json": (b'{"trainer": {}}', "no file of weights"),
+    "one tensor": (zipped(torch.zeros(2)), "holds a Tensor, and no weights by name"),
+    "a trainer's state": (zipped({"model": WEIGHTS, "step": 3}), "no state dict: model, step in it are no tensors"),
+    "another library's": (zipped({"W": torch.zeros(2)}), "keys of no|lacks"),
+}
+
+
+@pytest.mark.parametrize("format", ["dictionary_learning", "vit_prisma"])
+@pytest.mark.parametrize("what", FILES)
+def test_what_a_file_of_weights_is_instead_is_said(tmp_path, format, what):
+    content, message = FILES[what]
+    (tmp_path / "ae.pt").write_bytes(content)
+    (tmp_path / "config.json").write_text('{"architecture": "standard"}')
+    with pytest.raises(MedSAEError, match=message) as raised:
+        import_checkpoint(tmp_path / "ae.pt", format, "phantom-swin", "hook_embedding", tmp_path / "out")
+    assert str(tmp_path / "ae.pt") in str(raised.value) and not (tmp_path / "out").exists()
+
+
+def test_what_is_in_sae_lens_format_needs_no_import(tmp_path):
+    (tmp_path / "cfg.json").write_text("{}")
+    with pytest.raises(MedSAEError, match="SAE-Lens's format already"):
+        import_checkpoint(tmp_path, "dictionary_learning", "phantom-swin", "hook_embedding", tmp_path / "out")
+
+
 def test_a_threshold_that_was_never_learnt_is_said(tmp_path):
     theirs = make("MatryoshkaBatchTopKSAE")
     theirs.threshold.fill_(-1.0)
@@ -206,6 +307,44 @@ def test_vit_prisma(architecture, activation, normalize, tmp_path):
         torch.testing.assert_close(ours.encode(rows()), codes, rtol=0, atol=1e-5)
         torch.testing.assert_close(ours(rows()), output, rtol=0, atol=1e-5)
     assert ours.cfg.metadata.hook_name == "blocks.9.hook_resid_post"
+
+
+@pytest.mark.parametrize("where", ["config.json", "a dict in the pickle"])
+def test_vit_prisma_normalises_by_layer_unless_its_config_says_otherwise(tmp_path, where):
+    theirs = Prisma("standard", "topk", "layer_norm")
+    config = {
+        key: value for key, value in theirs.config.items() if key not in ("normalize_activations", "device", "dtype")
+    }
+    if where == "config.json":
+        torch.save({f"_orig_mod.{key}": value for key, value in theirs.state.items()}, tmp_path / "weights.pt")
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    else:
+        torch.save({"cfg": config, "state_dict": theirs.state}, tmp_path / "weights.pt")
+    ours = SAE.load_from_disk(tmp_path, converter=vit_prisma_disk_loader)
+    codes, output = theirs.codes_and_output(rows())
+    with torch.no_grad():
+        torch.testing.assert_close(ours.encode(rows()), codes, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours(rows()), output, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation_fn_kwargs": {}}, "should say activation_fn_kwargs.k"),
+        ({"activation_fn_kwargs": None}, "should say activation_fn_kwargs.k"),
+        ({"activation_fn_kwargs": {"k": 1000}}, f"should say activation_fn_kwargs.k, 1 to {N}"),
+        ({"d_in": 768}, "its d_in is 768"),
+        ({"normalize_activations": "expected_average_only_in"}, "does not hold by what"),
+        ({"normalize_activations": "zscore"}, "normalize_activations must be"),
+        ({"is_transcoder": True}, "transcoder"),
+    ],
+)
+def test_what_a_vit_prisma_config_should_say(tmp_path, change, message):
+    theirs = Prisma("standard", "topk", "none")
+    torch.save(theirs.state, tmp_path / "weights.pt")
+    (tmp_path / "config.json").write_text(json.dumps(theirs.config | change))
+    with pytest.raises(MedSAEError, match=message):
+        import_checkpoint(tmp_path, "vit_prisma", "phantom-swin", "hook_embedding", tmp_path / "out")
 
 
 def test_vit_prismas_pickled_config_is_read_without_its_code(tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from medsae_plugin import demo
+from medsae_plugin.fetch import check_files
 from medsae_plugin.hub.cards import read_releases
-from medsae_plugin.hub.fetching import check_files
 from medsae_plugin.hub.phantom import make_release
 
 RECIPE = """

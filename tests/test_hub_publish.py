@@ -176,7 +176,7 @@ SPOILT = {
     ),
     "a patient by key": (lambda run: in_metadata(run, patient_id="A-17"), "has a patient's patient_id"),
     "few positives": (lambda run: small_count(run, "positives", 4), "Edema: positives is 4, fewer than 5"),
-    "few negatives": (lambda run: small_count(run, "known", 0), "Edema: known is 0, fewer than 5"),
+    "few known": (lambda run: small_count(run, "known", 3), "Edema: known is 3, fewer than 5"),
 }
 
 
@@ -203,7 +203,7 @@ def test_the_threshold_is_ten_unless_it_is_set(run, tmp_path):
         (lambda run: (run / "early" / "metrics.json").unlink(), r"early has no metrics at .*evaluate it"),
         (
             lambda run: (run / "early" / "sae_weights.safetensors").write_bytes(b"cut"),
-            "early does not load with SAE-Lens",
+            "sae_weights.safetensors is cut short or damaged",
         ),
         (lambda run: shutil.copytree(run / "early", run / "other"), "does not score the SAE other"),
         (lambda run: in_metadata(run, encoder_sha256="f" * 64), "on another encoder's weights"),

@@ -67,3 +67,14 @@ def test_counts_of_labels_alone_are_counted():
     assert lines == ["file.json: observations, Edema: positives is 3, fewer than 10"]
     rare = found_in(json.dumps({**entry, "positives": 35}), ".json")
     assert rare == ["file.json, Edema: negatives is 5, fewer than 10"]
+
+
+def test_a_count_of_none_discloses_no_one_but_where_all_have_the_finding():
+    entry = {"label": "Fracture", "positives": 0, "known": 40, "patients": 12}
+    assert found_in(json.dumps(entry), ".json") == []
+    assert found_in(json.dumps({"positives": {"Fracture": 0, "Edema": 1}}), ".json") == [
+        "file.json, Edema: positives is 1, fewer than 10"
+    ]
+    assert found_in(json.dumps({**entry, "known": 0}), ".json") == []  # a label that is known of no image
+    everyone = found_in(json.dumps({**entry, "positives": 40}), ".json")
+    assert everyone == ["file.json, Fracture: all 40 have it, so each of them is known to"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +18,7 @@ from medsae_plugin.naming.evidence import (
     label_shares,
     report_sentences,
     sample_evidence,
+    told_labels,
 )
 from medsae_plugin.naming.heatmaps import PICTURE_SIZE, heatmap_picture, picture
 from medsae_plugin.naming.images import ImageData
@@ -92,17 +94,36 @@ def test_shares_and_r_are_those_of_pandas():
     column = (y[:, 1] * rng.random(300) + (rng.random(300) < 0.2)).astype(np.float32)
     y[rng.random((300, 3)) < 0.2] = np.nan
     y[:, 2] = np.nan
-    shares = label_shares(column, y, ["a", "b", "c"])
+    patients = np.arange(300) // 2
+    shares = label_shares(column, y, ["a", "b", "c"], patients)
     assert shares[0].label == "b"
     for share in shares[:2]:
         frame = pd.DataFrame({"a": column.astype(float), "y": y[:, ["a", "b"].index(share.label)]}).dropna()
         assert share.r == pytest.approx(frame["a"].corr(frame["y"]))
         assert share.firing == pytest.approx(frame.loc[frame["a"] > 0, "y"].mean())
         assert share.silent == pytest.approx(frame.loc[frame["a"] <= 0, "y"].mean())
+        n = len(set(patients[frame.index]))
+        t = share.r * np.sqrt((n - 2) / (1 - share.r**2))
+        assert share.p == pytest.approx(2 * scipy.stats.t.sf(abs(t), n - 2))
     assert np.isnan(shares[2].r)
     words = format_shares(shares)
     assert f"- b: {shares[0].firing:.0%} where it responds, {shares[0].silent:.0%} elsewhere" in words
     assert "- c" not in words
+
+
+def test_a_label_at_chance_is_not_told_to_a_namer():
+    """r 0.1 over 200 images is p 0.16; over the 20 patients that they are of, with 14 labels, it is nothing."""
+    rng = np.random.default_rng(0)
+    column, y = rng.random(200).astype(np.float32), rng.integers(0, 2, (200, 14)).astype(float)
+    names = [f"label {c}" for c in range(14)]
+    shares = label_shares(column, y, names, np.arange(200) // 10)
+    assert abs(shares[0].r) < 0.3 and told_labels(shares) == []
+    assert "than chance" in format_shares(shares) and "label" not in format_shares(shares).removeprefix("No label")
+    y[:, 3] = column > 0.5
+    shares = label_shares(column, y, names, np.arange(200) // 10)
+    assert [share.label for share in told_labels(shares)] == ["label 3"]
+    assert "- label 3: 56% where it responds (r = 0.87)" in format_shares(shares), "it responds everywhere"
+    assert format_shares([]) == ""
 
 
 def test_report_sentences_come_from_a_tables_report_column(tmp_path):

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import spacy
 import torch
-from naming_case import save_sae
+from planted import in_a_gap, relu_sae, save_sae
+from sae_lens import SAE
 
 from medsae_plugin.activations import extract
 from medsae_plugin.cli import main
@@ -111,38 +112,55 @@ def test_what_cannot_give_terms_is_told_in_words(pipeline, tmp_path):
 @pytest.fixture(scope="module")
 def phantoms(phantom_case, tmp_path_factory):
     """Activations of the bundled encoder, an SAE whose latents point at findings' sentences, and one at tokens."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("phantoms")
     encoder = HookedVisionEncoder.from_pretrained("phantom-swin")
     hooks = ["hook_embedding", SPATIAL]
     store = extract(encoder, phantom_case.table, hooks, root / "store", workers=0, progress=False)
     texts = torch.nn.functional.normalize(encoder.encode_text([SENTENCES[f].present[1] for f in FINDINGS]), dim=1)
     directions = torch.nn.functional.normalize(texts - texts.mean(0), dim=1)
-    mean, _ = store.mean_and_scale("hook_embedding")
-    rows = store.rows_of("hook_embedding", store.images["image_id"]).flatten(0, 1)
-    bias = -float(np.quantile(((rows - mean.float()) @ directions.T).numpy(), 0.8))
-    sae = save_sae(root / "embedding", directions, "hook_embedding", bias, encoder.weights_sha256)
-    # Take the mean off, so that a latent fires where its finding is likelier than usual.
-    from sae_lens import SAE
-
-    loaded = SAE.load_from_disk(sae)
-    with torch.no_grad():
-        loaded.b_enc.sub_(directions @ mean.float())
-    loaded.save_model(sae)
-    axes = torch.eye(96)[:8]
-    spatial = save_sae(root / "spatial", axes, SPATIAL, encoder_sha256=encoder.weights_sha256)
+    rows = store.rows_of("hook_embedding", np.arange(len(phantom_case.table))).flatten(0, 1)
+    thresholds = torch.tensor([in_a_gap(along, 0.7) for along in (rows.double() @ directions.T.double()).T.numpy()])
+    sha256 = {"encoder_sha256": encoder.weights_sha256}
+    sae = save_sae(root / "embedding", relu_sae("hook_embedding", directions, b_enc=-thresholds, **sha256))
+    spatial = save_sae(root / "spatial", relu_sae(SPATIAL, torch.eye(96)[:8], **sha256))
     return phantom_case.table.root / "labels.csv", store, sae, spatial
 
 
-@pytest.mark.parametrize(("by", "least"), [("decoder", 12), ("images", 7)])
-def test_the_text_tower_names_directions_and_images(phantoms, tmp_path, capsys, by, least):
-    """By decoder, the very sentences' categories; by images, what the images with such a finding look like."""
+def nearest_terms(encoder: HookedVisionEncoder, vectors: np.ndarray, within: float = 1e-5) -> list[set[str]]:
+    """The vocabulary's terms whose centred text embedding has the largest cosine with each, but for rounding."""
+    terms = Vocabulary.seed().known_to(encoder).terms
+    texts = encoder.encode_text(terms).double().numpy()
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    texts -= texts.mean(0)
+    cosines = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)) @ (
+        texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    ).T
+    return [{terms[t] for t in np.flatnonzero(row > row.max() - within)} for row in cosines]
+
+
+@pytest.mark.parametrize("by", ["decoder", "images"])
+def test_the_text_tower_names_directions_and_images(phantoms, tmp_path, capsys, by):
+    """By decoder, a latent's own sentence's term; by images, the term nearest to the mean image that it fires on."""
     table, store, sae, _ = phantoms
     arguments = ["name", str(store.path), str(sae), "--table", str(table), "--out", str(tmp_path), "--quiet"]
     evidence = ["--strongest", "2", "--spread", "2", "--silent", "2"]
     assert main([*arguments, "--backend", "vocabulary", "--by", by, *evidence]) == 0
-    named = {FINDINGS[int(unit.latent)]: unit.category for unit in Names.read(tmp_path).of("latent")}
-    assert sum(finding == category for finding, category in named.items()) >= least, named
+    units = {int(unit.latent): unit for unit in Names.read(tmp_path).of("latent")}
+    loaded = SAE.load_from_disk(sae)
+    if by == "decoder":
+        directions = loaded.W_dec.detach().double().numpy()
+        vectors = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        vectors -= vectors.mean(0)
+    else:
+        train = store.images.loc[store.images["split"] == "train", "image_id"].to_numpy()
+        x = store.rows_of("hook_embedding", train)[:, 0].double().numpy()
+        a = np.maximum(x @ loaded.W_enc.detach().double().numpy() + loaded.b_enc.detach().double().numpy(), 0)
+        unit_x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        vectors = (a / np.maximum(a.sum(0), 1e-12)).T @ (unit_x - unit_x.mean(0))
+    expected = nearest_terms(HookedVisionEncoder.from_pretrained("phantom-swin"), vectors[list(units)])
+    assert len(units) >= 8
+    for (latent, unit), terms in zip(units.items(), expected, strict=True):
+        assert unit.concept in terms, (FINDINGS[latent], unit.concept, terms)
     assert "labels' top latents are named rightly" in capsys.readouterr().out
     before = (tmp_path / "names.json").read_bytes()
     assert main([*arguments, "--backend", "vocabulary", "--by", by, *evidence]) == 0

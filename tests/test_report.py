@@ -10,6 +10,8 @@ from small_run import HOSTILE, LABELS, NAMED, SmallRun
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main
+from medsae_plugin.data.tables import read_table
+from medsae_plugin.evaluation import format_table
 from medsae_plugin.reports import report as report_module
 from medsae_plugin.reports import write_report
 from medsae_plugin.reports.evidence import digits, nearest, strips, strongest
@@ -58,7 +60,7 @@ def test_what_is_embedded_cannot_leave_its_script():
 
 def test_without_images_nothing_of_an_image_or_a_patient_is_in_the_file(run, tmp_path, capsys):
     out = tmp_path / "report.html"
-    table = ["--table", str(run.images / "labels.csv")]
+    table = ["--table", str(run.images / "labels.csv"), "--labels", ",".join(LABELS)]
     assert main(["report", str(run.sweep), "--out", str(out), "--names", str(run.names), *table]) == 0
     assert "without images" in capsys.readouterr().out
     content = out.read_text("utf-8")
@@ -176,6 +178,35 @@ def test_mistakes_are_told(run, tmp_path, monkeypatch, capsys, arguments, messag
     assert main([*(str(places.get(a, a)) for a in arguments), "--out", "r.html"]) == 1
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err
+
+
+def test_a_score_stays_with_the_name_that_was_tried(run, tmp_path):
+    """A name may have been replaced since it was scored, and two lists may name one latent differently."""
+    names = json.loads((run.names / "names.json").read_text())
+    names["names"][0]["concept"] = "replaced"
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    (tmp_path / "scores.json").write_bytes((run.names / "scores.json").read_bytes())
+    data = data_of(write_report(run.sweep, tmp_path / "r.html", names=[tmp_path]))
+    named = next(sae for sae in data["saes"] if sae["name"] == NAMED)
+    assert named["names"]["0"]["concept"] == "replaced" and named["names"]["0"]["score"] is None
+    with pytest.raises(MedSAEError, match=r"latent 0 has a name in .* and another"):
+        write_report(run.sweep, tmp_path / "r.html", names=[run.names, tmp_path])
+
+
+def test_a_table_without_the_runs_labels_is_refused(run, tmp_path):
+    table = read_table(run.images / "labels.csv", label_columns=["Edema"])
+    with pytest.raises(MedSAEError, match="no label 'Fracture', which the run was scored on"):
+        write_report(run.sweep, tmp_path / "r.html", table=table)
+
+
+def test_the_printed_table_counts_only_what_is_above_chance(run):
+    metrics = json.loads((run.sweep / "comparison" / "scores" / "metrics.json").read_text())
+    for sae in metrics["candidates"]:
+        for o, p, follows in zip(sae["observations"], (0.005, 0.005, 0.86), LABELS, strict=True):
+            o.update(r=0.3, p_null=p, follows=follows)
+        sae["observations"][1]["follows"] = LABELS[0]
+    lines = [line for line in format_table(metrics).splitlines() if line.startswith("top latents")]
+    assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1"}
 
 
 def test_names_of_another_sae_are_refused(run, tmp_path):

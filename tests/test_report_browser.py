@@ -1,12 +1,14 @@
 """The report in a real browser: headless Chromium opens the file from disk and uses it as a reader would."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
 import numpy as np
+import pandas as pd
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
@@ -267,3 +269,75 @@ def test_a_narrow_screen_has_no_sideways_scrolling_and_follows_the_scheme(page, 
         narrow.find_element(By.ID, "theme").click()
         assert (narrow.execute_script(colour) == light) == dark
         assert [e for e in narrow.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_whole_scale_of_r_is_in_sight(page, run, width):
+    """Of every observation: the scale and its dots lie within the screen and whatever clips them, left to right."""
+    with chromium.browser(width, 844) as driver:
+        driver.get(page.as_uri())
+        found = driver.execute_script("""
+            return [...document.querySelectorAll('.scale svg')].map(svg => {
+              let left = 0, right = document.documentElement.clientWidth;
+              for (let e = svg.parentElement; e; e = e.parentElement) {
+                if (getComputedStyle(e).overflowX === 'visible') continue;
+                const box = e.getBoundingClientRect();
+                left = Math.max(left, box.left); right = Math.min(right, box.right);
+              }
+              const box = svg.getBoundingClientRect(), dots = [...svg.querySelectorAll('circle')];
+              return [left, box.left, box.right, right, Math.max(...dots.map(d => d.getBoundingClientRect().right))];
+            })""")
+        assert len(found) == len(LABELS)
+        for left, start, end, right, last in found:
+            assert left <= start < start + 180 < end <= right and last <= right
+        cells = driver.find_elements(By.CSS_SELECTOR, ".tops tbody tr:first-child > *")
+        assert all(cell.is_displayed() for cell in cells) and len(cells) == 9
+
+
+def test_what_a_latent_follows_is_said_only_above_chance(run, tmp_path):
+    """r, fdr and p as written here: a latent follows what it goes with, above chance by each figure there is."""
+    scores = shutil.copytree(run.sweep / "comparison" / "scores", tmp_path / "scores")
+    frame = pd.read_parquet(scores / "latents.parquet")
+    metrics = json.loads((scores / "metrics.json").read_text())
+    known = {10: (0.9, 0.001), 11: (0.12, 0.86), 12: (-0.3, 0.001), 13: (0.4, 0.001), 14: (0.4, 0.001)}
+    for latent, (r, fdr) in known.items():
+        row = (frame["name"] == NAMED) & (frame["latent"] == str(latent))
+        frame.loc[row, ["r: Edema", "fdr: Edema"]] = r, fdr
+        frame.loc[row, [f"{what}: {label}" for what in ("r", "fdr") for label in LABELS[1:]]] = [-0.9, -0.9, 1, 1]
+    frame.to_parquet(scores / "latents.parquet")
+    sae = next(c for c in metrics["candidates"] if c["name"] == NAMED)
+    sae["observations"][0].update(latent=13, r=0.4, p_null=0.86)
+    (scores / "metrics.json").write_text(json.dumps(metrics))
+    path = write_report(scores, tmp_path / "r.html")
+    none = "Follows no observation above chance (strongest: Edema"
+    told = {
+        10: "Follows Edema best (r 0.90, fdr 0.001). It has no name.",
+        11: f"{none}, r 0.12, fdr 0.860). It has no name.",
+        12: f"{none}, r −0.30, fdr 0.001). It has no name.",
+        13: f"{none}, r 0.40, p 0.860). It has no name.",
+        14: "Follows Edema best (r 0.40, fdr 0.001). It has no name.",
+    }
+    with chromium.browser() as driver:
+        driver.get(path.as_uri())
+        place = [option.get_attribute("textContent") for option in driver.find_elements(By.CSS_SELECTOR, "#sae option")]
+        for latent, words in told.items():
+            visit(driver, f"latent/{place.index(NAMED)}/{latent}")
+            wait(lambda latent=latent: text(driver, "h1") == f"Latent {latent}")
+            assert text(driver, ".sub") == words
+            assert ("no better than chance (p 0.860)" in text(driver, ".tags")) == (latent == 13)
+        visit(driver, "latents")
+        driver.execute_script("document.getElementById('dead').click(); document.getElementById('search').focus()")
+        driver.find_element(By.ID, "search").send_keys("#11")
+        assert rows(driver)[0][1].startswith("none above chance strongest: Edema")
+        visit(driver, "overview")
+        grey = [e.text for e in driver.find_elements(By.CSS_SELECTOR, ".tops tr.chance th")]
+        assert "Edema" in grey
+
+
+def test_without_a_table_no_image_is_said_to_show_nothing(run, tmp_path):
+    path = write_report(run.sweep, tmp_path / "r.html", store=run.store, images=run.images)
+    with chromium.browser() as driver:
+        driver.get(path.as_uri())
+        visit(driver, f"latent/0/{open_run(run.sweep).saes[0].figures['observations'][0]['latent']}")
+        captions = [e.text for e in driver.find_elements(By.CSS_SELECTOR, ".pictures figcaption")]
+        assert captions and all(float(caption) > 0 for caption in captions)

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import next_transformer_lens
 import pytest
 import torch
-from extraction_case import PREPROCESSING, VIT, one_thread  # noqa: F401
+from extraction_case import PREPROCESSING, VIT
 from extraction_case import SWIN as SWIN_CONFIG
 from sae_lens import SAE, HookedSAETransformer, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 from sae_lens.saes.transcoder import SkipTranscoder, SkipTranscoderConfig, Transcoder, TranscoderConfig
-from transformer_lens import HookedTransformerConfig
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.encoders import EncoderCard, HookedVisionEncoder, ablate, build_encoder, clamp, scale, steer
@@ -39,6 +39,10 @@ class Subject(NamedTuple):
 
 
 def language_model() -> Subject:
+    if next_transformer_lens.MAJOR >= 4:
+        pytest.skip("transformer-lens 4 has no HookedTransformer, which SAE-Lens's HookedSAETransformer is")
+    from transformer_lens import HookedTransformerConfig
+
     config = HookedTransformerConfig(
         n_layers=2, d_model=16, n_ctx=8, d_head=8, n_heads=2, d_vocab=20, act_fn="relu", seed=0
     )

@@ -19,7 +19,6 @@ CONFIG = TrainingConfig(25_600, batch_size=64, lr=3e-3, lr_warm_up_steps=50, val
 
 SLOWLY = """
 import sys, time
-import torch
 from test_training_killed import CONFIG, SPECS
 from medsae_plugin.activations import ActivationStore
 from medsae_plugin.training import train_saes
@@ -30,7 +29,6 @@ class Slow(ActivationStore):
             time.sleep(0.01)
             yield batch
 
-torch.set_num_threads(1)
 train_saes(Slow(sys.argv[1]), SPECS, CONFIG, sys.argv[2], resume=True, progress=False)
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medsae_plugin.data.images import UnreadableImage, read_image
-from medsae_plugin.errors import MedSAEError
+from medsae_plugin.errors import MedSAEError, reason_of
 from medsae_plugin.machine import cores
 
 if TYPE_CHECKING:
@@ -67,8 +69,13 @@ def decode(
 ) -> Iterator[Decoded]:
     """Decode batches in the order of `requests`, which is asked for no more than two batches a worker ahead.
 
-    Use it within `worker_deaths_explained`.
+    Use it within `worker_deaths_explained`. In a daemonic process (of a `multiprocessing.Pool`, of Celery or Airflow),
+    which may have no children, this process decodes, whatever `workers`.
+
+    Raises:
+        MedSAEError: the system starts no more processes.
     """
+    workers = 0 if multiprocessing.current_process().daemon else workers
     options: dict[str, Any] = {}
     if workers > 0:
         options["prefetch_factor"] = 2
@@ -82,10 +89,22 @@ def decode(
         sampler=requests,
         num_workers=workers,
         collate_fn=_as_it_is,  # arrays travel through a pipe; as tensors they would need /dev/shm, small in containers
+        worker_init_fn=_leave_interrupts_to_the_parent,
         generator=torch.Generator(),  # else every pass would draw from the caller's random numbers
         **options,
     )
-    yield from loader
+    try:
+        batches = iter(loader)
+    except OSError as error:  # of processes, of memory, of files that may be open
+        raise MedSAEError(
+            f"decoding processes cannot be started ({reason_of(error)}); give fewer workers, or workers=0 (--workers 0)"
+        ) from error
+    yield from batches
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole group; the parent ends its workers, and none ends before it and looks like a death."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -104,7 +123,8 @@ def worker_deaths_explained() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        guard = "" if sys.platform == "linux" else ", or for want of `if __name__ == '__main__':` around the script"
         raise MedSAEError(
-            f"a decoding process died, of too little memory perhaps ({str(error).splitlines()[0]}). Finished shards "
-            "are kept: run the same extraction again, with fewer workers"
+            f"a decoding process died, of too little memory perhaps{guard} ({reason_of(error)}). Finished shards are "
+            "kept: run the same extraction again, with fewer workers, or none (workers=0)"
         ) from error

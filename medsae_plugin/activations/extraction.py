@@ -20,7 +20,9 @@ from medsae_plugin.activations.layout import HookInfo
 from medsae_plugin.activations.positions import PositionPolicy, parse_positions
 from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.activations.writer import StoreWriter
+from medsae_plugin.encoders.hook_names import select_hooks
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import writing
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -57,7 +59,8 @@ def extract(
     Args:
         encoder: its `activations`, `preprocessor` and `hook_specs` are used.
         images: their ids, patients and splits go into the store, never labels or absolute paths.
-        hooks: names of `encoder.hook_specs`.
+        hooks: names of `encoder.hook_specs`, or patterns: `blocks.{0..5}.hook_resid_post`, `blocks.*.hook_mlp_out`,
+            `all` (see `encoders.hook_names.select_hooks`).
         out: the store's folder; made if it is not there.
         positions: `all`, `cls`, `mean` or `sample:N`, see `PositionPolicy`.
         batch_size: images a forward pass; a batch does not reach beyond its shard.
@@ -82,7 +85,7 @@ def extract(
     infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
     manifest = _manifest(encoder, images, infos, policy, seed, images_per_shard or _default_per_shard(infos, dtype))
     out = Path(out)
-    try:
+    with writing(out, "Finished shards are kept"):
         writer = StoreWriter(out, manifest, images.frame)
         job = _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
         try:
@@ -90,8 +93,6 @@ def extract(
         finally:
             writer.release_all()
         writer.finish()
-    except OSError as error:
-        raise MedSAEError(f"{out} cannot be written: {error}. Finished shards are kept") from error
     store = ActivationStore(out)
     if strict and len(store.failures):
         first = store.failures.iloc[0]
@@ -240,22 +241,20 @@ def _hook_infos(
     """In the order of the forward pass, whatever the order asked for."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise MedSAEError(f"activations cannot be stored as {dtype}; use float32, float16 or bfloat16")
-    unknown = [name for name in hooks if name not in encoder.hook_specs]
-    if unknown or not hooks:
-        what = f"no hook point {', '.join(map(repr, unknown))}" if unknown else "hook points, but none was asked for"
-        raise MedSAEError(f"{encoder.name} has {what}; it has {', '.join(encoder.hook_specs)}")
+    if not hooks:
+        raise MedSAEError(f"no hook was asked for; {encoder.name} has {', '.join(encoder.hook_specs)}")
     infos = {}
-    for name, spec in encoder.hook_specs.items():
-        if name in hooks:
-            policy.check(spec)
-            infos[name] = HookInfo(
-                spec.d,
-                spec.n_positions,
-                spec.grid,
-                spec.n_prefix,
-                policy.rows_per_image(spec),
-                str(dtype).removeprefix("torch."),
-            )
+    for name in select_hooks(hooks, [*encoder.hook_specs], encoder.name):
+        spec = encoder.hook_specs[name]
+        policy.check(spec)
+        infos[name] = HookInfo(
+            spec.d,
+            spec.n_positions,
+            spec.grid,
+            spec.n_prefix,
+            policy.rows_per_image(spec),
+            str(dtype).removeprefix("torch."),
+        )
     return infos
 
 

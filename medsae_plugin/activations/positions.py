@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from medsae_plugin.encoders import HookSpec
+
+
+_ROWS = "image position d -> (image position) d"
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ class PositionPolicy:
         if self.kind == "cls":
             return activations[:, 0], np.zeros(len(image_ids), np.int32)
         if self.rows_per_image(spec) == spec.n_positions:
-            return activations.flatten(0, 1), np.tile(np.arange(spec.n_positions, dtype=np.int32), len(image_ids))
+            return rearrange(activations, _ROWS), np.tile(np.arange(spec.n_positions, dtype=np.int32), len(image_ids))
         chosen = np.stack([self._draw(spec.n_positions, seed, image) for image in image_ids])
         picked = torch.from_numpy(chosen).to(activations.device)
         batch = torch.arange(len(image_ids), device=activations.device)[:, None]
-        return activations[batch, picked].flatten(0, 1), chosen.reshape(-1).astype(np.int32)
+        return rearrange(activations[batch, picked], _ROWS), chosen.reshape(-1).astype(np.int32)
 
     def _draw(self, n_positions: int, seed: int, image: int) -> np.ndarray:
         return np.sort(np.random.default_rng([seed, image]).choice(n_positions, self.n, replace=False))

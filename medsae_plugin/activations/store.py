@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from medsae_plugin.activations import layout
 from medsae_plugin.activations.layout import HookInfo
@@ -67,6 +67,11 @@ class ActivationStore:
     def title(self) -> str:
         """What messages call it."""
         return str(self.path)
+
+    @property
+    def encoder_name(self) -> str:
+        """Of the encoder whose activations these are."""
+        return str(self.manifest["encoder"]["name"])
 
     @property
     def weights_sha256(self) -> str:
@@ -151,7 +156,9 @@ class ActivationStore:
 
         return stream()
 
-    def rows_of(self, hook: str, image_ids: Sequence[int]) -> Float[torch.Tensor, "images rows d"]:
+    def rows_of(
+        self, hook: str, image_ids: Sequence[int] | Int[np.ndarray, " images"]
+    ) -> Float[torch.Tensor, "images rows d"]:
         """The float32 activations of these images, in the order given, each image's rows in that of their positions.
 
         Raises:

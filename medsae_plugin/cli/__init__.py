@@ -27,7 +27,8 @@ from medsae_plugin.cli import (
     train,
     vocabulary,
 )
-from medsae_plugin.errors import MedSAEError
+from medsae_plugin.cli.arguments import AGAIN
+from medsae_plugin.cli.console import prepare_console, quieten, say
 
 # One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
 _COMMANDS = (
@@ -63,21 +64,44 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add(commands)
+    parser.set_defaults(debug=False, interrupted=AGAIN)
+    _add_debug(parser)
     return parser
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    """`--debug`, before the command and after it."""
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from"
+    )
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _add_debug(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `medsae`; the exit status is 0, 1 for what the user can mend, 130 when interrupted."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if tuple(words[:2]) in _PAIRS:
-        words[:2] = [" ".join(words[:2])]
-    args = build_parser().parse_args(words)
+    prepare_console()
+    args = argparse.Namespace(debug=False, interrupted=AGAIN)
     try:
+        args = build_parser().parse_args(_joined(list(sys.argv[1:] if argv is None else argv)))
+        if getattr(args, "quiet", False):
+            quieten()
         args.run(args)
-    except (MedSAEError, OSError) as error:
-        print(f"medsae: {error}", file=sys.stderr)
-        return 1
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print("medsae: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.stderr.write(f"medsae: interrupted; {args.interrupted}\n")
         return 130
+    except Exception as error:
+        say(error, args.debug)
+        return 1
     return 0
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The command line with commands of two words as one."""
+    first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    if tuple(words[first : first + 2]) in _PAIRS:
+        words[first : first + 2] = [" ".join(words[first : first + 2])]
+    return words

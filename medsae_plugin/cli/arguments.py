@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.encoders import HookedVisionEncoder
 
+# What is true after Ctrl-C: of most commands, and of those that keep what they have finished.
+AGAIN = "the same command starts again from the beginning"
+GOES_ON = "what is finished is kept, and the same command goes on from there"
+
 Commands = Any  # argparse's own type of `add_subparsers()` is private
 
 
@@ -20,7 +26,11 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
     """`--table` and how to read it."""
     group = parser.add_argument_group("the label table")
     group.add_argument(
-        "--table", type=Path, metavar="CSV", required=required, help="a CheXpert table, or any CSV with a path column"
+        "--table",
+        type=Path,
+        metavar="CSV",
+        required=required,
+        help="a CheXpert table, or any CSV (packed or not) or Parquet with a path column",
     )
     group.add_argument(
         "--root", type=Path, metavar="DIR", help="the folder that the table's paths start from (default: the table's)"
@@ -30,7 +40,19 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
         "--patient-column", metavar="NAME", help="the column of patients (default: found by name, else the path)"
     )
     group.add_argument(
-        "--labels", type=comma_list, metavar="A,B", help="the label columns (default: CheXpert's, or all of 0/1/-1)"
+        "--patients-from", metavar="REGEX", help="find the patient in each path: the first group of this pattern"
+    )
+    group.add_argument("--patients-are-images", action="store_true", help="every image is of another patient")
+    group.add_argument(
+        "--split-column",
+        metavar="NAME",
+        help="the column of the split (default: one that says train, val, test and the like)",
+    )
+    group.add_argument(
+        "--labels",
+        type=comma_list,
+        metavar="A,B",
+        help="the label columns (default: CheXpert's, or those called by a known finding)",
     )
     group.add_argument("--report-column", metavar="NAME", help="the column of report texts (default: none is read)")
     group.add_argument(
@@ -39,21 +61,71 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
         default="ignore",
         help="what -1 counts as (default: ignore, unknown)",
     )
+    group.add_argument(
+        "--dialect",
+        choices=("chexpert", "plain"),
+        help="what the table is: in CheXpert's an empty label is 0, in others unknown (default: by its columns)",
+    )
 
 
 def read_table(args: argparse.Namespace) -> ImageTable:
-    """The table that `add_table`'s arguments name."""
+    """The table that `add_table`'s arguments name, told on stderr; its paths like those of `--store`, if there is one.
+
+    Raises:
+        MedSAEError: `--patients-from` and `--patients-are-images` together, and what `read_table` refuses.
+    """
     from medsae_plugin.data import tables
 
-    return tables.read_table(
+    _check_patients(args)
+    table = tables.read_table(
         args.table,
         root=args.root,
         path_column=args.path_column,
         patient_column=args.patient_column,
+        patients_from=args.patients_from,
+        patients_are_images=args.patients_are_images,
+        split_column=args.split_column,
         label_columns=args.labels,
         report_column=args.report_column,
         uncertain=args.uncertain,
+        dialect=args.dialect,
+        known_paths=_store_paths(args),
     )
+    print(table.describe(), file=sys.stderr)
+    return table
+
+
+def read_folder(args: argparse.Namespace) -> ImageTable:
+    """The images of the folder `--images`, told on stderr.
+
+    Raises:
+        MedSAEError: as `read_table`.
+    """
+    from medsae_plugin.data.tables import scan_folder
+
+    _check_patients(args)
+    table = scan_folder(args.images, patients_from=args.patients_from, patients_are_images=args.patients_are_images)
+    print(table.describe(), file=sys.stderr)
+    return table
+
+
+def _check_patients(args: argparse.Namespace) -> None:
+    if args.patients_are_images and (args.patients_from or args.patient_column):
+        raise MedSAEError("--patients-are-images says that there is no other patient to find; leave one out")
+    if args.patients_from and args.patient_column:
+        raise MedSAEError("give either --patient-column or --patients-from")
+
+
+def _store_paths(args: argparse.Namespace) -> list[str] | None:
+    """The paths of a store's images, where the command has one; what is wrong with it is said by who opens it."""
+    if getattr(args, "store", None) is None:
+        return None
+    from medsae_plugin.activations import ActivationStore
+
+    try:
+        return list(ActivationStore(args.store).images["path"])
+    except MedSAEError:
+        return None
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
@@ -66,11 +138,24 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tokenizer(parser: argparse._ActionsContainer) -> None:
+    """`--tokenizer`, for commands that encode texts."""
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="vocab.txt or tokenizer.json of the text tower, or their folder (default: beside the weights, else the "
+        "card's, fetched once)",
+    )
+
+
 def read_encoder(args: argparse.Namespace) -> HookedVisionEncoder:
     """The encoder that `add_encoder`'s and `add_device`'s arguments name."""
     from medsae_plugin.encoders import HookedVisionEncoder
 
-    return HookedVisionEncoder.from_pretrained(args.encoder, args.weights, device=checked_device(args.device))
+    return HookedVisionEncoder.from_pretrained(
+        args.encoder, args.weights, device=checked_device(args.device), tokenizer=getattr(args, "tokenizer", None)
+    )
 
 
 def add_batches(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +167,8 @@ def add_batches(parser: argparse.ArgumentParser) -> None:
 
 
 def add_zero_shot(parser: argparse.ArgumentParser) -> None:
-    """`--prompts`, and `--store` and `--split` for the images to score."""
+    """`--prompts` and the tokenizer for them, and `--store` and `--split` for the images to score."""
+    add_tokenizer(parser)
     parser.add_argument(
         "--prompts",
         metavar="NAME|YAML",
@@ -123,6 +209,20 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
         "--select", default="train", metavar="SPLIT", help="where top latents are chosen (default: train)"
     )
     parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
+
+
+def read_saes(paths: Sequence[Path]) -> list[Path]:
+    """SAE folders as a shell makes them of `saes/*`, without what else training leaves there, which is said."""
+    from medsae_plugin.sae_folders import without_training_files
+
+    folders, aside = without_training_files(paths)
+    if aside:
+        print(f"left aside, for they are no SAEs: {', '.join(map(str, aside))}", file=sys.stderr)
+    if aside and not folders:
+        raise MedSAEError(
+            "there is no SAE among these; of a training's checkpoints, name one, as saes/checkpoints/1024"
+        )
+    return folders
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.encoders import ZeroShot
     from medsae_plugin.evaluation import attribute, format_attribution, load_saes, summarise_attribution
     from medsae_plugin.evaluation.passes import PixelBatches
-    from medsae_plugin.files import write_text
+    from medsae_plugin.files import make_folder, write_text
 
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)
@@ -56,10 +56,11 @@ def run(args: argparse.Namespace) -> None:
         "unreadable_images": len(batches.failures),
         **summarise_attribution(attribution, table, args.seed),
     }
+    if args.out is not None:
+        make_folder(args.out.parent)
+        write_text(args.out, json.dumps(report, indent=2, allow_nan=False) + "\n")
     print(format_attribution(report))
     if batches.failures:
         print(f"\n{len(batches.failures)} images could not be read and are left out")
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(args.out, json.dumps(report, indent=2, allow_nan=False) + "\n")
         print(f"\nwritten: {args.out}")

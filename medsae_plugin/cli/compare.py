@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+from medsae_plugin.cli.arguments import (
+    GOES_ON,
+    Commands,
+    add_quiet,
+    add_table,
+    add_what_is_scored,
+    read_saes,
+    read_table,
+)
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +35,7 @@ def add(commands: Commands) -> None:
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for comparison.json and its tables")
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     stores = [ActivationStore(path) for path in (args.store, *args.more_stores)]
     comparison = compare(
         stores,
-        args.saes,
+        read_saes(args.saes),
         read_table(args),
         args.out,
         progress=not args.quiet,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet
+from medsae_plugin.cli.arguments import GOES_ON, Commands, add_quiet
 from medsae_plugin.demo import N_PHANTOMS
 
 
@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--n", type=int, default=N_PHANTOMS, help=f"phantoms (default: {N_PHANTOMS})")
     parser.add_argument("--seed", type=int, default=0)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -74,10 +74,14 @@ def _show(name: str) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for hook, d, grid, prefix in rows:
         print(f"{hook.ljust(widths[0])}  {d.rjust(widths[1])}  {grid.rjust(widths[2])}  {prefix}".rstrip())
+    if pattern := next((hook for hook, *_ in rows if "{" in hook), None):
+        print(f"\nmedsae extract takes these as they stand here, in quotes: --hooks '{pattern}'")
 
 
 def _rows(specs: Iterable[HookSpec]) -> list[tuple[str, str, str, str]]:
     """A line each, but one for hook points that differ in their last index alone: `blocks.{0..11}.hook_mlp_out`."""
+    from medsae_plugin.encoders.hook_names import collapsed
+
     groups: dict[tuple[str, int, object, int], list[int]] = {}
     for spec in specs:
         before, index, after = re.fullmatch(r"(.*?)(\d*)(\.hook_\w+|hook_\w+)", spec.name).groups()  # type: ignore[union-attr]
@@ -88,7 +92,7 @@ def _rows(specs: Iterable[HookSpec]) -> list[tuple[str, str, str, str]]:
             group.append(int(index))
     return [
         (
-            name.replace("{}", f"{{{found[0]}..{found[-1]}}}" if len(found) > 1 else str(*found)),
+            name.replace("{}", collapsed(found)) if found else name,
             str(d),
             "image" if grid is None else "{} x {}".format(*grid),  # type: ignore[misc]
             str(n_prefix or ""),

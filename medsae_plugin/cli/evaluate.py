@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+from medsae_plugin.cli.arguments import (
+    GOES_ON,
+    Commands,
+    add_quiet,
+    add_table,
+    add_what_is_scored,
+    read_saes,
+    read_table,
+)
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +35,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of both, and of the untrained SAE")
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,14 +48,20 @@ def run(args: argparse.Namespace) -> None:
         args.uncertain = "keep"
         table = read_table(args)
         scores = evaluate_as_paper(
-            store, args.saes, table, args.out, aggregate=args.aggregate, report=args.report, progress=progress
+            store,
+            read_saes(args.saes),
+            table,
+            args.out,
+            aggregate=args.aggregate,
+            report=args.report,
+            progress=progress,
         )
         print(scores)
         print(f"\nwritten: {args.out / 'metrics.json'}")
         return
     evaluation = evaluate(
         store,
-        args.saes,
+        read_saes(args.saes),
         read_table(args),
         args.out,
         aggregate=args.aggregate,

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medsae_plugin.cli.arguments import (
+    GOES_ON,
     Commands,
     add_batches,
     add_device,
     add_encoder,
     add_quiet,
     add_table,
-    comma_list,
     fractions,
     read_encoder,
+    read_folder,
     read_table,
 )
 from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from medsae_plugin.data.tables import ImageTable
 
 
 def add(commands: Commands) -> None:
@@ -31,37 +38,35 @@ def add(commands: Commands) -> None:
     add_table(parser, required=False)
     parser.add_argument(
         "--hooks",
-        type=comma_list,
+        type=_hook_list,
         default=["hook_embedding"],
         metavar="A,B",
-        help="hook points (default: hook_embedding)",
+        help="hook points (default: hook_embedding), or patterns, in quotes: 'blocks.{0..5}.hook_resid_post', as "
+        "medsae encoders prints them, 'blocks.*.hook_mlp_out', or all",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="the store's folder")
     parser.add_argument("--positions", default="all", help="all, cls, mean or sample:N (default: all)")
     parser.add_argument(
         "--splits",
         type=fractions,
-        default={"train": 0.7, "val": 0.1, "test": 0.2},
         metavar="NAME=SHARE,...",
-        help="shares of patients (default: train=0.7,val=0.1,test=0.2)",
+        help="shares of patients (default: the table's own split, where it has one, else train=0.7,val=0.1,test=0.2)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the splits and of sample:N (default: 0)")
     add_batches(parser)
     parser.add_argument("--strict", action="store_true", help="stop at an unreadable image instead of leaving it out")
     add_device(parser)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:
     if (args.table is None) == (args.images is None):
         raise MedSAEError("give either --table CSV or --images DIR")
     from medsae_plugin.activations import extract
-    from medsae_plugin.data.splits import split_by_patient
-    from medsae_plugin.data.tables import scan_folder
 
-    table = read_table(args) if args.table else scan_folder(args.images)
-    table = table.with_splits(split_by_patient(list(table.frame["patient"]), args.splits, args.seed))
+    table = _split(read_table(args) if args.table else read_folder(args), args)
+    _check_images_there(table, args.table)
     store = extract(
         read_encoder(args),
         table,
@@ -75,3 +80,44 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     print(store.summary())
+
+
+def _hook_list(text: str) -> list[str]:
+    """The hooks between commas, but for commas in braces."""
+    return [part.strip() for part in re.split(r",(?![^{}]*\})", text) if part.strip()]
+
+
+def _split(table: ImageTable, args: argparse.Namespace) -> ImageTable:
+    """The table with `--splits`, or else its own splits, or else the default shares.
+
+    Raises:
+        MedSAEError: both `--split-column` and `--splits`; a patient in two of the table's splits.
+    """
+    from medsae_plugin.data.splits import DEFAULT_FRACTIONS, patients_in_two_splits
+
+    own = list(table.frame["split"])
+    if args.split_column is not None and args.splits is not None:
+        raise MedSAEError("give either --split-column or --splits")
+    if args.split_column is not None and not any(own):
+        raise MedSAEError(f"{args.table}: the column {args.split_column!r} names no split")
+    if args.splits is None and any(own):
+        if both := patients_in_two_splits(list(table.frame["patient"]), own):
+            raise MedSAEError(
+                f"{args.table}: {len(both)} patients are in more than one of its splits, such as {both[0]!r}, so "
+                "nothing is held out; give --splits to split by patient instead"
+            )
+        print("the splits are the table's own; --splits makes others", file=sys.stderr)
+        return table
+    if any(own):
+        print("the table's own splits are not used, since --splits is given", file=sys.stderr)
+    return table.split_by_patient(args.seed, args.splits or DEFAULT_FRACTIONS)
+
+
+def _check_images_there(table: ImageTable, path: Path | None) -> None:
+    from medsae_plugin.data.folders import any_file
+
+    if not any_file(table.root, list(table.frame["path"])):
+        raise MedSAEError(
+            f"{path}: none of its {len(table):,} images is there; the first would be {table.image_path(0)}. Give the "
+            "folder that its paths start from with --root"
+        )

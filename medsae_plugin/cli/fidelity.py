@@ -15,6 +15,7 @@ from medsae_plugin.cli.arguments import (
     add_table,
     add_zero_shot,
     read_encoder,
+    read_saes,
     read_zero_shot,
 )
 
@@ -39,21 +40,22 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.evaluation import downstream_fidelity, format_fidelity, load_saes
-    from medsae_plugin.files import write_text
+    from medsae_plugin.files import make_folder, write_text
 
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)
     fidelity = downstream_fidelity(
         encoder,
-        load_saes(encoder, args.saes),
+        load_saes(encoder, read_saes(args.saes)),
         table,
         prompts,
         batch_size=args.batch_size,
         workers=args.workers,
         progress=not args.quiet,
     )
+    if args.out is not None:
+        make_folder(args.out.parent)
+        write_text(args.out, json.dumps(fidelity, indent=2, allow_nan=False) + "\n")
     print(format_fidelity(fidelity))
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(args.out, json.dumps(fidelity, indent=2, allow_nan=False) + "\n")
         print(f"\nwritten: {args.out}")

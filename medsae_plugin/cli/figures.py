@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_run, comma_list
+from medsae_plugin.cli.arguments import Commands, add_run, comma_list, read_saes
 
 
 def add(commands: Commands) -> None:
@@ -25,6 +25,6 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.reports import open_run, write_figures
 
-    opened = open_run(args.run_folder, comparison=args.comparison, saes=args.saes)
+    opened = open_run(args.run_folder, comparison=args.comparison, saes=read_saes(args.saes))
     for path in write_figures(opened, args.out, formats=args.formats):
         print(path)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsae_plugin.cli.arguments import (
+    GOES_ON,
     Commands,
     add_device,
     add_quiet,
     add_table,
+    add_tokenizer,
     checked_device,
     comma_list,
     read_table,
@@ -56,6 +60,11 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--neurons", type=int, default=0, metavar="N", help="name N raw neurons as well (default: 0)")
     parser.add_argument("--split", default="train", help="the images that names are made from (default: train)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="let these names take the place of others of the same latents in SAE_DIR/names.json, which else stay",
+    )
     _add_evidence(parser.add_argument_group("the evidence of a latent"))
     _add_vocabulary(parser.add_argument_group("the vocabulary"))
     refinement = parser.add_argument_group("refinement")
@@ -64,7 +73,7 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
     refinement.add_argument("--check-split", default="val", help="where a better name has to win (default: val)")
     _add_judging(refinement)
     _add_model(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def _add_evidence(group: argparse._ActionsContainer) -> None:
@@ -94,6 +103,7 @@ def _add_vocabulary(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument("--encoder", metavar="CARD", help="of the text tower (default: the store's encoder)")
     group.add_argument("--weights", type=Path, help="the encoder's official weights (default: download)")
+    add_tokenizer(group)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +116,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     _add_judging(parser)
     _add_model(parser)
-    parser.set_defaults(run=run_score)
+    parser.set_defaults(run=run_score, interrupted=GOES_ON)
 
 
 def _add_judging(parser: argparse._ActionsContainer) -> None:
@@ -150,16 +160,22 @@ def run(args: argparse.Namespace) -> None:
         counts=Counts(args.strongest, args.spread, args.silent),
         vocabulary=vocabulary,
         seed=args.seed,
+        replace_others=args.replace,
         progress=not args.quiet,
     )
     if isinstance(namer, ChatNamer) and args.rounds:
-        names = _refined(args, store, table, namer, askers, vocabulary)
+        names = _refined(args, store, table, namer, askers, vocabulary, names)
     print(names.counts())
     if isinstance(namer, ChatNamer) and args.heatmaps != "none":
         _say_without_heatmaps(store, names.made["hook"])
     _print_requests(askers)
     _print_top_names(args, store, table, vocabulary)
     print(f"written: {args.out / 'names.json'}, {args.out / 'names.csv'}, {args.sae / 'names.json'}")
+    for line in _beside(names, args.out, args.sae):
+        print(line)
+    failed = [unit for unit in names.units if unit.status == "unanswered"]
+    if isinstance(namer, ChatNamer) and failed and not any(unit.status == "named" for unit in names.units):
+        raise MedSAEError(f"nothing got a name; {failed[-1].kind} {failed[-1].latent}: {failed[-1].problem}")
 
 
 def _refined(
@@ -169,6 +185,7 @@ def _refined(
     namer: ChatNamer,
     askers: list[Asker],
     vocabulary: Vocabulary,
+    names: Names,
 ) -> Names:
     """The names after `--rounds` rounds; the judge's asker is put into `askers`."""
     from medsae_plugin.naming.refinement import refine_names
@@ -187,8 +204,23 @@ def _refined(
         check_split=args.check_split,
         each=args.images,
         vocabulary=vocabulary,
+        names=names,
+        replace_others=args.replace,
         progress=not args.quiet,
     )
+
+
+def _beside(names: Names, out: Path, sae: Path) -> Iterator[str]:
+    """What the files hold besides the names of this call, and where another name was left in place."""
+    from medsae_plugin.naming.names import Names
+
+    mine = {unit.key: unit for unit in names.units if unit.status == "named"}
+    for folder, how in ((out, "refined further"), (sae, "of another run; --replace lets these take their place")):
+        there = {unit.key: unit for unit in Names.read(folder).units if unit.status == "named"}
+        if others := len(there.keys() - mine.keys()):
+            yield f"{folder / 'names.json'} keeps {others} names of other latents or neurons"
+        if stayed := sum(key in there and there[key].name != unit.name for key, unit in mine.items()):
+            yield f"{folder / 'names.json'} keeps {stayed} other names of the same ones, {how}"
 
 
 def run_score(args: argparse.Namespace) -> None:
@@ -199,6 +231,7 @@ def run_score(args: argparse.Namespace) -> None:
 
     if len(set(args.judge)) < len(args.judge):
         raise MedSAEError("the same judge is given twice")
+    before = (args.names / "scores.json").is_file()
     judges = {spec: Judge(_asker(args, spec, args.names), args.group) for spec in args.judge}
     scores = score_names(
         ActivationStore(args.store),
@@ -213,7 +246,8 @@ def run_score(args: argparse.Namespace) -> None:
     )
     print(format_scores(scores))
     _print_requests([judge.asker for judge in judges.values()])
-    print(f"written: {args.names / 'scores.json'}, {args.names / 'scores.csv'}")
+    again = ", in place of those of an earlier call (give all judges in one: nothing is asked twice)" if before else ""
+    print(f"written: {args.names / 'scores.json'}, {args.names / 'scores.csv'}{again}")
 
 
 def _namer(args: argparse.Namespace, store: ActivationStore, vocabulary: Vocabulary, askers: list[Asker]) -> Namer:
@@ -226,7 +260,10 @@ def _namer(args: argparse.Namespace, store: ActivationStore, vocabulary: Vocabul
         from medsae_plugin.encoders import HookedVisionEncoder
 
         encoder = HookedVisionEncoder.from_pretrained(
-            args.encoder or store.manifest["encoder"]["name"], args.weights, device=checked_device(args.device)
+            args.encoder or store.manifest["encoder"]["name"],
+            args.weights,
+            device=checked_device(args.device),
+            tokenizer=args.tokenizer,
         )
         return VocabularyNamer(encoder, vocabulary, args.by)
     askers.append(_asker(args, args.backend, args.out))
@@ -268,6 +305,10 @@ def _print_requests(askers: list[Asker]) -> None:
     if askers:
         sent, reused = sum(a.sent for a in askers), sum(a.reused for a in askers)
         print(f"{sent} requests sent, {reused} answers were there")
+        aside = sum((a.aside for a in askers), Counter[str]())
+        if aside:
+            fields = ", ".join(f"{field[:40]!r} in {n}" for field, n in aside.most_common(5))
+            print(f"fields of answers that were not asked for, and are not used: {fields}")
 
 
 def _say_without_heatmaps(store: ActivationStore, hook: str) -> None:
@@ -281,11 +322,11 @@ def _print_top_names(
     args: argparse.Namespace, store: ActivationStore, table: ImageTable, vocabulary: Vocabulary
 ) -> None:
     """Whether labels' top latents are named rightly, where labels are categories of the vocabulary."""
+    from medsae_plugin.naming.firing import open_firing
     from medsae_plugin.naming.names import Names
     from medsae_plugin.naming.run import MATRICES
-    from medsae_plugin.naming.subject import open_subjects
     from medsae_plugin.naming.top_latents import format_top_names, top_names
 
     if {label.casefold() for label in table.label_names} & {c.casefold() for c in vocabulary.categories}:
-        latents, _ = open_subjects(store, args.sae, table, args.out / MATRICES, progress=False)
+        latents, _ = open_firing(store, args.sae, table, args.out / MATRICES, progress=False)
         print(f"\n{format_top_names(top_names(latents, Names.read(args.out), args.split))}\n")

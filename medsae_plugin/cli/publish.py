@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands
+from medsae_plugin.cli.arguments import GOES_ON, Commands
 
 
 def add(commands: Commands) -> None:
@@ -31,9 +31,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--licence", metavar="ID", help="of the SAEs, such as mit (default: the encoder's)")
     parser.add_argument("--data", metavar="TEXT", help="what the images were, for the model card")
     parser.add_argument(
-        "--min-count", type=int, default=10, metavar="N", help="refuse label counts below this (default: 10)"
+        "--min-count", type=int, default=10, metavar="N", help="refuse label counts from 1 to below this (default: 10)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_run, add_table, read_table
+from medsae_plugin.cli.arguments import Commands, add_run, add_table, read_saes, read_table
 from medsae_plugin.errors import MedSAEError
 
 
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of medsae name or medsae score-names, or a names.json; may be repeated",
+        help="a folder of medsae name, with its scores if it has any, or a names.json; may be repeated",
     )
     parser.add_argument("--store", type=Path, metavar="STORE", help="where the activations are; for --with-images")
     parser.add_argument(
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         args.run_folder,
         args.out,
         comparison=args.comparison,
-        saes=args.saes,
+        saes=read_saes(args.saes),
         names=args.names,
         table=read_table(args) if args.table else None,
         store=ActivationStore(args.store) if args.store else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_table
+from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_saes, read_table
 
 
 def add(commands: Commands) -> None:
@@ -32,10 +32,11 @@ def add(commands: Commands) -> None:
 def run_stats(args: argparse.Namespace) -> None:
     from medsae_plugin.activations import ActivationStore
     from medsae_plugin.evaluation.sites import site_statistics
+    from medsae_plugin.evaluation.table import without_rows
 
     site = site_statistics(
         ActivationStore(args.store),
-        args.saes,
+        read_saes(args.saes),
         read_table(args),
         aggregate=args.aggregate,
         select=args.select,
@@ -44,6 +45,8 @@ def run_stats(args: argparse.Namespace) -> None:
     )
     site.save(args.out)
     counts = (f"{site.about[r]['images']} images of {site.about[r]['patients']} patients" for r in ("select", "report"))
+    for line in without_rows(site.about["select"], site.about["report"]):
+        print(line)
     print(f"{args.out}: sums over {' and '.join(counts)}; no image, path or patient is in them")
 
 

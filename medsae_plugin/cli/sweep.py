@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
+    GOES_ON,
     Commands,
     add_device,
     add_quiet,
@@ -33,7 +34,7 @@ def add(commands: Commands) -> None:
     add_splits(parser)
     add_device(parser)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -20,7 +20,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add_device(parser)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(
+        run=run,
+        interrupted="the same command with --resume goes on from the last checkpoint; a recipe without n_checkpoints "
+        "has none, and starts again",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

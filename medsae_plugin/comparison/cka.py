@@ -33,7 +33,7 @@ class CKASums:
         self._squares = np.zeros((len(widths), len(widths)))  # sum_i k_ii l_ii
         self._weighted = {(i, j): np.zeros(widths[i]) for i in range(len(widths)) for j in range(len(widths))}
 
-    def update(self, layers: Sequence[Float[np.ndarray, "images d"]]) -> None:
+    def update(self, layers: Sequence[Float[np.ndarray, "images _"]]) -> None:
         """Add images: their vectors at every layer."""
         if self._shift is None:  # near the mean, so that centring loses no digits
             self._shift = [x.mean(0) for x in layers]

@@ -21,8 +21,7 @@ from medsae_plugin.evaluation.opening import open_latents
 from medsae_plugin.evaluation.results import Evaluation
 from medsae_plugin.evaluation.scoring import least_firing
 from medsae_plugin.evaluation.units import Latents, Neurons, Units
-
-TRAINING = "training.json"
+from medsae_plugin.sae_folders import read_report
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,9 @@ def sources_of(stores: Sequence[ActivationStore], saes: Any, device: str = "cpu"
         _check_same_images(stores[0], store)
     of_store: dict[str, dict[str, tuple[Latents, Path | None]]] = {sha: {} for sha in hashes}
     for name, (latents, path) in open_latents(saes, device=device).items():
-        sha = str(latents.encoder_sha256)
-        if sha not in of_store:
-            raise MedSAEError(f"{path or name} was trained on an encoder that none of the stores is of")
-        latents.check_fits(stores[hashes.index(sha)])
-        of_store[sha][name] = latents, path
+        store = _store_of(latents, stores)
+        latents.check_fits(store)
+        of_store[store.weights_sha256][name] = latents, path
     names = [encoder["name"] for encoder in encoders]
     labels = [name if names.count(name) == 1 else f"{name}@{sha[:8]}" for name, sha in zip(names, hashes, strict=True)]
     return [
@@ -113,6 +110,19 @@ def sources_of(stores: Sequence[ActivationStore], saes: Any, device: str = "cpu"
         for label, store, sha in zip(labels, stores, hashes, strict=True)
         if of_store[sha]
     ]
+
+
+def _store_of(latents: Latents, stores: Sequence[ActivationStore]) -> ActivationStore:
+    """The store of an SAE's encoder: by the checksum of its weights, else by its name."""
+    sha, name = latents.encoder_sha256, latents.encoder
+    found = [s for s in stores if (s.weights_sha256 == sha if sha else s.encoder_name == name)]
+    if len(found) != 1:
+        what = f"weights {sha[:12]}..." if sha else f"encoder {name}, and does not say which weights"
+        raise MedSAEError(
+            f"{latents.name} is an SAE of {what}; none of the stores is: they are of "
+            f"{', '.join(s.encoder_name for s in stores)}"
+        )
+    return found[0]
 
 
 def compared_of(source: Source, evaluation: Evaluation, folder: Path, prefix: str = "") -> list[Compared]:
@@ -135,8 +145,7 @@ def compared_of(source: Source, evaluation: Evaluation, folder: Path, prefix: st
 
 def _made(latents: Latents, path: Path | None) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
-    if path is not None and (path / TRAINING).is_file():
-        report = json.loads((path / TRAINING).read_text("utf-8"))
+    if path is not None and (report := read_report(path)):
         spec = {k: v for k, v in report["sae"].items() if k not in ("name", "hook")}
         return {**spec, "training": {k: v for k, v in report["training"].items() if k != "seed"}}
     config = json.loads(json.dumps(latents.sae.cfg.to_dict(), default=str))

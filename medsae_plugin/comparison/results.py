@@ -15,7 +15,7 @@ from medsae_plugin.comparison.table import format_comparison
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.evaluation.models import Encoder, Figures, Split
 from medsae_plugin.evaluation.units import Kind
-from medsae_plugin.files import replacing, write_text
+from medsae_plugin.files import make_folder, read_json, replacing, write_text
 
 SCHEMA_VERSION = 1
 JSON = "comparison.json"
@@ -164,23 +164,21 @@ class Comparison(Figures):
             MedSAEError: there is none, or a damaged one.
         """
         folder = Path(folder)
+        if not (folder / JSON).is_file():
+            raise MedSAEError(f"there is no {JSON} in {folder}")
         try:
-            comparison = cls.model_validate(json.loads((folder / JSON).read_text("utf-8")))
-        except FileNotFoundError:
-            raise MedSAEError(f"there is no {JSON} in {folder}") from None
+            comparison = cls.model_validate(read_json(folder / JSON))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             at = ".".join(map(str, first["loc"]))
             raise MedSAEError(f"{folder / JSON} is not what medsae compare writes ({at}: {first['msg']})") from None
-        except (ValueError, OSError) as error:
-            raise MedSAEError(f"{folder / JSON} is damaged ({error})") from None
         comparison._frames = {p.stem: pd.read_parquet(p) for p in sorted(folder.glob("*.parquet"))}
         return comparison
 
     def save(self, folder: str | Path, frames: Mapping[str, pd.DataFrame] | None = None) -> None:
         """Write `comparison.json` and the tables, by default its own."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._frames = dict(self._frames if frames is None else frames)
         for name, frame in self._frames.items():
             with replacing(folder / f"{name}.parquet") as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medsae_plugin.evaluation.table import without_rows
 from medsae_plugin.evaluation.text_table import aligned
 
 
@@ -15,6 +16,7 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
         f"Every figure on {report['split']} ({report['images']} images, {report['patients']} patients), with 95% "
         "intervals over patients."
     )
+    head = "\n".join([head, *without_rows(comparison["select"], report)])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)

@@ -26,7 +26,7 @@ VISIBLE = 0.9
 class ProbeSums:
     """Sums over images from which probes follow; they add. Activations are counted from a common `shift`."""
 
-    n: float
+    n: int | float
     total: Float[np.ndarray, " d"]
     products: Float[np.ndarray, "d d"]
     counts: Float[np.ndarray, "2 labels"]  # images without and with the observation

@@ -1,20 +1,18 @@
-"""Image files to 8-bit greyscale PIL images: JPEG, PNG (8 and 16 bit), TIFF, BMP, DICOM."""
+"""Image files to 8-bit greyscale PIL images: JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, DICOM."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from medsae_plugin.data.formats import IMAGE_SUFFIXES, looks_like_dicom
+from medsae_plugin.data.greys import MOST_PIXELS, Refused
+from medsae_plugin.data.rasters import read_raster
 from medsae_plugin.errors import MedSAEError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-# PIL's own bound on what a small file may claim; radiographs stay under 5,000 x 5,000.
-_MOST_PIXELS = 178_956_970
+__all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "read_image"]
 
 
 class UnreadableImage(MedSAEError):
@@ -31,12 +29,15 @@ class UnreadableImage(MedSAEError):
 def read_image(path: str | Path) -> Image.Image:
     """An image file as a PIL image of mode `L` (8-bit grey), upright.
 
-    Colour becomes grey by ITU-R 601-2 luma; what is transparent shows black. Images of more than 8 bits are scaled from
-    their own minimum and maximum to 0..255, since radiographs of 10 to 14 bits come in 16-bit files. DICOM: modality
-    and VOI lookup or window are applied, MONOCHROME1 is inverted, then scaled likewise.
+    Colour becomes grey by ITU-R 601-2 luma, a palette by its colours; what is transparent shows black. Images of more
+    than 8 bits, of any number of channels, are scaled from their own minimum and maximum to 0..255, since radiographs
+    of 10 to 14 bits come in 16-bit files; what is padding or wholly transparent takes no part in that and is black.
+    What has white for zero (TIFF's WhiteIsZero, DICOM's MONOCHROME1) is inverted. DICOM: the modality's and the VOI
+    lookup table or window are applied first; grey of 8 bits is scaled likewise.
 
     Raises:
-        UnreadableImage: the file is missing, empty, damaged, cut short, too large or no image of these formats.
+        UnreadableImage: the file is missing, empty, damaged, cut short, too large, of several pages or frames, of a
+            format or a compression that is not taken, or does not say what its numbers mean.
     """
     path = Path(path)
     try:
@@ -45,72 +46,26 @@ def read_image(path: str | Path) -> Image.Image:
         raise UnreadableImage(path, (error.strerror or type(error).__name__).lower()) from None
     if not content:
         raise UnreadableImage(path, "the file is empty")
-    is_dicom = content[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+    is_dicom = path.suffix.lower() in (".dcm", ".dicom") or looks_like_dicom(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _read_dicom(content) if is_dicom else _read_raster(content)
-    except _Refused as refusal:
+            if not is_dicom:
+                return read_raster(content)
+            from medsae_plugin.data.dicom import read_dicom  # pydicom takes long to import
+
+            return read_dicom(content)
+    except Refused as refusal:
         raise UnreadableImage(path, str(refusal)) from None
     except Image.DecompressionBombError:
-        raise UnreadableImage(path, f"too large: more than {_MOST_PIXELS:,} pixels") from None
+        raise UnreadableImage(path, f"too large: more than {MOST_PIXELS:,} pixels") from None
     except MemoryError:
         raise UnreadableImage(path, "not enough memory to read it") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble on
-        raise UnreadableImage(path, f"damaged or not an image ({type(error).__name__})") from None
+        raise UnreadableImage(path, f"damaged or not an image ({_words(error)})") from None
 
 
-class _Refused(Exception):
-    pass
-
-
-def _read_raster(content: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        return _scaled(np.asarray(upright, dtype=np.float64))
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, upright).convert("RGB").convert("L")
-    return upright.convert("L")
-
-
-def _read_dicom(content: bytes) -> Image.Image:
-    import pydicom
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-    if "PixelData" not in dataset:
-        raise _Refused("a DICOM file without an image")
-    if int(getattr(dataset, "NumberOfFrames", 1) or 1) > 1:
-        raise _Refused("a DICOM file of several frames")
-    if int(dataset.Columns) * int(dataset.Rows) > _MOST_PIXELS:
-        raise Image.DecompressionBombError
-    try:
-        pixels = dataset.pixel_array
-    except (RuntimeError, NotImplementedError) as error:
-        if "missing dependencies" in str(error):
-            raise _Refused(
-                f"compressed as {dataset.file_meta.TransferSyntaxUID.name}, which needs a decoder "
-                "(pip install pylibjpeg[all])"
-            ) from None
-        raise
-    if pixels.ndim == 3:
-        return Image.fromarray(pixels.astype(np.uint8)).convert("L")
-    if pixels.ndim != 2:
-        raise _Refused(f"a DICOM image of {pixels.ndim} dimensions")
-    values = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float64)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        values = values.max() - values
-    return _scaled(values)
-
-
-def _scaled(values: np.ndarray) -> Image.Image:
-    """From the values' own minimum and maximum to 0..255; a constant image is black."""
-    if not np.isfinite(values).all():
-        raise _Refused("pixel values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return Image.fromarray(np.round((values - low) * scale).astype(np.uint8))
+def _words(error: Exception) -> str:
+    """An error's kind and first words, which may quote the file."""
+    said = "".join(c if c.isprintable() else " " for c in str(error).split("<_io")[0])
+    return f"{type(error).__name__}: {said[:120]}".strip(": ")

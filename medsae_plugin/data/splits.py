@@ -8,6 +8,30 @@ from collections.abc import Mapping, Sequence
 from medsae_plugin.errors import MedSAEError
 
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
+SPLIT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What tables and folders call a split, in lower case, and what it is called here."""
+
+
+def named_splits(cells: Sequence[str]) -> list[str]:
+    """A table's splits by the names used here; what is none of `SPLIT_WORDS` keeps its name, and empty is no split."""
+    return [SPLIT_WORDS.get(cell.strip().casefold(), cell.strip()) for cell in cells]
+
+
+def says_splits(cells: Sequence[str]) -> bool:
+    """Whether all of the cells are names of splits, or empty."""
+    words = {cell.strip().casefold() for cell in set(cells)} - {""}
+    return bool(words) and words <= SPLIT_WORDS.keys()
+
+
+def patients_in_two_splits(patients: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Those who have images in more than one split."""
+    of: dict[str, str] = {}
+    pairs = ((patient, split) for patient, split in zip(patients, splits, strict=True) if split)
+    return sorted({patient for patient, split in pairs if of.setdefault(patient, split) != split})
 
 
 def split_by_patient(

@@ -1,54 +1,41 @@
-"""Label tables: CheXpert's, or any CSV with a path column."""
+"""Label tables: CheXpert's, or any table with a path column; and folders of images."""
 
 from __future__ import annotations
 
-import csv
-import difflib
 import hashlib
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int
 
-from medsae_plugin.data.images import IMAGE_SUFFIXES
-from medsae_plugin.data.splits import DEFAULT_FRACTIONS, split_by_patient
+from medsae_plugin.data import folders
+from medsae_plugin.data.columns import Columns, find_column, find_columns
+from medsae_plugin.data.dialects import MISSING, OBSERVATIONS, read_cells
+from medsae_plugin.data.reading import Reading
+from medsae_plugin.data.splits import (
+    DEFAULT_FRACTIONS,
+    named_splits,
+    patients_in_two_splits,
+    split_by_patient,
+)
+from medsae_plugin.data.table_files import RawTable, check_rows_not_swallowed, read_raw
 from medsae_plugin.errors import MedSAEError
 
-OBSERVATIONS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+__all__ = ["OBSERVATIONS", "ImageTable", "Uncertain", "read_reports", "read_table", "scan_folder"]
+
 Uncertain = Literal["ignore", "zeros", "ones", "keep"]
 
 _UNCERTAIN_AS: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "keep": -1.0}
-_PATH_COLUMNS = ("path", "image_path", "image", "filename", "file", "file_path", "image_file", "dicom", "dicom_path")
-_PATIENT_COLUMNS = ("patient_id", "patient", "patientid", "subject_id", "subject")
-# Our name of what a table says of the patient and the view, and the names that tables use.
-_DETAILS = {
-    "sex": ("sex", "gender", "patient sex", "patientsex"),
-    "age": ("age", "patient age", "patientage"),
-    "view": ("frontal/lateral", "view"),
-    "projection": ("ap/pa", "projection", "view position", "viewposition"),
-}
-_PATIENT_IN_PATH = re.compile(r"(?:^|/)(patient[_-]?\w*\d\w*)(?:/|$)", re.IGNORECASE)
+_UNCERTAIN_MEANS = {"ignore": "unknown", "zeros": "0", "ones": "1", "keep": "kept"}
+_AGE = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
+_WHOLE = re.compile(r"\d+(?:\.0*)?")
+_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 
 @dataclass(frozen=True)
@@ -56,14 +43,16 @@ class ImageTable:
     """Images, what is known of them, and their labels, row by row.
 
     frame: `image_id` (0, 1, ...), `path` (posix, relative to `root`), `patient`, `split` (or ""), and where the table
-        has them `sex`, `age`, `view`, `projection`, and `report` if its column was named.
+        has them `sex`, `age` (years), `view`, `projection`, and `report` if its column was named.
     labels: `(images, labels)` of 0, 1 and nan (unknown).
+    reading: what was understood of the file or folder; None where it came from neither.
     """
 
     root: Path
     frame: pd.DataFrame
     labels: Float32[np.ndarray, "images labels"]
     label_names: tuple[str, ...]
+    reading: Reading | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -72,7 +61,12 @@ class ImageTable:
     def n_images(self) -> int:
         return len(self.frame)
 
-    def image_path(self, index: int) -> Path:
+    def describe(self) -> str:
+        """What was read, as what, in lines: dialect, images, patients, labels with counts, columns left aside."""
+        reading = self.reading or Reading("a table")
+        return reading.text(len(self), self.frame["patient"].nunique(), self.label_names, self.labels)
+
+    def image_path(self, index: int | np.integer) -> Path:
         """Where the image of this row is on disk."""
         return self.root / self.frame["path"].iloc[index]
 
@@ -103,180 +97,175 @@ def read_table(
     *,
     path_column: str | None = None,
     patient_column: str | None = None,
+    patients_from: str | None = None,
+    patients_are_images: bool = False,
+    split_column: str | None = None,
     label_columns: Sequence[str] | None = None,
     report_column: str | None = None,
     uncertain: Uncertain = "ignore",
+    dialect: str | None = None,
+    known_paths: Collection[str] | None = None,
 ) -> ImageTable:
-    """Read a CheXpert table (known by its 14 observations), or any CSV with a path column.
+    """Read a table of images: CheXpert's, or any with a path column. `describe()` of it tells what was understood.
+
+    CSV with commas, semicolons, tabs or bars, in UTF-8 or UTF-16, packed or not (gz, bz2, xz, zip), or Parquet. Columns
+    are found by name whatever their case, spaces and underscores.
 
     Args:
-        root: the folder that paths start from; default the table's own folder. Where CheXpert's first path component
-            (`CheXpert-v1.0-small`) is the root itself, it is taken off.
+        root: the folder that paths start from; default the table's own folder. Where no file is found at the paths as
+            they are, what they all begin with (`CheXpert-v1.0/`) is taken off, or a folder of the root put before, if
+            there is one way alone that leads to files.
         path_column: default `Path` or a like name.
-        patient_column: default `patient_id` or a like name, else the path's `patient01234`.
-        label_columns: default the 14 observations, else every column that holds nothing but 0, 1, -1 and empty.
+        patient_column: default `patient_id` or a like name, else the patient in the path by a known layout (CheXpert,
+            MIMIC-CXR, NIH, a folder a patient).
+        patients_from: a regular expression that finds the patient in a path, its first group.
+        patients_are_images: every image is of another patient.
+        split_column: the column of the split; default `split`, or the one column that holds nothing but train, val,
+            test and the like (`valid`, `validate`, ... are `val`).
+        label_columns: default, in CheXpert's tables, its observations; in others the columns called by a known finding.
         report_column: the column of report texts, kept as `report`; default none.
         uncertain: what -1 stands for: unknown (`ignore`), 0 or 1; `keep` leaves it -1, for the paper's protocol alone.
             Empty is 0 in a CheXpert table ("not mentioned") and unknown in any other.
+        dialect: `chexpert` or `plain`; default by the columns' names and the paths.
+        known_paths: paths that the table's should be like, such as those of a store's images.
 
     Raises:
-        MedSAEError: no such file, an empty table, a missing column, a path outside the root, an image that comes twice,
-            a label other than 0, 1, -1 and empty, no patients.
+        MedSAEError: no such file, a damaged or an empty table, a quotation that is not closed, a missing column, a path
+            outside the root, an image that comes twice, images that could be in several places, a label that is not
+            understood, no patients.
     """
-    csv_path = Path(csv_path)
-    frame = _read_csv(csv_path)
-    is_chexpert = set(OBSERVATIONS) <= set(frame.columns)
-    path_column = _column(frame, path_column, _PATH_COLUMNS, "path", csv_path)
-    if path_column is None:
-        raise MedSAEError(f"{csv_path} has no path column; it has {', '.join(frame.columns)}; name the one that is it")
-    root = Path(root) if root is not None else csv_path.parent
+    raw = read_raw(Path(csv_path))
+    where = str(raw.path)
+    use = find_columns(
+        raw,
+        path=path_column,
+        patient=patient_column,
+        split=split_column,
+        report=report_column,
+        labels=label_columns,
+        dialect=dialect,
+    )
+    check_rows_not_swallowed(raw, use.path)
+    root = Path(root) if root is not None else raw.path.parent
     if not root.is_dir():
         raise MedSAEError(f"the image root {root} is not a folder")
-    paths = _checked_paths(frame[path_column], root, csv_path)
-    patient_column = _column(frame, patient_column, _PATIENT_COLUMNS, "patient", csv_path)
-    report_column = _column(frame, report_column, (), "report", csv_path)
-    names = _label_columns(frame, label_columns, is_chexpert, {path_column, patient_column, report_column}, csv_path)
-    labels = [
-        _labels(frame[name], _UNCERTAIN_AS[uncertain], 0.0 if is_chexpert else np.nan, csv_path) for name in names
-    ]
-    columns: dict[str, object] = {
-        "image_id": np.arange(len(frame)),
-        "path": paths,
-        "patient": _patients(frame, patient_column, paths, csv_path),
-        "split": "",
-    }
-    for ours, theirs in _DETAILS.items():
-        if (column := _column(frame, None, theirs, ours, csv_path)) and column not in names:
-            columns[ours] = (
-                pd.to_numeric(frame[column], errors="coerce") if ours == "age" else frame[column].str.strip()
-            )
-    if report_column is not None:
-        columns["report"] = frame[report_column].str.strip()
-    matrix = np.stack(labels, axis=1) if labels else np.empty((len(frame), 0), dtype=np.float32)
-    return ImageTable(root, pd.DataFrame(columns), matrix.astype(np.float32), tuple(names))
+    paths = folders.checked_paths(list(raw.frame[use.path]), raw.places, root, where)
+    paths, moved = folders.fit_to_root(paths, root, known_paths, where)
+    folders.check_no_path_twice(paths, raw.places, where)
+    notes: list[str] = []
+    patients, whose = _patients(raw, use, paths, patients_from, patients_are_images, notes)
+    origins = {"path": f"{use.path}{', ' + moved if moved else ''}, in {root}", "patient": whose}
+    splits, said = _splits(raw, use, patients, notes)
+    frame: dict[str, object] = {"image_id": np.arange(len(paths)), "path": paths, "patient": patients, "split": splits}
+    frame |= _details(raw, use, notes)
+    origins |= {**said, **use.details, **({"report": use.report} if use.report else {})}
+    labels = _labels(raw, use, _UNCERTAIN_AS[uncertain], notes)
+    reading = Reading(where, _in_words(use, uncertain), origins, use.aside(raw), tuple(notes))
+    return ImageTable(root, pd.DataFrame(frame), labels, tuple(use.labels), reading)
 
 
 def read_reports(csv_path: str | Path, column: str) -> list[str]:
     """The texts of a table's report column, in order.
 
     Raises:
-        MedSAEError: no such file, an empty table, no such column.
+        MedSAEError: what `read_raw` refuses, no such column.
     """
-    frame = _read_csv(Path(csv_path))
-    name = _column(frame, column, (), "report", Path(csv_path))
-    return [text.strip() for text in frame[name]]
+    raw = read_raw(Path(csv_path))
+    return [text.strip() for text in raw.frame[find_column(raw, column, (), "report")]]
 
 
-def scan_folder(root: str | Path) -> ImageTable:
-    """The image files under a folder, sorted, without labels.
+def scan_folder(root: str | Path, *, patients_from: str | None = None, patients_are_images: bool = False) -> ImageTable:
+    """The image files under a folder, sorted, without labels. Links are followed.
 
-    The patient is the path's `patient01234` where all paths have one; otherwise every image counts as a patient.
+    Args:
+        patients_from: a regular expression that finds the patient in a path, its first group; default the known layouts
+            (CheXpert, MIMIC-CXR, NIH, a folder a patient).
+        patients_are_images: every image is of another patient.
 
     Raises:
-        MedSAEError: no folder, or no image in it.
+        MedSAEError: no folder, or no image in it; paths that name no patient.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise MedSAEError(f"{root} is not a folder")
-    paths = sorted(
-        p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
-    if not paths:
-        raise MedSAEError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    found = [_PATIENT_IN_PATH.search(path) for path in paths]
-    patients = [m.group(1) for m in found if m] if all(found) else paths
+    paths, left = folders.find_images(root)
+    if patients_are_images:
+        patients, whose = list(paths), "every image is of another, as was said"
+    else:
+        patients, whose = folders.patients_of(paths, patients_from, str(root))
     frame = pd.DataFrame({"image_id": np.arange(len(paths)), "path": paths, "patient": patients, "split": ""})
-    return ImageTable(root, frame, np.empty((len(paths), 0), dtype=np.float32), ())
+    reading = Reading(str(root), columns={"patient": whose}, notes=tuple(left))
+    return ImageTable(root, frame, np.empty((len(paths), 0), dtype=np.float32), (), reading)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise MedSAEError(f"there is no table at {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MedSAEError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8 CSV") from None
-    header = text.partition("\n")[0]
-    if not header.strip():
-        raise MedSAEError(f"{path} is empty")
-    separator = max(",;\t", key=header.count)
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    columns = [name.strip() for name in rows[0]]
-    if twice := sorted({c for c in columns if columns.count(c) > 1}):
-        raise MedSAEError(f"{path} has two columns of the name {', '.join(twice)}")
-    body = [row for row in rows[1:] if any(cell.strip() for cell in row)]
-    if not body:
-        raise MedSAEError(f"{path} has a header and no rows")
-    for row in body:
-        if len(row) != len(columns):
-            raise MedSAEError(f"{path} has a row of {len(row)} cells under {len(columns)} columns: {row[0][:80]!r}")
-    return pd.DataFrame(body, columns=columns, dtype=str)
+def _patients(
+    raw: RawTable, use: Columns, paths: list[str], pattern: str | None, are_images: bool, notes: list[str]
+) -> tuple[list[str], str]:
+    """The patient of each image, and how that is known, in words."""
+    if are_images:
+        return list(paths), "every image is of another, as was said"
+    if pattern is not None or use.patient is None:
+        return folders.patients_of(paths, pattern, str(raw.path))
+    patients = [text.strip() for text in raw.frame[use.patient]]
+    for patient, place, path in zip(patients, raw.places, paths, strict=True):
+        if not patient or patient.casefold() in (*MISSING, "none"):
+            raise MedSAEError(
+                f"{raw.path}, {place}: {path!r} has no patient in column {use.patient!r} (its cell is {patient!r})"
+            )
+    if any("." in patient for patient in patients) and all(map(_WHOLE.fullmatch, patients)):
+        notes.append(f"patients such as {patients[0]!r} are whole numbers, and read without their '.0'")
+        patients = [patient.partition(".")[0] for patient in patients]
+    return patients, f"column {use.patient}"
 
 
-def _column(frame: pd.DataFrame, named: str | None, usual: Sequence[str], what: str, where: Path) -> str | None:
-    """The column that is named, or else the first of the usual names (any case) that is there."""
-    if named is None:
-        by_lower = {name.lower(): name for name in reversed(list(frame.columns))}
-        return next((by_lower[name] for name in usual if name in by_lower), None)
-    if named not in frame.columns:
-        near = difflib.get_close_matches(named, frame.columns, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(frame.columns)}"
-        raise MedSAEError(f"{where} has no {what} column {named!r}; {hint}")
-    return named
+def _splits(raw: RawTable, use: Columns, patients: list[str], notes: list[str]) -> tuple[list[str], dict[str, str]]:
+    if use.split is None:
+        return [""] * len(patients), {}
+    splits = named_splits(list(raw.frame[use.split]))
+    if both := patients_in_two_splits(patients, splits):
+        notes.append(f"{len(both)} patients are in more than one split, such as {both[0]!r}")
+    counts = ", ".join(f"{split or 'none'} {n:,}" for split, n in Counter(splits).items())
+    return splits, {"split": f"column {use.split} ({counts})"}
 
 
-def _checked_paths(column: pd.Series, root: Path, where: Path) -> list[str]:
-    paths = [PurePosixPath(text.strip().replace("\\", "/")) for text in column]
-    for text, path in zip(column, paths, strict=True):
-        if not text.strip():
-            raise MedSAEError(f"{where} has a row without a path")
-        if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", str(path)):
-            raise MedSAEError(f"{where}: {text!r} is outside the image root {root}; paths are relative to it")
-    first = paths[0].parts[0]
-    within = first == root.resolve().name and not (root / first).exists()
-    if within and all(len(p.parts) > 1 and p.parts[0] == first for p in paths):
-        paths = [PurePosixPath(*p.parts[1:]) for p in paths]
-    if len(set(paths)) < len(paths):
-        twice = next(p for p in paths if paths.count(p) > 1)
-        raise MedSAEError(f"{where} names {str(twice)!r} twice; an image has one row")
-    return [str(path) for path in paths]
+def _details(raw: RawTable, use: Columns, notes: list[str]) -> dict[str, pd.Series]:
+    columns = {
+        ours: _ages(raw.frame[column], notes) if ours == "age" else raw.frame[column].str.strip()
+        for ours, column in use.details.items()
+    }
+    return columns | ({"report": raw.frame[use.report].str.strip()} if use.report is not None else {})
 
 
-def _label_columns(
-    frame: pd.DataFrame, named: Sequence[str] | None, is_chexpert: bool, taken: set[str | None], where: Path
-) -> list[str]:
-    if named is not None:
-        return [str(_column(frame, name, (), "label", where)) for name in named]
-    if is_chexpert:
-        return list(OBSERVATIONS)
-    allowed = {"", "0", "1", "-1", "0.0", "1.0", "-1.0"}
-    details = {name for names in _DETAILS.values() for name in names}
-    free = [name for name in frame.columns if name not in taken and name.lower() not in details]
-    return [name for name in free if frame[name].str.strip().isin(allowed).all() and frame[name].str.strip().any()]
+def _ages(cells: pd.Series, notes: list[str]) -> pd.Series:
+    """Ages in years, of numbers or DICOM's age strings (`058Y`, `006M`)."""
+    ages = pd.to_numeric(cells, errors="coerce")
+    odd = ages.isna() & (cells.str.strip() != "")
+    if not odd.any():
+        return ages
+    found = [_AGE.fullmatch(cell) for cell in cells[odd]]
+    years = [float(m[1].replace(",", ".")) / _PER_YEAR[m[2].upper()] if m else np.nan for m in found]
+    values = ages.to_numpy(dtype=np.float64, copy=True)
+    values[odd.to_numpy()] = years
+    unread = [
+        cell for cell, m in zip(cells[odd], found, strict=True) if m is None and cell.strip().casefold() not in MISSING
+    ]
+    if unread:
+        notes.append(f"{len(unread)} ages are not understood and left unknown, such as {unread[0][:40]!r}")
+    return pd.Series(values)
 
 
-def _labels(column: pd.Series, uncertain: float, unmentioned: float, where: Path) -> np.ndarray:
-    text = column.str.strip()
-    values = pd.to_numeric(text.where(text != "", "nan"), errors="coerce").to_numpy(dtype=np.float64, copy=True)
-    empty = (text == "").to_numpy()
-    wrong = ~empty & ~np.isin(values, (0.0, 1.0, -1.0))
-    if wrong.any():
-        raise MedSAEError(f"{where}, column {column.name!r}: {column[wrong].iloc[0]!r} is not 0, 1, -1 or empty")
-    values[values == -1] = uncertain
-    values[empty] = unmentioned
-    return values
+def _labels(raw: RawTable, use: Columns, uncertain: float, notes: list[str]) -> Float32[np.ndarray, "images labels"]:
+    labels = np.empty((len(raw.frame), len(use.labels)), dtype=np.float32)
+    words: Counter[str] = Counter()
+    for c, (label, column) in enumerate(use.labels.items()):
+        empty = use.dialect.empty if use.dialect.finding(column) is not None else np.nan
+        values, said = read_cells(raw.frame[column], empty, raw.places, str(raw.path))
+        words += said
+        labels[:, c] = np.where(values == -1, uncertain, values)
+        if label != column:
+            notes.append(f"column {column!r} is read as {label!r}")
+    notes += [f"{word} in {n:,} cells" for word, n in words.items()]
+    return labels
 
 
-def _patients(frame: pd.DataFrame, column: str | None, paths: list[str], where: Path) -> list[str]:
-    if column is not None:
-        patients = [text.strip() for text in frame[column]]
-        if not all(patients):
-            raise MedSAEError(f"{where}: {paths[patients.index('')]!r} has no patient in column {column!r}")
-        return patients
-    found = [_PATIENT_IN_PATH.search(path) for path in paths]
-    if not all(found):
-        path = paths[found.index(None)]
-        raise MedSAEError(
-            f"{where}: no patient column, and none in the path {path!r} (such as patient01234); name the patient column"
-        )
-    return [match.group(1) for match in found if match]
+def _in_words(use: Columns, uncertain: Uncertain) -> str:
+    empty = f"an empty label is {use.dialect.empty_means}; -1, uncertain, is {_UNCERTAIN_MEANS[uncertain]}"
+    return f"{use.dialect.name} ({use.why_dialect}): {empty}"

@@ -86,6 +86,22 @@ def read_checkpoint(path: Path, wanted: Callable[[str], object] = lambda key: Tr
     return {key: value for key, value in state.items() if wanted(key)}
 
 
+def read_shapes(path: Path, wanted: Callable[[str], object] = lambda key: True) -> dict[str, Tensor]:
+    """As `read_checkpoint`, on the meta device: of a `.safetensors` file its header alone is read.
+
+    Raises:
+        MedSAEError: as `read_checkpoint`.
+    """
+    if path.suffix != ".safetensors":
+        return {key: value.to("meta") for key, value in read_checkpoint(path, wanted).items()}
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            shapes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys() if wanted(key)}  # noqa: SIM118
+    except SafetensorError as error:
+        raise MedSAEError(f"{path} is not a sound safetensors file: {error}") from None
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
 def towers_of(state: Mapping[str, Tensor], official_family: str | None = None) -> dict[str, dict[str, Tensor]]:
     """A checkpoint in MedCLIP's layout as state dicts of its parts: `vision`, `text` and `logit_scale`.
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from medsae_plugin.encoders.cards import EncoderCard, load_card, read_card
 from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
+from medsae_plugin.encoders.fitting import check_weights
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.loading import build_encoder, saved_card
 from medsae_plugin.encoders.measuring import CannotRun, HookSpec
@@ -37,7 +38,8 @@ def describe_encoder(name_or_card_path: str | Path) -> tuple[dict[str, HookSpec]
 def check_card(path: str | Path) -> tuple[list[str], str]:
     """What is wrong with a card, a line each (`card:line: problem`), and what was checked.
 
-    First the card's fields; if they are right, its hook points on a model of its shapes, as `describe_encoder` has it.
+    First the card's fields; if they are right, its hook points on a model of its shapes, as `describe_encoder` has it;
+    then the keys and shapes of its weights, where they are in a folder here.
 
     Raises:
         MedSAEError: no such card.
@@ -73,7 +75,16 @@ def check_card(path: str | Path) -> tuple[list[str], str]:
             encoder, _ = _without_weights(bare)
         except MedSAEError as error:
             checked.add(_place_of(str(error), card) if name == "hooks" else (name,), str(error))
-    return checked.problems, f"its fields, and its {len(encoder.hook_specs)} hook points on the shapes of {origin}"
+    what = f"its fields, and its {len(encoder.hook_specs)} hook points on the shapes of {origin}"
+    if checked.problems:
+        return checked.problems, what
+    if card.source_path is None:
+        return [], f"{what}; not its weights, which are not here"
+    try:
+        check_weights(card, card.source_path)
+    except MedSAEError as error:
+        checked.add(("source", "path"), f"source: {error}")
+    return checked.problems, f"{what.replace(', and', ',')}, and its weights' keys and shapes"
 
 
 def _place_of(problem: str, card: EncoderCard) -> tuple[Any, ...]:

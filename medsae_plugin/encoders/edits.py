@@ -22,7 +22,7 @@ class LatentEdit:
     """
 
     kind: Literal["clamp", "scale", "steer"]
-    value: float | Float[Tensor, "..."]
+    value: int | float | Float[Tensor, "..."]
     where: Bool[Tensor, "..."] | None = None
 
     def __call__(self, activations: Float[Tensor, "batch *position"]) -> Float[Tensor, "batch *position"]:
@@ -47,17 +47,17 @@ def ablate(where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
     return clamp(0.0, where)
 
 
-def clamp(value: float | Float[Tensor, "..."], where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
+def clamp(value: int | float | Float[Tensor, "..."], where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
     """The latent has this activation, whether it would have fired or not (Templeton et al. 2024)."""
     return LatentEdit("clamp", value, where)
 
 
-def scale(factor: float | Float[Tensor, "..."], where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
+def scale(factor: int | float | Float[Tensor, "..."], where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
     """The latent's activation times a factor."""
     return LatentEdit("scale", factor, where)
 
 
-def steer(amount: float | Float[Tensor, "..."], where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
+def steer(amount: int | float | Float[Tensor, "..."], where: Bool[Tensor, "..."] | None = None) -> LatentEdit:
     """The latent's activation plus an amount: the hook's activation moves along the latent's decoder direction."""
     return LatentEdit("steer", amount, where)
 
@@ -74,7 +74,7 @@ def editing_hook(edits: Mapping[int, LatentEdit]) -> Callable[..., Float[Tensor,
     return edit
 
 
-def _fitted(value: float | Tensor, activations: Tensor) -> Tensor:
+def _fitted(value: int | float | Tensor, activations: Tensor) -> Tensor:
     value = torch.as_tensor(value, device=activations.device)
     if value.dtype != torch.bool:
         value = value.to(activations.dtype)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
 from medsae_plugin.data.images import read_image
 from medsae_plugin.encoders.cards import EncoderCard, load_card, parse_card
-from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
+from medsae_plugin.encoders.families import FAMILIES, Family, HookRow, hook_places
 from medsae_plugin.encoders.measuring import HookSpec as HookSpec
 from medsae_plugin.encoders.measuring import measure
 from medsae_plugin.encoders.outputs import NamedOutputs, pooled_output
 from medsae_plugin.encoders.preprocessing import Preprocessor
+from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint
 from medsae_plugin.encoders.sources import state_sha256
 from medsae_plugin.encoders.splicing import SAESplicing
 from medsae_plugin.encoders.text import TextTower
+from medsae_plugin.encoders.towers import take_off_capturing_hooks
 from medsae_plugin.errors import MedSAEError
 
 POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
@@ -46,7 +49,8 @@ class HookedVisionEncoder(SAESplicing):
 
     `run_with_hooks`, `hooks`, `add_hook` and `run_with_cache` are transformer-lens's; `add_sae`, `saes`,
     `run_with_saes` and their like are SAE-Lens's. `hook_specs` tells, in the order of the forward pass, what each hook
-    point carries. Make one with `from_pretrained`.
+    point carries. Make one with `from_pretrained`. A copy (`copy.deepcopy`), and what pickle or `torch.save` brings
+    back, has hooks and SAEs of its own, those that the original had.
     """
 
     def __init__(
@@ -60,26 +64,20 @@ class HookedVisionEncoder(SAESplicing):
         tokenizer: Callable[[], Any] | None = None,
         logit_scale: float | None = None,
     ) -> None:
-        with warnings.catch_warnings():  # transformer-lens 3 calls its own root module deprecated; 4 is excluded
-            warnings.simplefilter("ignore", DeprecationWarning)
-            super().__init__()
+        super().__init__()
         self.name, self.card, self.weights_sha256 = card.name, card, weights_sha256
         self.logit_scale = logit_scale
         self.preprocessor = Preprocessor.from_config(card.preprocessing)
         self.vision_model, self.projection_head = vision_model, projection_head
         self._text_tower, self._tokenizer = text_tower, tokenizer
         self._stop_at: str | None = None
-        self._family = FAMILIES[card.family]
         self._config = getattr(vision_model, "config", None)
         self._n_channels = getattr(self._config, "num_channels", 3)
         self.map_grids: dict[str, tuple[int, int]] = {}  # of the hook points that have seen a map
         rows = (*self._family.rows, *(HookRow(**row) for row in card.hooks))
-        for row, module in hook_places(rows, vision_model):
-            point = self._add_point(row.name)
-            if row.side == "input":
-                module.register_forward_pre_hook(self._input_router(point), with_kwargs=True)
-            else:
-                module.register_forward_hook(self._output_router(point, row))
+        # Kept, since pickled handles tell torch which ids are taken: else a hook that is registered in another process
+        # could take the place of one of these.
+        self._handles = [self._route(row, module) for row, module in hook_places(rows, vision_model)]
         self._outputs = NamedOutputs(vision_model, card.outputs or {})
         for name in (LOGVAR, EMBEDDING) if card.outputs else (POOLED, EMBEDDING):
             self._add_point(name)
@@ -89,6 +87,10 @@ class HookedVisionEncoder(SAESplicing):
         self._n_prefix = of_family if card.prefix_tokens is None else card.prefix_tokens
         self.hook_specs = measure(self, self._n_prefix)
 
+    def __getstate__(self) -> dict[str, Any]:
+        take_off_capturing_hooks(self)
+        return vars(self).copy()
+
     @classmethod
     def from_pretrained(
         cls,
@@ -96,6 +98,8 @@ class HookedVisionEncoder(SAESplicing):
         weights: str | Path | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        *,
+        tokenizer: str | Path | None = None,
     ) -> HookedVisionEncoder:
         """The encoder of a card.
 
@@ -106,13 +110,16 @@ class HookedVisionEncoder(SAESplicing):
                 the official zip, or a folder of either. None fetches the card's source, once: a Hub id to the Hub's
                 cache, a URL to `MEDSAE_CACHE` (or `~/.cache/medsae`).
             device, dtype: where the vision tower lives and what it computes in.
+            tokenizer: of the text tower: `vocab.txt` or `tokenizer.json`, or a folder that holds one. None takes what
+                lies beside `weights`, else the one that the card names, fetched when a text is first encoded.
 
         Raises:
-            MedSAEError: no such card, no weights, a Hub that refuses them, or weights that do not fit it key by key.
+            MedSAEError: no such card, weights or tokenizer, a Hub that refuses them, or weights that do not fit it, key
+                by key.
         """
         from medsae_plugin.encoders.loading import load_encoder
 
-        return load_encoder(name_or_card_path, weights).to(device=torch.device(device), dtype=dtype)
+        return load_encoder(name_or_card_path, weights, tokenizer).to(device=torch.device(device), dtype=dtype)
 
     @classmethod
     def from_module(
@@ -140,9 +147,18 @@ class HookedVisionEncoder(SAESplicing):
         """What messages call it."""
         return f"encoder {self.name}"
 
+    @property
+    def encoder_name(self) -> str:
+        """Its card's name."""
+        return self.name
+
     def width_at(self, hook: str) -> int | None:
         """d of a hook point; None where there is no such one."""
         return self.hook_specs[hook].d if hook in self.hook_specs else None
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.card.family]
 
     @property
     def device(self) -> torch.device:
@@ -172,6 +188,7 @@ class HookedVisionEncoder(SAESplicing):
         Raises:
             MedSAEError: an unknown hook point.
         """
+        stop_at_hook = self._one(stop_at_hook)
         if stop_at_hook is not None and stop_at_hook not in self._points:  # within a spliced SAE
             with self.hooks(fwd_hooks=[(stop_at_hook, _stop)]):
                 return self(pixel_values)
@@ -193,24 +210,38 @@ class HookedVisionEncoder(SAESplicing):
     def run_with_cache(
         self,
         *model_args: Any,
-        names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
+        names_filter: NamesFilter = None,
         incl_bwd: bool = False,
+        device: str | torch.device | None = None,
+        remove_batch_dim: bool = False,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        pos_slice: Any = None,
+        stop_at_hook: str | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """transformer-lens's `run_with_cache`; with a `names_filter` the pass ends at the deepest hook asked for.
 
         Returns:
-            The image embedding, or None where the pass ended before it; and the activations by hook name.
+            The image embedding, None where the pass ended before it, or the activation at `stop_at_hook`; and the
+            activations by hook name.
 
         Raises:
-            MedSAEError: an unknown hook point.
+            MedSAEError: an unknown hook point, one beyond `stop_at_hook`, several images and `remove_batch_dim`, or
+                `incl_bwd` where the output is not one number.
         """
         names = self._selected(names_filter)
-        deepest = self._host(names[-1]) if names else EMBEDDING
-        if incl_bwd or deepest == EMBEDDING:
-            return super().run_with_cache(*model_args, names_filter=names, incl_bwd=incl_bwd, **kwargs)
-        _, cache = super().run_with_cache(*model_args, names_filter=names, stop_at_hook=deepest, **kwargs)
-        return None, cache
+        stop = stop_at_hook = self._one(stop_at_hook)
+        if stop_at_hook is not None:
+            names = self._up_to(stop_at_hook, names, names_filter is None)
+        elif names and not incl_bwd and self._host(names[-1]) != EMBEDDING:
+            stop = self._host(names[-1])
+        cache, forward, backward = self.get_caching_hooks(names, incl_bwd, device, remove_batch_dim, None, pos_slice)
+        with self.hooks(forward, backward, reset_hooks_end, clear_contexts):
+            out = self(*model_args, stop_at_hook=stop, **kwargs)
+            if incl_bwd:
+                _backward(out)
+        return (out if stop == stop_at_hook else None), cache
 
     @torch.no_grad()
     def activations(
@@ -218,15 +249,6 @@ class HookedVisionEncoder(SAESplicing):
     ) -> dict[str, Float[Tensor, "batch ..."]]:
         """The activations at `hooks`, from one pass without gradients that ends at the deepest of them."""
         return self.run_with_cache(pixel_values, names_filter=list(hooks))[1]
-
-    @contextmanager
-    def hooks(self, fwd_hooks: Any = (), bwd_hooks: Any = (), *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """transformer-lens's `hooks`; an unknown hook point is a MedSAEError that suggests near ones."""
-        for name, _ in (*fwd_hooks, *bwd_hooks):
-            if isinstance(name, str):
-                self._check_hook(name)
-        with super().hooks(list(fwd_hooks), list(bwd_hooks), *args, **kwargs) as model:
-            yield model
 
     @property
     def text_tower(self) -> TextTower:
@@ -283,28 +305,32 @@ class HookedVisionEncoder(SAESplicing):
             parent = parent.get_submodule(part)
         if leaf in parent._modules:
             raise MedSAEError(f"{name} is the name of two hook points")
-        point = HookPoint()
+        point = PortableHookPoint()
         parent.add_module(leaf, point)
         point.name = name
         self._points[name] = point
         return point
 
-    def _input_router(self, point: HookPoint) -> Callable[..., Any]:
-        def route(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                return (self._through(point, args[0]), *args[1:]), kwargs
-            first = next(iter(kwargs))
-            return args, {**kwargs, first: self._through(point, kwargs[first])}
+    def _route(self, row: HookRow, module: nn.Module) -> RemovableHandle:
+        """Lead the module's input or output through a hook point of the row's name.
 
-        return route
+        By bound methods, which a copy has of its own, where a closure would stay the original's.
+        """
+        point = self._add_point(row.name)
+        if row.side == "input":
+            return module.register_forward_pre_hook(partial(self._route_input, point), with_kwargs=True)
+        return module.register_forward_hook(partial(self._route_output, point, row.layout == "map"))
 
-    def _output_router(self, point: HookPoint, row: HookRow) -> Callable[..., Any]:
-        def route(module: nn.Module, args: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (self._through(point, output[0], row.layout == "map"), *output[1:])
-            return self._through(point, output, row.layout == "map")
+    def _route_input(self, point: HookPoint, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (self._through(point, args[0]), *args[1:]), kwargs
+        first = next(iter(kwargs))
+        return args, {**kwargs, first: self._through(point, kwargs[first])}
 
-        return route
+    def _route_output(self, point: HookPoint, is_map: bool, module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self._through(point, output[0], is_map), *output[1:])
+        return self._through(point, output, is_map)
 
     def _through(self, point: HookPoint, x: Tensor, is_map: bool = False) -> Tensor:
         """`x` after the hook point's hooks, which see `(batch, position, d)` whatever the module's layout."""
@@ -317,22 +343,40 @@ class HookedVisionEncoder(SAESplicing):
         seen = x
         if is_map:
             self.map_grids[str(point.name)] = (int(x.shape[2]), int(x.shape[3]))
-            seen = x.flatten(2).transpose(1, 2)
+            seen = rearrange(x, "batch d rows columns -> batch (rows columns) d")
         y = self._pass(point, seen)
         if stops:
             raise _Stopped(y)
         if not is_map:
             return y
-        back = y.transpose(1, 2).reshape(x.shape)
+        back = rearrange(y, "batch (rows columns) d -> batch d rows columns", rows=x.shape[2])
         # In memory as before, so that what follows computes bit for bit what it would without a hook.
         return back if back.stride() == x.stride() else torch.empty_like(x, dtype=y.dtype).copy_(back)
 
-    def _selected(self, names_filter: str | Sequence[str] | Callable[[str], bool] | None) -> list[str]:
-        if names_filter is None:
-            return self._hooks_in_order()
-        if callable(names_filter):
-            return [name for name in self._hooks_in_order() if names_filter(name)]
-        asked = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-        for name in asked:
-            self._check_hook(name)
-        return [name for name in self._hooks_in_order() if name in asked]
+    def _one(self, stop: str | None) -> str | None:
+        """The hook point that a pass is to stop at; where an SAE stands there, after it."""
+        if stop is None or stop in self._points:
+            return stop
+        found = self._selected(stop)
+        if len(found) != 1:
+            raise MedSAEError(f"a pass stops at one hook point; {stop!r} stands for {len(found)}")
+        return found[0]
+
+    def _up_to(self, stop: str, names: list[str], leave_out: bool) -> list[str]:
+        """The names that a pass which ends at `stop` reaches."""
+        order = self._hooks_in_order()
+        last = max(i for i, name in enumerate(order) if stop in (name, self._host(name)))
+        beyond = [name for name in names if order.index(name) > last]
+        if beyond and not leave_out:
+            raise MedSAEError(f"{beyond[0]} comes after {stop}, where the pass is to stop")
+        return [name for name in names if name not in beyond]
+
+
+def _backward(output: Tensor) -> None:
+    if output.numel() != 1:
+        raise MedSAEError(
+            f"incl_bwd goes back from one number, and the output is {tuple(output.shape)}. With a number of your own: "
+            "cache, forward, backward = encoder.get_caching_hooks(incl_bwd=True), and with "
+            "encoder.hooks(forward, backward): encoder(pixels).sum().backward()"
+        )
+    output.backward()

@@ -31,6 +31,7 @@ from medsae_plugin.encoders.families import FAMILIES
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
 from medsae_plugin.encoders.sources import OPEN_CLIP, TRANSFORMERS, checkpoint_sha256, fetched, place_of, weight_files
 from medsae_plugin.encoders.text import MedCLIPTextTower, OpenClipTextTower, TextTower, TransformersTextTower
+from medsae_plugin.encoders.tokenizing import TOKENIZER, CardTokenizer, FileTokenizer, tokenizer_beside
 from medsae_plugin.encoders.towers import (
     VisionTower,
     build_model,
@@ -42,9 +43,9 @@ from medsae_plugin.encoders.towers import (
 )
 from medsae_plugin.encoders.weights import official_checkpoint
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import sha256_of, write_text
+from medsae_plugin.files import make_folder, read_json, replacing, sha256_of, write_text
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Formats of which the towers are built from the card, under MedCLIP's key names.
 _TEXT_TOWERS = {"medclip": MedCLIPTextTower, "medsae": MedCLIPTextTower, "open_clip": OpenClipTextTower}
 _UNREADABLE = (
@@ -58,13 +59,24 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
 )
-Towers = dict[str, dict[str, Tensor]]
+Tensors = dict[str, Tensor]
+Towers = dict[str, Tensors]
 
 
-def load_encoder(name_or_card_path: str | Path, weights: str | Path | None) -> HookedVisionEncoder:
+def load_encoder(
+    name_or_card_path: str | Path, weights: str | Path | None, tokenizer: str | Path | None = None
+) -> HookedVisionEncoder:
     """The encoder of a card, on the CPU in float32; see `HookedVisionEncoder.from_pretrained`."""
     card = load_card(name_or_card_path)
-    return _LOADERS[card.source["format"]](card, weights)
+    if tokenizer is not None and not card.text:
+        raise MedSAEError(f"card {card.name} has no text tower, and takes no tokenizer")
+    if tokenizer is not None and not Path(tokenizer).expanduser().exists():
+        raise MedSAEError(f"there is no tokenizer at {tokenizer}")
+    encoder = _LOADERS[card.source["format"]](card, weights)
+    if tokenizer is not None:
+        pads = FAMILIES[card.family].pads_text
+        encoder._tokenizer = CardTokenizer(card, Path(tokenizer).expanduser(), pads=pads, given=True)
+    return encoder
 
 
 def build_encoder(card: EncoderCard) -> HookedVisionEncoder:
@@ -88,8 +100,7 @@ def save_encoder(encoder: HookedVisionEncoder, folder: str | Path, dtype: torch.
 
     A tokenizer goes beside them as `tokenizer.json` (the `tokenizers` library's format). Returns the folder.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(Path(folder))
     state = _prefixed("vision_model.model.", encoder.vision_model) | _prefixed(
         "vision_model.projection_head.", encoder.projection_head
     )
@@ -98,7 +109,8 @@ def save_encoder(encoder: HookedVisionEncoder, folder: str | Path, dtype: torch.
     if encoder.logit_scale is not None:
         state["logit_scale"] = torch.tensor(encoder.logit_scale)
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
     config = {
         "vision": encoder.card.vision,
         "text": encoder.card.text and encoder.card.text["config"],
@@ -120,12 +132,13 @@ def _projection_dim(card: EncoderCard) -> int:
 
 def _load_medclip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     path = official_checkpoint(card, weights)
-    return _assemble(card, path, functools.partial(towers_of, official_family=card.family), _hub_tokenizer(card))
+    tokenizer = _tokenizer_of(card, weights)
+    return _assemble(card, path, functools.partial(towers_of, official_family=card.family), tokenizer)
 
 
 def saved_card(card: EncoderCard, folder: Path) -> EncoderCard:
     """The card with the shapes that `save_encoder` wrote beside its weights."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     text = {**(card.text or {}), "config": config["text"]} if config["text"] else None
     return dataclasses.replace(card, vision=config["vision"], projection_dim=config["projection_dim"], text=text)
 
@@ -135,20 +148,25 @@ def _load_medsae(card: EncoderCard, weights: str | Path | None) -> HookedVisionE
     if folder is None or not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise MedSAEError(f"card {card.name}: no {WEIGHTS} and {CONFIG} at {folder or card.source['path']}")
     path = folder / WEIGHTS
-    _check_sha256(card, [path])
+    check_sha256(card, [path])
     # The same key layout as MedCLIP's, already under today's names.
-    return _assemble(saved_card(card, folder), path, towers_of, _file_tokenizer(folder / TOKENIZER))
+    return _assemble(
+        saved_card(card, folder),
+        path,
+        towers_of,
+        FileTokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None,
+    )
 
 
 def _load_open_clip(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     (path,) = weight_files(card, weights, OPEN_CLIP)
-    _check_sha256(card, [path])
-    return _assemble(card, path, open_clip_towers, _hub_tokenizer(card))
+    check_sha256(card, [path])
+    return _assemble(card, path, open_clip_towers, _tokenizer_of(card, weights))
 
 
 def _load_gemma3(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     files = weight_files(card, weights, TRANSFORMERS, lambda key: GEMMA3_KEYS.match(key) is not None)
-    _check_sha256(card, files)
+    check_sha256(card, files)
     family = FAMILIES[card.family]
     model = build_model(family, saved_config(family, _folder_with_config(card, weights)))
     state: dict[str, Tensor] = {}
@@ -163,7 +181,7 @@ def _load_torchxrayvision(card: EncoderCard, weights: str | Path | None) -> Hook
         path = official_checkpoint(card, None)
     else:
         (path,) = weight_files(card, weights, ("model.safetensors", "pytorch_model.bin"))
-        _check_sha256(card, [path])
+        check_sha256(card, [path])
     family = FAMILIES[card.family]
     model = build_model(family, config_of(family, card.vision))
     state = torchxrayvision_tower(read_checkpoint(path), card.family)
@@ -174,9 +192,9 @@ def _load_torchxrayvision(card: EncoderCard, weights: str | Path | None) -> Hook
 def _load_transformers(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
     family = FAMILIES[card.family]
     files, folder = weight_files(card, weights), _folder_with_config(card, weights)
-    _check_sha256(card, files)
+    check_sha256(card, files)
     options = {**family.settings, **model_options(family, card.pooling is None)}
-    model = _from_pretrained(card, classes_of(family)[1], folder, **options)
+    model = pretrained_model(card, classes_of(family)[1], folder, folder, **options)
     text: Callable[[], TextTower] | None = None
     if card.text and family.text:
         text = functools.partial(_transformers_text, card, getattr(transformers, family.text), folder)
@@ -185,13 +203,13 @@ def _load_transformers(card: EncoderCard, weights: str | Path | None) -> HookedV
         *parts_of(family, model),
         weights_sha256=checkpoint_sha256(files),
         text_tower=text,
-        tokenizer=_hub_tokenizer(card, place_of(card, weights), family.pads_text),
+        tokenizer=_tokenizer_of(card, weights, place_of(card, weights), family.pads_text),
         logit_scale=_scalar(files, "logit_scale") if text else None,
     )
 
 
 def _transformers_text(card: EncoderCard, text_class: Any, folder: Path) -> TextTower:
-    return TransformersTextTower(_from_pretrained(card, text_class, folder))
+    return TransformersTextTower(pretrained_model(card, text_class, folder, folder))
 
 
 def _load_module(card: EncoderCard, weights: str | Path | None) -> HookedVisionEncoder:
@@ -207,17 +225,30 @@ def _folder_with_config(card: EncoderCard, weights: str | Path | None) -> Path:
     return config.parent
 
 
-def _from_pretrained(card: EncoderCard, model_class: Any, folder: Path, **options: Any) -> Any:
-    """A transformers model from a local folder in float32; every weight of it must be there."""
+def pretrained_model(card: EncoderCard, model_class: Any, folder: Path, source: Path | None, **options: Any) -> Any:
+    """A transformers model in float32; every weight of it must be there, but for those of a pooler that is not used.
+
+    Args:
+        folder: holds the checkpoint, for messages.
+        source: the folder again; or None, where the options say it all.
+
+    Raises:
+        MedSAEError: a checkpoint that is damaged, or lacks weights.
+    """
+    options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        model, report = model_class.from_pretrained(
-            folder, trust_remote_code=False, output_loading_info=True, dtype=torch.float32, **options
-        )
+        model, report = model_class.from_pretrained(source, dtype=torch.float32, **options)
     except _UNREADABLE as error:
         raise MedSAEError(f"card {card.name}: {folder} cannot be loaded: {error}") from None
-    if report["missing_keys"] or report["mismatched_keys"]:
-        problems = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise MedSAEError(f"card {card.name}: {folder} lacks weights, or has them in other shapes: {problems[:20]}")
+    lacking = sorted(map(str, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]))
+    only_pooler = bool(lacking) and all(key.startswith("pooler.") for key in lacking)
+    if only_pooler and card.pooling:
+        model.pooler = None  # as transformers' models have it that are made without one
+    elif lacking:
+        hint = "; a checkpoint without a pooler needs a card with pooling: cls (or mean)" if only_pooler else ""
+        raise MedSAEError(
+            f"card {card.name}: {folder} lacks weights, or has them in other shapes: {', '.join(lacking[:20])}{hint}"
+        )
     return model
 
 
@@ -232,7 +263,7 @@ def _scalar(files: Sequence[Path], key: str) -> float | None:
     return None
 
 
-def _check_sha256(card: EncoderCard, files: Sequence[Path]) -> None:
+def check_sha256(card: EncoderCard, files: Sequence[Path]) -> None:
     expected = card.source.get("sha256")
     if expected and checkpoint_sha256(files) != expected:
         raise MedSAEError(f"{files[0]} is not the file that card {card.name} names: its sha256 is another")
@@ -243,17 +274,9 @@ def _assemble(
 ) -> HookedVisionEncoder:
     """Both towers from state dicts under today's names; the text tower is checked now and built when asked for."""
     towers = split(read_checkpoint(path))
-    vision = VisionTower(card.family, card.vision, _projection_dim(card), card.pooling is None)
+    vision = check_towers(card, towers)
     load_exactly(vision, towers["vision"], f"the vision tower of {card.name}")
-    text: Callable[[], TextTower] | None = None
-    if card.text:
-        with torch.device("meta"):
-            check_keys(_new_text_tower(card), towers["text"], f"the text tower of {card.name}")
-        if not towers["logit_scale"]:
-            raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
-        text = functools.partial(_text_tower, card, path, split)
-    elif towers["text"]:
-        raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
+    text = functools.partial(_text_tower, card, path, split) if card.text else None
     scale = towers["logit_scale"].get("logit_scale")
     return HookedVisionEncoder(
         card,
@@ -264,6 +287,20 @@ def _assemble(
         tokenizer=tokenizer,
         logit_scale=None if scale is None else float(scale),
     )
+
+
+def check_towers(card: EncoderCard, towers: Towers) -> VisionTower:
+    """Raise where the parts of a checkpoint are not those of the card; else a vision tower with random weights."""
+    vision = VisionTower(card.family, card.vision, _projection_dim(card), card.pooling is None)
+    check_keys(vision, towers["vision"], f"the vision tower of {card.name}")
+    if card.text:
+        with torch.device("meta"):
+            check_keys(_new_text_tower(card), towers["text"], f"the text tower of {card.name}")
+        if not towers["logit_scale"]:
+            raise MedSAEError(f"the checkpoint does not fit {card.name}; keys missing: logit_scale")
+    elif towers["text"]:
+        raise MedSAEError(f"the checkpoint has a text tower, card {card.name} names none")
+    return vision
 
 
 def _new_text_tower(card: EncoderCard) -> TextTower:
@@ -281,43 +318,17 @@ def _text_tower(card: EncoderCard, path: Path, split: Callable[[dict[str, Tensor
     return tower
 
 
-def _hub_tokenizer(card: EncoderCard, place: str | None = None, pads: bool = False) -> Callable[[], Any] | None:
-    """A maker of the card's tokenizer; it fetches it from the Hub, or takes it from a folder, when first used.
-
-    A card that names none has it at `place`, beside the weights.
-    """
-    source = card.text and card.text.get("tokenizer", place)
+def _tokenizer_of(
+    card: EncoderCard, weights: str | Path | None, place: str | None = None, pads: bool = False
+) -> CardTokenizer | None:
+    """The card's tokenizer: files beside the weights, else the one it names; without a name, the one at `place`."""
+    source = card.text.get("tokenizer", place) if card.text else None
     if not card.text or source is None:
         return None
+    if weights is not None and (beside := tokenizer_beside(card, Path(weights).expanduser())):
+        return CardTokenizer(card, beside, pads=pads, given=True)
     revision = card.text.get("revision", None if "tokenizer" in card.text else card.source.get("revision"))
-    most = card.text.get("max_tokens")
-
-    @functools.cache
-    def make() -> Callable[[str], list[int]]:
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise MedSAEError(
-                f"the tokenizer {source} of {card.name} cannot be had ({str(error).splitlines()[0]}); give token ids"
-            ) from None
-        options = {"padding": "max_length" if pads else False, "truncation": most is not None, "max_length": most}
-        return lambda text: tokenizer(text, **options)["input_ids"]
-
-    return make
-
-
-def _file_tokenizer(path: Path) -> Callable[[], Any] | None:
-    if not path.is_file():
-        return None
-
-    @functools.cache
-    def make() -> Callable[[str], list[int]]:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(path))
-        return lambda text: tokenizer.encode(text).ids
-
-    return make
+    return CardTokenizer(card, source, revision, pads=pads)
 
 
 _LOADERS: dict[str, Callable[[EncoderCard, str | Path | None], HookedVisionEncoder]] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,14 +29,14 @@ def pooled_output(output: Any, n_prefix: int, pooling: str | None) -> Float[Tens
     """
     own = _field(output, "pooler_output")
     if pooling is None and own is not None:
-        return own.flatten(1)
+        return rearrange(own, "batch d ... -> batch (d ...)")
     states = output[0] if isinstance(output, tuple | list) else output
     if not isinstance(states, Tensor):
         states = _field(output, "last_hidden_state")
     if states is None or states.ndim not in (2, 3, 4):
         raise MedSAEError("the model's output is no tensor, and has no pooler_output and no last_hidden_state")
     if states.ndim == 4:
-        return F.adaptive_avg_pool2d(states, 1).flatten(1)
+        return rearrange(F.adaptive_avg_pool2d(states, 1), "batch d 1 1 -> batch d")
     if states.ndim == 2:
         return states
     if pooling == "cls" or (pooling is None and n_prefix):
@@ -48,9 +50,11 @@ class NamedOutputs:
     def __init__(self, model: nn.Module, names: Mapping[str, str]) -> None:
         self._names, self._seen = names, dict[str, Any]()
         modules = dict(model.named_modules())
-        for role, name in names.items():
-            if name in modules:
-                modules[name].register_forward_hook(self._noter(role))
+        self._handles = [  # kept for copies, as the encoder's are
+            modules[name].register_forward_hook(partial(self._note, role))
+            for role, name in names.items()
+            if name in modules
+        ]
 
     def take(self, role: str, output: Any) -> Float[Tensor, "batch d"]:
         """The part of this role in a pass that has given `output`.
@@ -65,11 +69,8 @@ class NamedOutputs:
             raise MedSAEError(f"outputs: {role}: no module and no field {name!r} of the output gives (batch, d)")
         return value
 
-    def _noter(self, role: str) -> Any:
-        def note(module: nn.Module, args: Any, output: Any) -> None:
-            self._seen[role] = output
-
-        return note
+    def _note(self, role: str, module: nn.Module, args: Any, output: Any) -> None:
+        self._seen[role] = output
 
 
 def _field(output: Any, name: str) -> Any:

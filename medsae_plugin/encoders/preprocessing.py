@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -70,7 +71,7 @@ class Preprocessor:
     ) -> Float[Tensor, "batch 3 rows columns"]:
         """Pixel values of a batch of `to_array`'s results, float32."""
         x = torch.tensor(arrays, dtype=torch.float32).div_(255)
-        x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+        x = x.unsqueeze(1) if x.ndim == 3 else rearrange(x, "batch rows columns rgb -> batch rgb rows columns")
         x = x.sub_(torch.tensor(self.mean).view(-1, 1, 1)).div_(torch.tensor(self.std).view(-1, 1, 1))
         return x.expand(-1, 3, -1, -1).contiguous()
 

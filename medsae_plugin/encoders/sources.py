@@ -12,6 +12,7 @@ from torch import nn
 
 from medsae_plugin.encoders.cards import EncoderCard
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.fetch import hub_file
 from medsae_plugin.files import sha256_of
 
 CONFIG = "config.json"
@@ -82,17 +83,19 @@ def fetched(card: EncoderCard, place: str, name: str) -> Path | None:
         return path if path.is_file() else None
     if is_local(place):
         raise MedSAEError(f"card {card.name}: {place} cannot be loaded: there is no such folder")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return Path(hf_hub_download(place, name, revision=card.source.get("revision")))
-    except LocalEntryNotFoundError as error:
-        raise _refusal(card, place, error) from None
+        return hub_file(
+            place,
+            name,
+            card.source.get("revision"),
+            what=f"card {card.name}: {place}",
+            note=card.access or "",
+            but=EntryNotFoundError,
+        )
     except EntryNotFoundError:
         return None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _refusal(card, place, error) from None
 
 
 def checkpoint_sha256(files: Sequence[Path]) -> str:
@@ -110,23 +113,3 @@ def state_sha256(module: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _refusal(card: EncoderCard, place: str, error: Exception) -> MedSAEError:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    note = f"\n{card.access.strip()}" if card.access else ""
-    if isinstance(error, GatedRepoError):
-        return MedSAEError(
-            f"card {card.name}: {place} is gated. Open https://huggingface.co/{place} with your account, accept its "
-            f"terms, then run `hf auth login` (or set HF_TOKEN) and try again.{note}"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return MedSAEError(f"card {card.name}: {place} has no revision {card.source.get('revision')!r}")
-    if isinstance(error, RepositoryNotFoundError):
-        return MedSAEError(
-            f"card {card.name}: {place} cannot be loaded: no such folder, and no such repository on the Hub, or a "
-            f"private one; for a private one run `hf auth login`{note}"
-        )
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return MedSAEError(f"card {card.name}: {place} cannot be loaded: {reason}")

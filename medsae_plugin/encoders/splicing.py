@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.HookedRootModule import HookedRootModule
 
 from medsae_plugin.encoders.edits import LatentEdit, editing_hook
+from medsae_plugin.encoders.hook_names import select_hooks
+from medsae_plugin.encoders.root import HookedRoot, PortableHookPoint
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -49,11 +51,23 @@ class SplicedSAE(nn.Module):
         self.input_hook, self.output_hook = input_hook, output_hook
         self.use_error_term, self.excluded = use_error_term, excluded
         for name, point in sae.hook_dict.items():
+            point.__class__ = PortableHookPoint
             if name not in _OWN_POINTS:
                 self.add_module(name, point)
         for name in _OWN_POINTS:
-            self.add_module(name, HookPoint())
+            self.add_module(name, PortableHookPoint())
         self._captured: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An SAE's constructor makes functions of its own, which pickle refuses and which may hold the SAE they are of.
+        kept = {key: value for key, value in vars(self.sae).items() if not isinstance(value, FunctionType)}
+        return {**vars(self), "sae": (type(self.sae), kept)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kind, kept = state["sae"]
+        sae = kind(dataclasses.replace(kept["cfg"], device="meta"))
+        vars(sae).update(kept)
+        super().__setstate__({**state, "sae": sae})
 
     def capture(self, activation: Tensor) -> None:
         """Keep a transcoder's input until the pass reaches its output."""
@@ -84,7 +98,7 @@ class SplicedSAE(nn.Module):
         return out if skip is None else out + x.to(skip.dtype) @ skip.T
 
 
-class SAESplicing(HookedRootModule):
+class SAESplicing(HookedRoot):
     """What `HookedVisionEncoder` knows of SAEs. One SAE stands at a hook point; a transcoder between two.
 
     As in SAE-Lens, a spliced SAE takes the hook point's place: `hook_dict` and caches have `<hook>.hook_sae_input`,
@@ -92,12 +106,10 @@ class SAESplicing(HookedRootModule):
     of a transcoder, at its output hook. Special tokens are the prefix tokens (CLS, registers).
     """
 
-    name: str
     hook_specs: dict[str, HookSpec]
 
     def __init__(self) -> None:
         super().__init__()
-        self._points: dict[str, HookPoint] = {}  # the encoder's own, spliced over or not
         self._spliced: dict[str, SplicedSAE] = {}  # by input hook
 
     @property
@@ -130,7 +142,7 @@ class SAESplicing(HookedRootModule):
         """
         names = [*self._spliced] if act_names is None else [act_names] if isinstance(act_names, str) else act_names
         for name in names:
-            self._check_hook(name, self._points)
+            self._check_own(name)
             if name in self._spliced:
                 self._detach(self._spliced[name])
 
@@ -235,14 +247,11 @@ class SAESplicing(HookedRootModule):
         """The encoder's hook point that a hook point belongs to: itself, or the place of the spliced SAE."""
         return hook if hook in self._points else hook.rpartition(".")[0]
 
-    def _check_hook(self, name: str, known: Collection[str] | None = None) -> None:
-        known = self.hook_dict if known is None else known
-        if name not in known:
-            if name in self._points:
-                points = ", ".join(known_name for known_name in known if known_name.startswith(f"{name}."))
-                raise MedSAEError(f"an SAE stands at {name}; its hook points are {points}")
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[-3:]
-            raise MedSAEError(f"{self.name} has no hook point {name!r}; near it: {', '.join(near)}")
+    def _check_own(self, hook: str) -> None:
+        """Raise where the encoder itself has no such hook point, whether an SAE stands at it or not."""
+        if hook not in self._points:
+            select_hooks([hook], [*self._points], self.name)
+            raise MedSAEError(f"{hook!r} is a pattern; an SAE stands at one hook point")
 
     def _is_active(self, point: HookPoint) -> bool:
         """Whether `_pass` does anything."""
@@ -268,7 +277,7 @@ class SAESplicing(HookedRootModule):
         if not input_hook:
             raise MedSAEError("the SAE does not say where it stands: its cfg.metadata has no hook_name")
         for hook in (input_hook, output_hook(sae)):
-            self._check_hook(hook, self._points)
+            self._check_own(hook)
         into, out_of, order = self.hook_specs[input_hook], self.hook_specs[output_hook(sae)], [*self.hook_specs]
         for spec, d in ((into, sae.cfg.d_in), (out_of, getattr(sae.cfg, "d_out", sae.cfg.d_in))):
             if spec.d != d:

@@ -134,5 +134,17 @@ def parts_of(family: Family, model: nn.Module) -> tuple[nn.Module, nn.Module]:
     return model.get_submodule(family.tower), projection
 
 
+def take_off_capturing_hooks(module: nn.Module) -> None:
+    """Take off the hooks that transformers adds when hidden states are first asked for; it adds them again if need be.
+
+    They are functions of a function, which pickle refuses.
+    """
+    for part in module.modules():
+        for number, hook in list(part._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                del part._forward_hooks[number]
+        part.__dict__.pop("_output_capturing_hooks_installed", None)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

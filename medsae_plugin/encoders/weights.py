@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
-from http.client import HTTPException
+import zlib
 from pathlib import Path, PurePosixPath
-
-from tqdm import tqdm
 
 from medsae_plugin.encoders.cards import EncoderCard
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import sha256_of
+from medsae_plugin.fetch import download
+from medsae_plugin.files import make_folder, sha256_of, writing
 
 CHECKPOINT = "pytorch_model.bin"
-_ATTEMPTS = 5
 
 
 def cache_folder() -> Path:
@@ -74,17 +70,18 @@ def unpack(archive_path: Path, folder: Path) -> Path:
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    make_folder(folder.parent)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
     try:
-        with zipfile.ZipFile(archive_path) as archive:
-            for member in archive.infolist():
-                _unpack_member(archive, member, temporary)
-        temporary.rename(folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        with writing(folder, "MEDSAE_CACHE names another folder"):
+            with zipfile.ZipFile(archive_path) as archive:
+                for member in archive.infolist():
+                    _unpack_member(archive, member, temporary)
+            temporary.rename(folder)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise MedSAEError(f"{archive_path} is damaged: {error}; delete it and fetch it again") from None
-    except OSError:
-        if not folder.is_dir():  # else another process unpacked it meanwhile
+    except MedSAEError as error:
+        if not (isinstance(error.__cause__, OSError) and folder.is_dir()):  # else another process unpacked it meanwhile
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -110,45 +107,3 @@ def _fetched(card: EncoderCard) -> Path:
     if not target.is_file():
         download(url, target)
     return target
-
-
-def download(url: str, target: Path) -> None:
-    """Fetch `url` to `target` with a progress bar; a part left by a cut is continued, now or by the next call.
-
-    Raises:
-        MedSAEError: the server refuses, or the connection is cut time and again; what has come is kept.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    for attempt in range(_ATTEMPTS):
-        try:
-            if _continue(url, part):
-                part.replace(target)
-                return
-            reason = "the connection was cut"
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                part.unlink(missing_ok=True)
-                raise MedSAEError(f"{url} cannot be fetched: the server says {error.code} {error.reason}") from None
-            reason = f"the server says {error.code} {error.reason}"
-        except (OSError, HTTPException) as error:
-            reason = str(error)
-        time.sleep(min(2**attempt, 10) * 0.25)
-    raise MedSAEError(f"{url} cannot be fetched: {reason}; run it again to go on, or give the file as weights")
-
-
-def _continue(url: str, part: Path) -> bool:
-    """Append to `part` what is missing of `url`; whether it is whole now."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        if have and response.status != 206:  # the server starts over, so we do
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
-        with part.open("ab" if have else "wb") as sink, bar:
-            while chunk := response.read(1 << 16):
-                sink.write(chunk)
-                bar.update(len(chunk))
-    return total is None or part.stat().st_size == total

@@ -220,7 +220,7 @@ def mean_monosemanticity(s: Scored) -> float:
     return mean_known(s["monosemanticity"][s["density"] > 0])
 
 
-@metric("significant", title="latents that follow an observation (fdr < 0.05)", per="sae", better="higher",
+@metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
         digits=".0f", show=["table", "report"])  # fmt: skip
 def significant(s: Scored) -> float:
     """How many latents have a false discovery rate below 0.05 with any label."""

@@ -158,7 +158,9 @@ def _figures(
     embeddings: Float[Tensor, "images d"], zero_shot: ZeroShot, table: ImageTable, labels: Sequence[str], texts: Texts
 ) -> dict[str, Any]:
     columns = [zero_shot.labels.index(label) for label in labels]
-    scores = zero_shot.scores(embeddings.to(zero_shot.stated.device))[:, columns].cpu().numpy()
+    # Each different embedding once: a matrix product may round equal rows differently, and break their ties.
+    different, place = embeddings.unique(dim=0, return_inverse=True)
+    scores = zero_shot.scores(different.to(zero_shot.stated.device))[:, columns].cpu()[place].numpy()
     values = aurocs(scores, table.labels[:, [table.label_names.index(label) for label in labels]])
     defined = [value for value in values if math.isfinite(value)]
     return {

@@ -61,7 +61,7 @@ class LabelledImages:
         if (rows < 0).all():
             raise MedSAEError(
                 f"no image of the store is in the table: the store has {frame['path'].iloc[0]!r}, the table has "
-                f"{table.frame['path'].iloc[0]!r}; give both the same image root"
+                f"{table.frame['path'].iloc[0]!r}; give both the same image root (--root)"
             )
         labels = table.labels[rows].astype(np.float64)
         labels[rows < 0] = np.nan
@@ -109,12 +109,22 @@ class LabelledImages:
                 f"{both or 'all'} patients are in both {select!r} and {report!r}, so nothing is held out; split by "
                 "patient"
             )
-        return replace(self, splits={"select": select, "report": report})
+        made = replace(self, splits={"select": select, "report": report})
+        scored = {role: len(made.rows(role)) for role in ROLES}
+        if not all(scored.values()):
+            parts = [
+                f"{scored[r]} of the {scored[r] + made.without_row(r)} images of {made.splits[r]!r}" for r in ROLES
+            ]
+            raise MedSAEError(f"only {' and '.join(parts)} have a row in the table, so nothing can be scored")
+        return made
 
     def check_labels(self) -> None:
         """Raises MedSAEError where the table has no label columns."""
         if not self.label_names:
-            raise MedSAEError("the table has no label columns, so there is nothing to score against")
+            raise MedSAEError(
+                "the table has no label columns, so there is nothing to score against; name them (--labels). What its "
+                "columns were taken for is what its describe() prints"
+            )
 
     def check_apart(self, one: str, other: str) -> None:
         """Raises MedSAEError where a patient has images in both splits, or where the two are one."""
@@ -126,10 +136,16 @@ class LabelledImages:
 
     @cached_property
     def roles(self) -> np.ndarray:
-        """Of each image its role, "" for none."""
-        split = self.frame["split"].to_numpy()
-        chosen = [split == self.splits.get(role) for role in ROLES]
-        return np.select(chosen, ROLES, "")
+        """Of each image its role, "" for none: it is of another split, or has no row in the table."""
+        split, told = self.frame["split"].to_numpy(), self._in_table()
+        return np.select([told & (split == self.splits.get(role)) for role in ROLES], ROLES, "")
+
+    def without_row(self, role: str) -> int:
+        """How many images of a role's split are left out because the table has no row of them."""
+        return int((~self._in_table() & (self.frame["split"].to_numpy() == self.splits[role])).sum())
+
+    def _in_table(self) -> Bool[np.ndarray, " images"]:
+        return np.ones(len(self.frame), dtype=bool) if self.in_table is None else self.in_table
 
     def rows(self, role: str) -> Int[np.ndarray, " rows"]:
         """The images of a role."""

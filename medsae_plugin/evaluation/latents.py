@@ -28,8 +28,9 @@ from tqdm import tqdm
 
 from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.units import Units
+from medsae_plugin.evaluation.units import Latents, Units
 from medsae_plugin.files import replacing_folder
+from medsae_plugin.sae_folders import check_scorable
 
 Aggregate = Literal["max", "mean"]
 
@@ -46,7 +47,8 @@ class LatentMatrix:
 
     Attributes:
         path: the folder.
-        manifest: encoder, hook, positions, aggregate, sae_sha256 (None for neurons), n_latents, n_images.
+        manifest: encoder, hook, positions, aggregate, sae_sha256, sae_config (both None for neurons), n_latents,
+            n_images.
         images: one row a matrix row, in the store's order: image_id, path (relative to the image root), patient, split.
 
     Raises:
@@ -195,6 +197,8 @@ def latent_matrices(
     """`latent_matrix` of several units, each hook's from one pass over the store."""
     for one in units:
         one.check_fits(store)
+        if isinstance(one, Latents):
+            check_scorable(one.sae, one.name)
     folders = [Path(out) for out in outs]
     manifests = [_manifest(store, one, aggregate) for one in units]
     stale = [k for k, folder in enumerate(folders) if not _holds(folder, manifests[k])]
@@ -254,6 +258,8 @@ def _manifest(store: ActivationStore, units: Units, aggregate: Aggregate) -> dic
         "hook": units.hook,
         "aggregate": aggregate,
         "sae_sha256": units.sae_sha256,
+        # What latents hang on beside the weights, such as k and the normalisation.
+        "sae_config": units.config,
         "n_latents": units.n,
         "n_images": len(store.readable_images),
     }

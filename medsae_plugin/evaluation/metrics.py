@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -173,9 +174,7 @@ def density_histogram(statistics: LatentStatistics) -> Int[np.ndarray, " bins"]:
     return np.histogram(np.clip(logs, DENSITY_EDGES[0], DENSITY_EDGES[-1]), DENSITY_EDGES)[0]
 
 
-def mean_ranks(
-    figures: Sequence[Mapping[str, float | None]], larger_is_better: Mapping[str, bool]
-) -> list[float | None]:
+def mean_ranks(figures: Sequence[Mapping[str, Any]], larger_is_better: Mapping[str, bool]) -> list[float | None]:
     """The mean rank of each SAE over figures (MedSAE, arXiv 2510.26411): 1 is best, ties share their mean rank.
 
     A figure that an SAE lacks (None or nan) ranks last there. None for all where there is nothing to rank.

@@ -24,11 +24,12 @@ class Figures(BaseModel):
 
 
 class Split(Figures):
-    """What a role is on."""
+    """What a role is on: how many images and patients are scored, and how many images have no row in the table."""
 
     split: str
     images: int
     patients: int
+    without_row: int = 0
 
 
 class Encoder(Figures):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ import torch
 
 from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import distinct_names, load_sae
 from medsae_plugin.evaluation.units import Latents, Neurons, Place, Units
+from medsae_plugin.sae_folders import distinct_names, load_sae, read_report
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -108,6 +107,5 @@ def _active(sae: SAE[Any], folder: Path | None) -> int:
     """How many latents of an SAE are active a row: its k, else the L0 that training measured, else 32."""
     if k := getattr(sae.cfg, "k", None):
         return int(k)
-    report = None if folder is None else folder / "training.json"
-    validation = json.loads(report.read_text("utf-8")).get("validation") if report and report.is_file() else None
+    validation = (read_report(folder) or {}).get("validation") if folder else None
     return round(validation["l0"]) if validation else _DEFAULT_K

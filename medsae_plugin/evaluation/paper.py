@@ -29,9 +29,10 @@ from medsae_plugin.evaluation.opening import open_units
 from medsae_plugin.evaluation.protocols import kept_or_scratch, unit_matrices
 from medsae_plugin.evaluation.registry import number
 from medsae_plugin.evaluation.results import METRICS_FILE
+from medsae_plugin.evaluation.table import without_rows
 from medsae_plugin.evaluation.text_table import aligned
 from medsae_plugin.evaluation.units import Kind, Units
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
 
 PROTOCOL = "medsae-paper"
 # The paper's count is eight; which eight is our reading: those that radiology benchmarks on CheXpert share.
@@ -99,7 +100,7 @@ class PaperEvaluation(Figures):
 
     def save(self, folder: str | Path) -> None:
         """Write `metrics.json`."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(folder))
         content = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False)
         write_text(Path(folder) / METRICS_FILE, content + "\n")
 
@@ -116,7 +117,7 @@ class PaperEvaluation(Figures):
             "OPTIMISTIC: each latent is chosen on the images that it is reported on, out of all latents, so these "
             "figures\nare larger than new patients would give; compare them with that paper's alone."
         )
-        return "\n".join([head, "", *aligned(rows, rule_after=(1, len(rows) - 2))])
+        return "\n".join([head, *without_rows(self.report), "", *aligned(rows, rule_after=(1, len(rows) - 2))])
 
 
 def evaluate_as_paper(
@@ -152,7 +153,12 @@ def evaluate_as_paper(
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         entries = [_entry(one, m, mine[subset], labels[subset]) for one, m in zip(units, matrices, strict=True)]
-    kept = Split(split=report, images=len(subset), patients=len(set(images.patient_codes[mine[subset]])))
+    kept = Split(
+        split=report,
+        images=len(subset),
+        patients=len(set(images.patient_codes[mine[subset]])),
+        without_row=0 if images.in_table is None else int((~images.in_table[mine]).sum()),
+    )
     result = PaperEvaluation(
         encoder=Encoder(**store.manifest["encoder"]), aggregate=aggregate, select=kept, report=kept, candidates=entries
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy import sparse
 
 from medsae_plugin.evaluation.metrics import pearson_of
@@ -15,7 +15,9 @@ from medsae_plugin.evaluation.metrics import pearson_of
 _CHUNK_ELEMENTS = 2**24
 
 
-def patient_shuffles(patients: Sequence[str], n: int, seed: int = 0) -> Iterator[Int[np.ndarray, " images"]]:
+def patient_shuffles(
+    patients: Sequence[str] | Shaped[np.ndarray, " images"], n: int, seed: int = 0
+) -> Iterator[Int[np.ndarray, " images"]]:
     """`n` orders of the images under which whole patients exchange their labels: `labels[order]` are the shuffled ones.
 
     Patients exchange with patients of as many images, so the labels of one patient stay together. Those whose number
@@ -39,7 +41,7 @@ def patient_shuffles(patients: Sequence[str], n: int, seed: int = 0) -> Iterator
 def permutation_null(
     blocks: Iterable[sparse.csc_array],
     labels: Float[np.ndarray, "images labels"],
-    patients: Sequence[str],
+    patients: Sequence[str] | Shaped[np.ndarray, " images"],
     n_permutations: int = 200,
     seed: int = 0,
 ) -> Float[np.ndarray, "permutations labels"]:
@@ -82,7 +84,9 @@ class PatientBootstrap:
         n_resamples, seed: how many, and of the draw.
     """
 
-    def __init__(self, patients: Sequence[str], n_resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self, patients: Sequence[str] | Shaped[np.ndarray, " images"], n_resamples: int = 1000, seed: int = 0
+    ) -> None:
         names, self._code = np.unique(np.asarray(patients), return_inverse=True)
         rng = np.random.default_rng(seed)
         self._n_patients = len(names)

@@ -17,7 +17,7 @@ from medsae_plugin.evaluation.models import Encoder, Figures, Split, UnitScores
 from medsae_plugin.evaluation.scoring import Scored
 from medsae_plugin.evaluation.summary import latent_frame, summaries
 from medsae_plugin.evaluation.table import format_table
-from medsae_plugin.files import replacing, write_text
+from medsae_plugin.files import make_folder, read_json, replacing, write_text
 
 METRICS_FILE, LATENTS_FILE = "metrics.json", "latents.parquet"
 
@@ -79,13 +79,9 @@ class Evaluation(Figures):
             MedSAEError: there is none, a damaged one, or one of another protocol or version.
         """
         file = Path(path) / METRICS_FILE if Path(path).is_dir() else Path(path)
-        try:
-            content = json.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            raise MedSAEError(f"there is no {file.name} in {file.parent}") from None
-        except (ValueError, OSError) as error:
-            raise MedSAEError(f"{file} is damaged ({error})") from None
-        evaluation = cls.read(content, file)
+        if not file.is_file():
+            raise MedSAEError(f"there is no {file.name} in {file.parent}")
+        evaluation = cls.read(read_json(file), file)
         evaluation._folder = file.parent
         return evaluation
 
@@ -106,7 +102,7 @@ class Evaluation(Figures):
     def save(self, folder: str | Path) -> None:
         """Write `metrics.json`, and `latents.parquet` where the latents' figures are at hand."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if self._frame is not None:
             with replacing(folder / LATENTS_FILE) as temporary:
                 self._frame.to_parquet(temporary, index=False)

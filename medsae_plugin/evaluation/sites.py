@@ -104,7 +104,8 @@ class SiteStatistics:
                 raise MedSAEError(
                     f"the sites do not fit each other: {role} is on {mine['split']} and {theirs['split']}"
                 )
-            self.about[role] = {**mine, **{key: mine[key] + theirs[key] for key in ("images", "patients")}}
+            counts = {key: mine.get(key, 0) + theirs.get(key, 0) for key in ("images", "patients", "without_row")}
+            self.about[role] = {**mine, **counts}
         for by_role, others in zip(self.statistics, other.statistics, strict=True):
             for role, statistics in by_role.items():
                 statistics.merge(others[role])

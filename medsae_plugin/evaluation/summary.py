@@ -30,6 +30,7 @@ def counts(images: LabelledImages) -> dict[str, Split]:
             split=images.splits[role],
             images=len(rows[role]),
             patients=len(set(images.patient_codes[rows[role]])),
+            without_row=images.without_row(role),
         )
         for role in ROLES
     }

@@ -26,9 +26,12 @@ def format_table(
     Args:
         resampled: whether the images were at hand; of sums alone there are p and fdr instead of intervals and a null.
     """
-    head = (
-        f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.\n"
-        f"{_RESAMPLED if resampled else _SUMMED}"
+    head = "\n".join(
+        [
+            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.",
+            *without_rows(select, report),
+            _RESAMPLED if resampled else _SUMMED,
+        ]
     )
     return "\n\n".join([head, *(_sae_table(sae, _columns(resampled)) for sae in saes)])
 
@@ -81,10 +84,13 @@ def _below(sae: UnitScores) -> list[str]:
         for m in shown("table", "sae")
         if m.name not in in_columns and (value := sae.value(m.name)) is not None
     ]
-    right = sum(o.follows == o.label for o in sae.observations)
+    chance = "p_null" if sae.observations[0].value("p_null") is not None else "fdr"
+    sure = [o for o in sae.observations if (o.value(chance) or 1) < 0.05 and (o.value("r") or 0) > 0]
+    right = sum(o.follows == o.label for o in sure)
     lines = [
         "  ".join(parts),
-        f"top latents that follow their own observation most: {right} of {len(sae.observations)}",
+        f"top latents above chance ({chance.removesuffix('_null')} < 0.05): {len(sure)} of {len(sae.observations)}; "
+        f"that follow their own observation most: {right}",
     ]
     gain = sae.gain_over_neurons
     if gain is not None and gain.mean_top_r is not None:
@@ -92,6 +98,16 @@ def _below(sae: UnitScores) -> list[str]:
         rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
         lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
     return lines
+
+
+def without_rows(*splits: Split) -> list[str]:
+    """A line on the images that the table has no row of, where there are some."""
+    counts = [f"{split.without_row} images of {split.split}" for split in splits if split.without_row]
+    if not counts:
+        return []
+    return [
+        f"Not scored, having no row in the table: {', '.join(counts)} (fidelity, L0 and dead are of all of the split)."
+    ]
 
 
 def _heading(c: UnitScores) -> str:

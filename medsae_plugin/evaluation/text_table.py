@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 
+def printable(text: str) -> str:
+    """Text on a line as a terminal may have it: what is no sign (controls, marks of direction) is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def aligned(rows: Sequence[Sequence[str]], rule_after: Collection[int] = ()) -> list[str]:
     """Rows of a plain table as lines, the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

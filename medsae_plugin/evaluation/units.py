@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 Kind = Literal["sae", "untrained", "neurons"]
+_ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 
 
 class Place(Protocol):
@@ -22,6 +24,9 @@ class Place(Protocol):
 
     @property
     def title(self) -> str: ...
+
+    @property
+    def encoder_name(self) -> str: ...
 
     @property
     def weights_sha256(self) -> str: ...
@@ -36,9 +41,10 @@ class Units:
 
     This class knows them by their description alone, as a file of sums does; `Latents` and `Neurons` fire.
 
-    name: tells them apart within an evaluation. architecture, sae_sha256: None for neurons. encoder_sha256: of the
-        weights that they were made for; None where that is not known, and for neurons. baseline_of: the name of the SAE
-        that they stand beside; None for an SAE, and for neurons, which are the whole hook's.
+    name: tells them apart within an evaluation. architecture, sae_sha256: None for neurons.
+    encoder, encoder_sha256: the encoder that they were made for, by name and by its weights; None where it is not
+        known, and for neurons, which are of whatever encoder is there.
+    baseline_of: the name of the SAE that they stand beside; None for an SAE, and for neurons, which are the hook's.
     """
 
     name: str
@@ -48,6 +54,7 @@ class Units:
     n: int
     architecture: str | None = None
     sae_sha256: str | None = None
+    encoder: str | None = None
     encoder_sha256: str | None = None
     baseline_of: str | None = None
 
@@ -66,6 +73,11 @@ class Units:
             MedSAEError: only the units' sums are known.
         """
         raise MedSAEError(f"{self.name} is known by its sums alone, so it has no directions here")
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """What an SAE's latents hang on beside its weights, such as k and the normalisation; None of what is no SAE."""
+        return None
 
     def label(self, unit: int) -> int | str | None:
         """A unit as tables and files show it: its number; for the negative of neuron j, "-j"; None for none (-1)."""
@@ -103,11 +115,27 @@ class Units:
             raise MedSAEError(f"{self.name} stands at hook {self.hook!r}, which {place.title} does not have")
         if width != self.d_in:
             raise MedSAEError(f"{self.name} takes {self.d_in} dimensions; {place.title} has {width} at {self.hook}")
-        if self.encoder_sha256 and self.encoder_sha256 != place.weights_sha256:
+        self._check_encoder(place)
+
+    def _check_encoder(self, place: Place) -> None:
+        """Compare encoders by their weights, else by their names, with a warning."""
+        mine, theirs = self.encoder_sha256, place.weights_sha256
+        if mine and theirs:
+            if mine != theirs:
+                raise MedSAEError(
+                    f"{self.name} was trained on encoder weights {mine[:12]}..., those of {place.encoder_name} here "
+                    f"are {theirs[:12]}..."
+                )
+            return
+        if self.encoder and self.encoder != place.encoder_name:
             raise MedSAEError(
-                f"{self.name} was trained on encoder weights {self.encoder_sha256[:12]}...; those of {place.title} are "
-                f"{place.weights_sha256[:12] or 'of unknown sha256'}..."
+                f"{self.name} is an SAE of the encoder {self.encoder}, and this is {place.encoder_name}; if they are "
+                "the same, say so in metadata.model_name of its cfg.json"
             )
+        if self.kind == "sae":
+            lacks = "it does not say on which weights it was trained" if theirs else "these weights have no checksum"
+            what = f"{self.name} is taken for an SAE of this {place.encoder_name}, unchecked: {lacks}"
+            warnings.warn(what, stacklevel=3)
 
     def fits(self, place: Place) -> bool:
         """Whether these units stand at a hook of this store or encoder; `check_fits` says why not."""
@@ -126,20 +154,31 @@ class Latents(Units):
 
     @classmethod
     def of(cls, sae: SAE[Any], name: str, kind: Kind = "sae", baseline_of: str | None = None) -> Latents:
-        """An SAE's, at the hook that its metadata name."""
+        """An SAE's, at the hook that its metadata name.
+
+        Raises:
+            MedSAEError: they name none.
+        """
         metadata, cfg = sae.cfg.metadata, sae.cfg
+        if (hook := metadata.get("hook_name")) is None:
+            raise MedSAEError(f"{name} does not say which hook it stands at; add metadata.hook_name to its cfg.json")
         return cls(
             name,
             kind,
-            str(metadata.get("hook_name")),
+            str(hook),
             cfg.d_in,
             cfg.d_sae,
             cfg.architecture(),
             sae_sha256(sae),
+            metadata.get("model_name"),
             metadata.get("encoder_sha256"),
             baseline_of,
             sae=sae,
         )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {k: v for k, v in self.sae.cfg.to_dict().items() if k not in _ELSEWHERE}
 
     @torch.no_grad()
     def encode(self, rows: Float[torch.Tensor, "rows d_in"]) -> Float[torch.Tensor, "rows n"]:
@@ -176,7 +215,18 @@ class Neurons(Units):
         return j if j < self.d_in else -1
 
 
-DESCRIPTION = ("name", "kind", "hook", "d_in", "n", "architecture", "sae_sha256", "encoder_sha256", "baseline_of")
+DESCRIPTION = (
+    "name",
+    "kind",
+    "hook",
+    "d_in",
+    "n",
+    "architecture",
+    "sae_sha256",
+    "encoder",
+    "encoder_sha256",
+    "baseline_of",
+)
 """The fields that say which units these are, in files."""
 
 

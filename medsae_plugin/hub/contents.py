@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text, writing
+from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_config, read_object, read_report
 
-CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
-METRICS, NAMES, TRAINING = "metrics.json", "names.json", "training.json"
+METRICS, NAMES = "metrics.json", "names.json"
 _OBSERVATION = {"label", "positives", "known", "latent", "r", "entropy"}
 _SENT_AS_IS = (CONFIG, WEIGHTS, SPARSITY, NAMES)
 
@@ -43,10 +43,11 @@ class Published:
 
     def write(self, folder: Path) -> None:
         """Write what is sent of it into `folder`."""
-        folder.mkdir(parents=True)
+        make_folder(folder)
         for name in _SENT_AS_IS:
             if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
+                with writing(folder / name):
+                    shutil.copyfile(self.folder / name, folder / name)
         write_text(folder / METRICS, json.dumps(self.metrics, indent=2, allow_nan=False) + "\n")
 
 
@@ -73,17 +74,6 @@ def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> li
     if len({sae.metadata.get("encoder_sha256") for sae in found.values()}) > 1:
         raise MedSAEError("these SAEs were trained on different encoders' weights; publish them in repositories apart")
     return list(found.values())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise MedSAEError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise MedSAEError(f"{path} should hold a JSON object")
-    return content
 
 
 def own_metrics(metrics: dict[str, Any], name: str, config: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -128,20 +118,12 @@ def _of_kind(metrics: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def _published(name: str, folder: Path, run: Path, metrics: str | Path | None) -> Published:
-    from sae_lens import SAE
-
-    if not (folder / WEIGHTS).is_file():
-        raise MedSAEError(f"{folder} holds no SAE: there is no {WEIGHTS} in it")
-    try:
-        SAE.load_from_disk(folder)
-    except Exception as error:  # whatever SAE-Lens, safetensors or torch raise for files that do not fit
-        raise MedSAEError(f"{folder} does not load with SAE-Lens: {error}") from None
-    config = read_json(folder / CONFIG)
+    load_sae(folder)
+    config = read_config(folder)
     if metrics is not None:
         file = Path(metrics) / METRICS if Path(metrics).is_dir() else Path(metrics)
     else:
         file = next((path for path in (folder / METRICS, run / METRICS) if path.is_file()), folder / METRICS)
     if not file.is_file():
         raise MedSAEError(f"SAE {name} has no metrics at {file}; evaluate it (medsae evaluate), and name the result")
-    training = read_json(folder / TRAINING) if (folder / TRAINING).is_file() else None
-    return Published(name, folder, config, training, own_metrics(read_json(file), name, config, file))
+    return Published(name, folder, config, read_report(folder), own_metrics(read_object(file), name, config, file))

@@ -5,7 +5,8 @@ class, but for top-k and batch-top-k, which only the config tells apart:
 
 - `AutoEncoder` (standard, and the trainer of the April update): `bias`, `encoder.*`, `decoder.weight`
 - `AutoEncoderNew` (the April update's own class): `encoder.*`, `decoder.*`
-- `AutoEncoderTopK` and `BatchTopKSAE`: `b_dec`, `encoder.*`, `decoder.weight`, `k`, `threshold`
+- `AutoEncoderTopK` and `BatchTopKSAE`: `b_dec`, `encoder.*`, `decoder.weight`, `k`, `threshold`; files from before the
+  end of 2024 lack the last two, and k stands in the config alone
 - `MatryoshkaBatchTopKSAE`: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `k`, `threshold`, `group_sizes`
 - `JumpReluAutoEncoder`: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `threshold`
 - `GatedAutoEncoder`: `decoder_bias`, `encoder.weight`, `decoder.weight`, `r_mag`, `gate_bias`, `mag_bias`
@@ -22,10 +23,11 @@ from typing import Any
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.hub.converters import Format, State
+from medsae_plugin.hub.converters import Format, State, check_width, state_of
 
 
-def _convert(saved: State, config: dict[str, Any]) -> tuple[dict[str, Any], State]:
+def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    saved = state_of(saved)
     trainer = config.get("trainer") or {}
     kind = _class_of(saved, str(trainer.get("dict_class", "")))
     if "W_enc" in saved:
@@ -36,6 +38,7 @@ def _convert(saved: State, config: dict[str, Any]) -> tuple[dict[str, Any], Stat
         if kind != "GatedAutoEncoder":
             state["b_enc"] = saved["encoder.bias"]
     d_in, d_sae = state["W_enc"].shape
+    check_width(trainer, {"activation_dim": d_in, "dict_size": d_sae})
     cfg: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "architecture": "standard", "apply_b_dec_to_input": True}
     metadata: dict[str, Any] = {"imported_from": "dictionary_learning", "dict_class": kind}
     if kind == "AutoEncoderNew":
@@ -44,14 +47,19 @@ def _convert(saved: State, config: dict[str, Any]) -> tuple[dict[str, Any], Stat
         cfg["architecture"] = "gated"
         state |= {"r_mag": saved["r_mag"], "b_gate": saved["gate_bias"], "b_mag": saved["mag_bias"]}
     elif kind == "AutoEncoderTopK":
-        cfg |= {"architecture": "topk", "k": int(saved["k"])}
+        cfg |= {"architecture": "topk", "k": _k(saved, trainer, d_sae)}
     elif kind == "JumpReluAutoEncoder":
         cfg |= {"architecture": "jumprelu", "apply_b_dec_to_input": False}
         state["threshold"] = saved["threshold"]
     elif kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         cfg["architecture"] = "jumprelu"
+        if "threshold" not in saved:
+            raise MedSAEError(
+                f"this {kind} is from before the end of 2024, when the library began to save the threshold that its "
+                "latents fire above; which of them do is not to be known from the file: train it anew"
+            )
         state["threshold"] = _learnt(saved["threshold"]).expand(d_sae)
-        metadata["k"] = int(saved["k"])
+        metadata["k"] = _k(saved, trainer, d_sae)
         if "group_sizes" in saved:
             metadata["group_sizes"] = saved["group_sizes"].tolist()
     return cfg | {"metadata": metadata}, state
@@ -78,14 +86,28 @@ def _class_of(saved: State, named: str) -> str:
         return "AutoEncoder"
     if "decoder.bias" in saved:
         return "AutoEncoderNew"
-    if "k" not in saved:
+    if not {"encoder.weight", "encoder.bias", "decoder.weight", "b_dec"} <= saved.keys():
         raise MedSAEError(f"these are the keys of no dictionary_learning class: {', '.join(sorted(saved)[:12])}")
     if named not in ("AutoEncoderTopK", "BatchTopKSAE"):
         raise MedSAEError(
             "top-k and batch-top-k checkpoints have the same keys: put the config.json that was saved with this one "
             "beside it, whose trainer.dict_class tells which it is"
+            + (f" (the one that is there says {named})" if named else "")
         )
     return named
+
+
+def _k(saved: State, trainer: dict[str, Any], d_sae: int) -> int:
+    """From the weights or the config, which must not disagree."""
+    found = {int(k) for k in (saved.get("k"), trainer.get("k")) if k is not None}
+    if not found:
+        raise MedSAEError("neither the weights nor trainer.k of the config say k, the number of active latents")
+    if len(found) > 1:
+        raise MedSAEError(f"k is {int(saved['k'])} in the weights and {trainer['k']} in the config, which is another's")
+    (k,) = found
+    if not 0 < k <= d_sae:
+        raise MedSAEError(f"k is {k}, and there are {d_sae} latents")
+    return k
 
 
 def _learnt(threshold: Tensor) -> Tensor:
@@ -98,6 +120,6 @@ def _learnt(threshold: Tensor) -> Tensor:
     return threshold
 
 
-FORMAT = Format("dictionary_learning", weights="ae.pt", config="config.json", convert=_convert)
+FORMAT = Format("dictionary_learning", weights="ae.pt", config="config.json", convert=_convert, marks=("trainer",))
 dictionary_learning_disk_loader = FORMAT.disk_loader
 dictionary_learning_huggingface_loader = FORMAT.huggingface_loader

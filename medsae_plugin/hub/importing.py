@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import replacing_folder
+from medsae_plugin.sae_folders import check_sound, load_errors
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -43,10 +44,9 @@ def import_checkpoint(checkpoint: str | Path, format: str, encoder: str | Path, 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MedSAEError(f"{out} is not an empty folder; choose another")
     card = load_card(encoder)
-    try:
+    with load_errors(checkpoint):
         sae: SAE[Any] = SAE.load_from_disk(checkpoint, converter=known[format].disk_loader)
-    except RuntimeError as error:  # torch's, for weights of shapes that do not go together
-        raise MedSAEError(f"{checkpoint} does not make an SAE: {error}") from None
+    check_sound(sae, checkpoint)
     _check_hook(card, hook, sae.cfg.d_in)
     metadata = sae.cfg.metadata
     metadata.model_name, metadata.hook_name, metadata.medsae_plugin_version = card.name, hook, __version__

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.fetch import check_files, hub_errors, hub_file
 from medsae_plugin.hub.cards import ReleaseCard, SAECard
-from medsae_plugin.hub.contents import CONFIG, WEIGHTS
-from medsae_plugin.hub.fetching import check_files, fetch
+from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_sound, load_errors, load_sae
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -50,25 +50,23 @@ def load_medsae(
         MedSAEError: no such release or SAE; a file that is damaged or was tampered with; a repository that is private,
             gated, or neither in the cache nor in reach; an encoder that the SAE does not fit.
     """
-    from sae_lens import SAE
-
     from medsae_plugin.encoders import HookedVisionEncoder
     from medsae_plugin.hub.registry import find_release
 
     card = find_release(release)
+    what = f"SAE {sae_id} of {release}"
     if card is not None:
         if revision is not None and revision != card.revision:
             raise MedSAEError(f"the card of {release} pins its revision; give the repository's id to choose one")
         if sae_id not in card.saes:
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
-        sae = SAE.from_pretrained(release, sae_id, device=device)
+        sae = _registered(release, sae_id, device)
     elif "/" in release:
-        folder = fetch(release, f"{sae_id}/{CONFIG}", revision).parent
-        fetch(release, f"{sae_id}/{WEIGHTS}", revision)
-        sae = SAE.load_from_disk(folder, device=device, dtype="float32")
+        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision).parent
+        hub_file(release, f"{sae_id}/{WEIGHTS}", revision)
+        sae = load_sae(folder, device)
     else:
-        sae = _of_sae_lens(release, sae_id, device)
-    what = f"SAE {sae_id} of {release}"
+        sae = _registered(release, sae_id, device)
     if isinstance(encoder, HookedVisionEncoder):
         hooked = encoder
     elif name := encoder or (card and _encoder_of(card)) or sae.cfg.metadata.model_name:
@@ -114,7 +112,7 @@ def _checked_folder(card: ReleaseCard, folder_name: str, force_download: bool) -
     else:
         assert card.repo_id is not None
         for name in sae.sha256:
-            path = fetch(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
+            path = hub_file(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
         folder = path.parent
     check_files(folder, sae.sha256)
     return folder
@@ -126,14 +124,15 @@ def _encoder_of(card: ReleaseCard) -> str:
     return str(beside) if card.encoder.endswith((".yaml", ".yml")) else card.encoder
 
 
-def _of_sae_lens(release: str, sae_id: str, device: str) -> SAE[Any]:
-    """From SAE-Lens's own directory, whose message tells what there is."""
+def _registered(release: str, sae_id: str, device: str) -> SAE[Any]:
+    """From SAE-Lens's directory, in which ours are too; SAE-Lens's message tells what there is."""
     from sae_lens import SAE
 
-    try:
-        return SAE.from_pretrained(release, sae_id, device=device)
-    except ValueError as error:
-        raise MedSAEError(str(error)) from None
+    what = f"SAE {sae_id} of {release}"
+    with load_errors(what), hub_errors(release, what):
+        sae: SAE[Any] = SAE.from_pretrained(release, sae_id, device=device)
+    check_sound(sae, what)
+    return sae
 
 
 def _check_encoder(sae: SAE[Any], encoder: HookedVisionEncoder, what: str, strict: bool) -> None:

@@ -17,7 +17,8 @@ import yaml
 from medsae_plugin.demo import ENCODER, N_PHANTOMS, run_demo
 from medsae_plugin.encoders.cards import load_card
 from medsae_plugin.files import replacing_folder, sha256_of, write_text
-from medsae_plugin.hub.contents import CONFIG, WEIGHTS, Published, collect
+from medsae_plugin.hub.contents import Published, collect
+from medsae_plugin.sae_folders import CONFIG, WEIGHTS
 
 RELEASE = "medsae-phantom"
 

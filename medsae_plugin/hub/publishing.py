@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.fetch import hub_errors
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.hub import scan
-from medsae_plugin.hub.contents import TRAINING, Published, collect
-from medsae_plugin.hub.fetching import hub_errors
+from medsae_plugin.hub.contents import Published, collect
 from medsae_plugin.hub.model_card import write_card
+from medsae_plugin.sae_folders import REPORT
 
 README = "README.md"
 _MESSAGE = "Publish SAEs with medsae-plugin"
@@ -63,7 +64,7 @@ def publish(
         dry_run: a folder to write exactly what would be sent to, instead of sending it.
         licence: of the SAEs; None is the encoder's.
         data: what the images were, in words, such as `CheXpert, training set`.
-        small: refuse to send counts of images by label below this.
+        small: refuse to send counts of images by label below this, but for 0, which discloses no one.
 
     Raises:
         MedSAEError: nothing to send; something that must not be sent; a Hub that refuses or cannot be reached.
@@ -75,7 +76,7 @@ def publish(
         raise MedSAEError(f"{target} is not an empty folder; delete it or choose another")
     saes = collect(runs, metrics)
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target and target.parent, prefix=".publish-") as temporary:
         staged = Path(temporary) / "staged"
         for sae in saes:
@@ -112,7 +113,7 @@ def _left_out(saes: Sequence[Published], sent: set[str]) -> list[Path]:
         for path in sorted(sae.folder.rglob("*"))
         if path.is_file()
         and f"{sae.name}/{path.relative_to(sae.folder).as_posix()}" not in sent
-        and path.name != TRAINING
+        and path.name != REPORT
     ]
 
 
@@ -124,7 +125,7 @@ def _refuse_what_must_stay(files: dict[str, Path], left_out: Sequence[Path], sma
     if not found:
         return
     more = [f"and {len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
-    counts = any("fewer than" in line for line in found)
+    counts = any("fewer than" in line or "known to" in line for line in found)
     advice = "remove them" + (", and leave rare labels out of the evaluation (--labels)" if counts else "")
     listed = "\n  ".join([*found[:_MOST_LISTED], *more])
     raise MedSAEError(f"nothing is sent, for what would be has things in it that must not leave; {advice}:\n  {listed}")

@@ -85,19 +85,24 @@ def _scan_json(value: Any, where: str, small: int) -> Iterator[str]:
 
 
 def _small_counts(entry: dict[str, Any], where: str, small: int) -> Iterator[str]:
-    """Counts of images or patients by label; those without a finding count as much as those with it."""
+    """Counts of images or patients by label; those without a finding count as much as those with it.
+
+    No one is disclosed by a count of 0, but where all have the finding: then each of them is known to.
+    """
     for key, by_label in entry.items():
         if _COUNTS_BY_LABEL.match(key) and isinstance(by_label, dict):
             for label, count in by_label.items():
-                if isinstance(count, int) and count < small:
+                if isinstance(count, int) and count != 0 and count < small:
                     yield f"{where}, {label}: {key} is {count}, fewer than {small}"
     if "label" not in entry:
         return
     counts = {k: v for k, v in entry.items() if _COUNT_KEY.match(k) and isinstance(v, int) and not isinstance(v, bool)}
     if "known" in counts and "positives" in counts:
         counts["negatives"] = counts["known"] - counts["positives"]
+        if not counts["negatives"] and counts["positives"] > 0 and small:
+            yield f"{where}, {entry['label']}: all {counts['known']} have it, so each of them is known to"
     for key, count in counts.items():
-        if count < small:
+        if count != 0 and count < small:
             yield f"{where}, {entry['label']}: {key} is {count}, fewer than {small}"
 
 

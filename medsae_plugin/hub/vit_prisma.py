@@ -6,14 +6,11 @@ fields of its `VisionModelSAERunnerConfig`. The pickled cfg is read as a bag of 
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.hub.converters import Format, State
+from medsae_plugin.hub.converters import Format, State, check_width, read_saved, state_of
 
 
 class _Bag:
@@ -24,32 +21,29 @@ _CLASSES = ("vit_prisma.sae.config.VisionModelSAERunnerConfig", "vit_prisma.conf
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with torch.serialization.safe_globals([(_Bag, name) for name in _CLASSES]):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise MedSAEError(f"{path} is damaged, or holds more than weights and a config: {error}") from None
-    if not isinstance(saved, dict):
-        raise MedSAEError(f"{path} is no ViT-Prisma checkpoint: it holds no weights by name")
-    return saved
+    return read_saved(path, [(_Bag, name) for name in _CLASSES])
 
 
 def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, Any], State]:
     if "state_dict" in saved:
-        config = config or vars(saved["cfg"])
+        within = saved.get("cfg") or {}
+        config = config or (within if isinstance(within, dict) else vars(within))
         saved = saved["state_dict"]
+    saved = state_of(saved)
     if not config:
-        raise MedSAEError("a ViT-Prisma SAE needs its config.json beside the weights")
+        raise MedSAEError("a ViT-Prisma SAE needs its config.json beside the weights, or its cfg in their file")
     if config.get("is_transcoder"):
         raise MedSAEError("this is a ViT-Prisma transcoder, not an SAE")
     state = {key: saved[key] for key in ("W_enc", "W_dec", "b_dec")}
     d_in, d_sae = state["W_enc"].shape
+    check_width(config, {"d_in": d_in})
     architecture, activation = config.get("architecture", "standard"), config.get("activation_fn_str", "relu")
     cfg: dict[str, Any] = {
         "d_in": d_in,
         "d_sae": d_sae,
         "apply_b_dec_to_input": True,
-        "normalize_activations": config.get("normalize_activations") or "none",
+        # The default of VisionModelSAERunnerConfig; null is no normalisation.
+        "normalize_activations": config.get("normalize_activations", "layer_norm") or "none",
     }
     if architecture == "gated" and activation == "relu":
         cfg["architecture"] = "gated"
@@ -58,7 +52,12 @@ def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, A
         cfg["architecture"] = "standard"
         state["b_enc"] = saved["b_enc"]
     elif architecture == "standard" and activation == "topk":
-        cfg |= {"architecture": "topk", "k": int(config["activation_fn_kwargs"]["k"])}
+        kwargs = config.get("activation_fn_kwargs") or {}
+        if not 0 < (k := int(kwargs.get("k", 0))) <= d_sae:
+            raise MedSAEError(
+                f"its config should say activation_fn_kwargs.k, 1 to {d_sae}, the number of active latents"
+            )
+        cfg |= {"architecture": "topk", "k": k}
         state["b_enc"] = saved["b_enc"]
     else:
         raise MedSAEError(f"SAE-Lens has nothing like ViT-Prisma's {architecture} SAE with activation {activation!r}")
@@ -76,6 +75,7 @@ def _metadata(config: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-FORMAT = Format("vit_prisma", weights="weights.pt", config="config.json", convert=_convert, read=_read)
+_MARKS = ("activation_fn_str", "hook_point_layer", "expansion_factor")
+FORMAT = Format("vit_prisma", weights="weights.pt", config="config.json", convert=_convert, marks=_MARKS, read=_read)
 vit_prisma_disk_loader = FORMAT.disk_loader
 vit_prisma_huggingface_loader = FORMAT.huggingface_loader

@@ -7,7 +7,6 @@ from medsae_plugin._lazy import look_up
 _MODULES = {
     "Answers": "medsae_plugin.naming.answers",
     "Chat": "medsae_plugin.naming.chat",
-    "ImageData": "medsae_plugin.naming.images",
     "LatentName": "medsae_plugin.naming.schema",
     "Namer": "medsae_plugin.naming.namers",
     "Names": "medsae_plugin.naming.names",

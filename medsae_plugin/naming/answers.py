@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.chat import Conversation, Picture
 
 SCHEMA_VERSION = 1
@@ -35,7 +35,7 @@ class Answers:
         """Keep an answer, and return what `get` will."""
         record = {"request": request, "answer": answer, "refusal": refusal}
         path = self._path(request)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
         return record
 

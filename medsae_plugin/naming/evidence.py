@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.naming.images import ImageData
+from medsae_plugin.evaluation.labelled import LabelledImages
+from medsae_plugin.evaluation.metrics import benjamini_hochberg, p_values
+
+CHANCE = 0.05
+MOST_TOLD = 6
 
 
 @dataclass(frozen=True)
@@ -92,45 +96,81 @@ def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> n
 
 @dataclass(frozen=True)
 class LabelShare:
-    """A label among the firing and the silent images where it is known, and its correlation r (nan where undefined)."""
+    """A label among the firing and the silent images where it is known, and its correlation r (nan where undefined).
+
+    p: two-sided, of no correlation, with n the patients. fdr: Benjamini and Hochberg's, over the labels of the latent.
+    """
 
     label: str
     firing: float
     silent: float
     r: float
+    p: float
+    fdr: float
+
+    def __str__(self) -> str:
+        if np.isnan(self.r):
+            return f"{self.label}, which does not vary there"
+        return f"{self.label}, r {self.r:.2f}, p {'< 0.001' if self.p < 0.001 else f'{self.p:.2g}'}"
 
 
 def label_shares(
-    column: Float[np.ndarray, " images"], labels: Float[np.ndarray, "images labels"], names: Sequence[str]
+    column: Float[np.ndarray, " images"],
+    labels: Float[np.ndarray, "images labels"],
+    names: Sequence[str],
+    patients: Int[np.ndarray, " images"],
 ) -> list[LabelShare]:
     """Every label's share among a latent's firing and silent images, by |r|, the largest first."""
-    shares = []
-    for c, name in enumerate(names):
+    r, n = np.full(len(names), np.nan), np.zeros(len(names))
+    means = []
+    for c in range(len(names)):
         known = ~np.isnan(labels[:, c])
         y, a = labels[known, c], column[known].astype(np.float64)
-        fires = a > 0
-        r = float(np.corrcoef(a, y)[0, 1]) if len(y) > 1 and a.std() > 0 and y.std() > 0 else float("nan")
-        shares.append(LabelShare(name, _mean(y[fires]), _mean(y[~fires]), r))
+        means.append((_mean(y[a > 0]), _mean(y[a <= 0])))
+        n[c] = len(np.unique(patients[known]))
+        if len(y) > 1 and a.std() > 0 and y.std() > 0:
+            r[c] = np.clip(np.corrcoef(a, y)[0, 1], -1, 1)
+    p = p_values(r[None], n)[0]
+    figures = zip(names, means, r.tolist(), p.tolist(), benjamini_hochberg(p).tolist(), strict=True)
+    shares = [LabelShare(name, *mean, *more) for name, mean, *more in figures]
     return sorted(shares, key=lambda s: -abs(np.nan_to_num(s.r)))
+
+
+def above_chance(shares: Sequence[LabelShare]) -> list[LabelShare]:
+    """The labels that go with a latent, or against it, more than chance does (fdr < 0.05), in their order."""
+    return [s for s in shares if s.fdr < CHANCE]
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def format_shares(shares: Sequence[LabelShare], most: int = 6) -> str:
+def told_labels(shares: Sequence[LabelShare]) -> list[LabelShare]:
+    """Those of the labels above chance that a namer is told of: at most `MOST_TOLD`."""
+    return above_chance(shares)[:MOST_TOLD]
+
+
+def format_shares(shares: Sequence[LabelShare]) -> str:
     """The labels that tell most, in words; "" where there are none."""
-    told = [s for s in shares if np.isfinite([s.firing, s.silent, s.r]).all()][:most]
-    if not told:
+    if not any(np.isfinite(s.r) for s in shares):
         return ""
-    lines = [f"- {s.label}: {s.firing:.0%} where it responds, {s.silent:.0%} elsewhere (r = {s.r:.2f})" for s in told]
+    told = told_labels(shares)
+    if not told:
+        return "No label is given more often or less often where it responds than chance would have it."
+    lines = []
+    for s in told:
+        # A unit that responds everywhere has no elsewhere; its r stands all the same.
+        parts = [
+            f"{x:.0%} {where}" for x, where in ((s.firing, "where it responds"), (s.silent, "elsewhere")) if x == x
+        ]
+        lines.append(f"- {s.label}: {', '.join(parts)} (r = {s.r:.2f})")
     return "\n".join(["How often a label is given to images (labels are mined from reports and err):", *lines])
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n(?=[A-Z ]+:)")
 
 
-def report_sentences(data: ImageData, rows: Sequence[int], most: int = 4, longest: int = 300) -> list[str]:
+def report_sentences(data: LabelledImages, rows: Sequence[int], most: int = 4, longest: int = 300) -> list[str]:
     """The first sentences of these images' reports, `most` a report, each cut to `longest` characters."""
     sentences: list[str] = []
     for row in rows:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from medsae_plugin.naming.chat import Picture
-from medsae_plugin.naming.evidence import Sample, format_shares, label_shares, report_sentences
+from medsae_plugin.naming.evidence import Sample, format_shares, report_sentences
+from medsae_plugin.naming.firing import Firing
 from medsae_plugin.naming.heatmaps import Style, has_heatmaps, heatmap_picture, heatmaps, picture
-from medsae_plugin.naming.subject import Subject
 
 Captioned = list[tuple[str, Picture]]
 
@@ -30,10 +30,10 @@ class Exhibits:
         rows: the images that the evidence is drawn from, whose labels are counted.
     """
 
-    def __init__(self, subject: Subject, unit: int, rows: np.ndarray, style: Style) -> None:
-        self.subject, self.unit, self.rows = subject, unit, rows
-        self.column = subject.column(unit, rows)
-        self.style: Style = style if has_heatmaps(subject.store, subject.hook) else "none"
+    def __init__(self, firing: Firing, unit: int, rows: np.ndarray, style: Style) -> None:
+        self.firing, self.unit, self.rows = firing, unit, rows
+        self.column = firing.column(unit, rows)
+        self.style: Style = style if has_heatmaps(firing.store, firing.units.hook) else "none"
         self._peak = 0.0
 
     def pictures(self, sample: Sample) -> dict[str, Captioned]:
@@ -60,20 +60,19 @@ class Exhibits:
 
     def labels(self) -> str:
         """The label statistics in words."""
-        data = self.subject.data
-        return format_shares(label_shares(self.column, data.labels[self.rows], data.label_names))
+        return format_shares(self.firing.label_shares(self.unit, self.rows))
 
     def reports(self, sample: Sample) -> str | None:
         """Sentences from the strongest images' reports as a JSON list; None where there are no reports."""
-        sentences = report_sentences(self.subject.data, self.rows[list(sample.strongest)].tolist())
+        sentences = report_sentences(self.firing.images, self.rows[list(sample.strongest)].tolist())
         return json.dumps(sentences, ensure_ascii=False, indent=1) if sentences else None
 
     def _draw(self, rows: np.ndarray) -> list[Picture]:
-        data, preprocessing = self.subject.data, self.subject.store.manifest["preprocessing"]
+        data, preprocessing = self.firing.images, self.firing.store.manifest["preprocessing"]
         paths = [data.path(row) for row in rows]
         if self.style == "none":
             return [picture(path, preprocessing) for path in paths]
-        maps = heatmaps(self.subject, self.unit, list(rows))
+        maps = heatmaps(self.firing, self.unit, list(rows))
         # The strongest images come first, so their peak holds for all pictures of the unit.
         self._peak = self._peak or float(maps.max())
         return [

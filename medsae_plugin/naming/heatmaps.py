@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 
@@ -18,7 +19,7 @@ from medsae_plugin.naming.chat import Picture
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.naming.subject import Subject
+    from medsae_plugin.naming.firing import Firing
 
 Style = Literal["overlay", "crop", "none"]
 
@@ -36,14 +37,15 @@ def has_heatmaps(store: ActivationStore, hook: str) -> bool:
     return info.grid is not None and info.rows_per_image == info.n_positions
 
 
-def heatmaps(subject: Subject, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
+def heatmaps(firing: Firing, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
     """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
-    info = subject.store.hooks[subject.hook]
+    info = firing.store.hooks[firing.units.hook]
     assert info.grid is not None
-    ids = subject.data.frame["image_id"].to_numpy()[list(rows)]
-    activations = subject.store.rows_of(subject.hook, ids)
-    fired = subject.encode(activations.flatten(0, 1), unit).reshape(len(ids), -1)
-    return fired[:, info.n_prefix :].reshape(len(ids), *info.grid).numpy()
+    ids = firing.images.frame["image_id"].to_numpy()[list(rows)]
+    activations = firing.store.rows_of(firing.units.hook, ids)
+    fired = firing.encode(rearrange(activations, "image position d -> (image position) d"), unit)
+    fired = rearrange(fired, "(image position) -> image position", image=len(ids))[:, info.n_prefix :]
+    return rearrange(fired, "image (rows columns) -> image rows columns", rows=info.grid[0]).numpy()
 
 
 def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:

@@ -17,12 +17,12 @@ from torch.nn.functional import normalize
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.asking import Asker, Question
 from medsae_plugin.naming.chat import Conversation
-from medsae_plugin.naming.evidence import Sample, label_shares
+from medsae_plugin.naming.evidence import CHANCE, Sample
 from medsae_plugin.naming.exhibits import Exhibits
+from medsae_plugin.naming.firing import Firing
 from medsae_plugin.naming.heatmaps import Style
 from medsae_plugin.naming.prompts import load_prompt
 from medsae_plugin.naming.schema import LatentName
-from medsae_plugin.naming.subject import Subject
 from medsae_plugin.naming.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Namer(Protocol):
         """What a name depends on besides the evidence: the backend, its model and its parameters. No path."""
 
     def propose(
-        self, subject: Subject, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
+        self, firing: Firing, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
     ) -> list[Proposal]:
         """A proposal for each unit, from its sample of the matrix rows `rows` (a sample counts places in `rows`)."""
 
@@ -68,13 +68,13 @@ class ChatNamer:
         return {"backend": "chat", **self.asker.chat.identity, "prompts": prompts, "heatmaps": self.style}
 
     def propose(
-        self, subject: Subject, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
+        self, firing: Firing, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
     ) -> list[Proposal]:
-        with_reports = subject.data.reports is not None
+        with_reports = firing.images.reports is not None
         prompt = load_prompt("name_with_reports" if with_reports else "name")
 
         def build(unit: int, sample: Sample) -> Conversation:
-            exhibits = Exhibits(subject, unit, rows, self.style)
+            exhibits = Exhibits(firing, unit, rows, self.style)
             words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels()}
             if with_reports:
                 words["reports"] = exhibits.reports(sample) or "[]"
@@ -84,11 +84,11 @@ class ChatNamer:
             Question(partial(build, unit, sample), LatentName, prompt.identity)
             for unit, sample in zip(units, samples, strict=True)
         ]
-        return self._proposals(questions, f"naming {subject.kind}s")
+        return self._proposals(questions, f"naming {firing.kind}s")
 
     def refine(
         self,
-        subject: Subject,
+        firing: Firing,
         rows: np.ndarray,
         units: Sequence[int],
         names: Sequence[LatentName],
@@ -100,7 +100,7 @@ class ChatNamer:
         prompt = load_prompt("refine")
 
         def build(k: int) -> Conversation:
-            exhibits = Exhibits(subject, units[k], rows, self.style)
+            exhibits = Exhibits(firing, units[k], rows, self.style)
             shown = exhibits.pictures(Sample(samples[k].strongest, (), samples[k].silent))
             number = 1 + sum(map(len, shown.values()))
             shown["missed"] = exhibits.captioned(missed[k], number)
@@ -148,18 +148,18 @@ class VocabularyNamer:
         return {"backend": "vocabulary", "by": self.by, **encoder, **terms}
 
     def propose(
-        self, subject: Subject, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
+        self, firing: Firing, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
     ) -> list[Proposal]:
         if not units:
             return []
-        stored = subject.store.manifest["encoder"]["weights_sha256"]
+        stored = firing.store.manifest["encoder"]["weights_sha256"]
         if stored != self.encoder.weights_sha256:
             raise MedSAEError(f"the store was made with other weights of {self.encoder.name}; give the same")
-        self.by = self.by or ("decoder" if subject.hook == EMBEDDING else "images")
+        self.by = self.by or ("decoder" if firing.units.hook == EMBEDDING else "images")
         if self.by == "decoder":
-            vectors = self._directions(subject)[list(units)]
+            vectors = self._directions(firing)[list(units)]
         else:
-            vectors = self._mean_embeddings(subject, units, rows)
+            vectors = self._mean_embeddings(firing, units, rows)
         cosines = normalize(vectors, dim=1) @ self._texts.T
         best = cosines.argmax(1)
         return [
@@ -171,32 +171,32 @@ class VocabularyNamer:
         texts = normalize(self.encoder.encode_text(self.vocabulary.terms).float().cpu(), dim=1)
         return normalize(texts - texts.mean(0), dim=1)
 
-    def _directions(self, subject: Subject) -> Float[torch.Tensor, "units d"]:
-        if subject.hook != EMBEDDING:
+    def _directions(self, firing: Firing) -> Float[torch.Tensor, "units d"]:
+        if firing.units.hook != EMBEDDING:
             raise MedSAEError(
-                f"decoder directions at {subject.hook} are not in the space of the text tower, those at {EMBEDDING} "
-                "are; name by images instead"
+                f"decoder directions at {firing.units.hook} are not in the space of the text tower, those at "
+                f"{EMBEDDING} are; name by images instead"
             )
-        directions = normalize(subject.directions(), dim=1)
+        directions = normalize(firing.units.directions(), dim=1)
         return directions - directions.mean(0)
 
     def _mean_embeddings(
-        self, subject: Subject, units: Sequence[int], rows: np.ndarray
+        self, firing: Firing, units: Sequence[int], rows: np.ndarray
     ) -> Float[torch.Tensor, "units d"]:
-        if EMBEDDING not in subject.store.hooks:
-            raise MedSAEError(f"{subject.store.path} does not hold {EMBEDDING}; extract it too, to name by images")
-        ids = subject.data.frame["image_id"].to_numpy()[rows]
-        embeddings = normalize(subject.store.rows_of(EMBEDDING, ids)[:, 0].double(), dim=1)
+        if EMBEDDING not in firing.store.hooks:
+            raise MedSAEError(f"{firing.store.path} does not hold {EMBEDDING}; extract it too, to name by images")
+        ids = firing.images.frame["image_id"].to_numpy()[rows]
+        embeddings = normalize(firing.store.rows_of(EMBEDDING, ids)[:, 0].double(), dim=1)
         embeddings -= embeddings.mean(0)
-        weights = np.stack([np.maximum(subject.column(unit, rows), 0) for unit in units]).astype(np.float64)
+        weights = np.stack([np.maximum(firing.column(unit, rows), 0) for unit in units]).astype(np.float64)
         return (torch.from_numpy(weights / weights.sum(1, keepdims=True)) @ embeddings).float()
 
 
 class LabelNamer:
     """The label that follows a unit most closely, by Pearson's r over the images that names are made from.
 
-    held_out: a split of other patients. The r over them is the similarity that is told; where it is not above zero, the
-        unit has no name.
+    held_out: a split of other patients. The r over them is the similarity that is told; where it is not above chance
+        (p < 0.05, n the patients), the unit has no name.
     """
 
     def __init__(self, held_out: str = "val") -> None:
@@ -207,23 +207,24 @@ class LabelNamer:
         return {"backend": "label", "held_out": self.held_out}
 
     def propose(
-        self, subject: Subject, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
+        self, firing: Firing, units: Sequence[int], samples: Sequence[Sample], rows: np.ndarray
     ) -> list[Proposal]:
-        data = subject.data
+        data = firing.images
         if not data.label_names:
             raise MedSAEError("the table has no label columns, so there is no label to name by")
-        held_out = data.rows([self.held_out])
-        if set(data.patients[held_out]) & set(data.patients[rows]):
+        held_out = data.rows_in([self.held_out])
+        if set(data.patient_codes[held_out]) & set(data.patient_codes[rows]):
             raise MedSAEError(f"split {self.held_out!r} shares patients with the images that names are made from")
         proposals = []
         for unit in units:
-            chosen = label_shares(subject.column(unit, rows), data.labels[rows], data.label_names)
+            chosen = firing.label_shares(unit, rows)
             label = max(chosen, key=lambda share: np.nan_to_num(share.r, nan=-np.inf)).label
-            told = label_shares(subject.column(unit, held_out), data.labels[held_out], data.label_names)
-            r = next(share.r for share in told if share.label == label)
-            proposals.append(
-                _as_proposal(label, r) if r > 0 else Proposal(None, "no label follows it on held-out patients")
-            )
+            told = next(share for share in firing.label_shares(unit, held_out) if share.label == label)
+            if told.r > 0 and told.p < CHANCE:
+                proposals.append(_as_proposal(label, told.r))
+            else:
+                problem = f"follows no label above chance on held-out patients (strongest: {told})"
+                proposals.append(Proposal(None, problem))
         return proposals
 
 

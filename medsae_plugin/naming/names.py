@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
+from medsae_plugin.naming.firing import Kind
 from medsae_plugin.naming.schema import LatentName
-from medsae_plugin.naming.subject import Kind
 
 SCHEMA_VERSION = 1
 JSON, CSV = "names.json", "names.csv"
+KINDS: tuple[Kind, ...] = ("latent", "neuron")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class NamedUnit:
     round: int = 0
 
     @property
+    def key(self) -> tuple[Kind, str]:
+        return self.kind, self.latent
+
+    @property
     def name(self) -> LatentName:
         return LatentName(concept=self.concept, description=self.description)
 
@@ -55,7 +61,9 @@ class NamedUnit:
 class Names:
     """Names of latents and, beside them, of raw neurons.
 
-    made: how: encoder, hook, SAE (by hash), namer, split, seed, counts of evidence.
+    made: how: encoder, hook, SAE (by hash), namer, split, seed, counts of evidence, refinement. Where the names are of
+        several runs of `medsae name`, what these share, and under `runs` what each has of its own with the `latents`
+        and `neurons` that are named by it.
     """
 
     made: dict[str, Any]
@@ -65,10 +73,25 @@ class Names:
         """The named units of a kind."""
         return [unit for unit in self.units if unit.kind == kind and unit.status == "named"]
 
+    def runs(self) -> list[Names]:
+        """The names of each run, where they are of several; else these."""
+        shared = {key: value for key, value in self.made.items() if key != "runs"}
+        runs = []
+        for run in self.made.get("runs", ()):
+            own = {("latent", latent) for latent in run["latents"]} | {("neuron", neuron) for neuron in run["neurons"]}
+            made = shared | {key: value for key, value in run.items() if key not in ("latents", "neurons")}
+            runs.append(Names(made, tuple(unit for unit in self.units if unit.key in own)))
+        return runs or [self]
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits whose images names were made from."""
+        return list(dict.fromkeys(run.made["split"] for run in self.runs()))
+
     def counts(self) -> str:
         """How many were named, in words."""
         lines = []
-        for kind in ("latent", "neuron"):
+        for kind in KINDS:
             statuses = [unit.status for unit in self.units if unit.kind == kind]
             if statuses:
                 told = (f"{statuses.count(status)} {status}" for status in ("named", "unanswered", "skipped"))
@@ -78,7 +101,7 @@ class Names:
     def write(self, folder: str | Path) -> None:
         """Write `names.json` and `names.csv` into the folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         text = io.StringIO()
         fields = list(NamedUnit.__dataclass_fields__)
         writer = csv.DictWriter(text, fields, lineterminator="\n")
@@ -113,10 +136,77 @@ class Names:
                     f"{path} has schema version {content['schema_version']}; this version of medsae-plugin reads "
                     f"{SCHEMA_VERSION}"
                 )
-            return cls(content["made"], tuple(NamedUnit(**unit) for unit in content["names"]))
+            names = cls(content["made"], tuple(NamedUnit(**unit) for unit in content["names"]))
+            names.runs(), sorted(names.units, key=_order)  # raise where these are of another form
+            return names
         except FileNotFoundError:
             raise MedSAEError(f"there are no names at {path}; make them with medsae name") from None
         except MedSAEError:
             raise
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MedSAEError(f"{path} is damaged or no list of names ({error})") from None
+
+
+_SHARED = ("encoder", "hook", "sae_sha256")
+
+
+def differences(there: Names, made: Mapping[str, Any]) -> list[str]:
+    """In what names were made otherwise than `made` says, refinement aside; None in `made` is what is not known yet."""
+    found = []
+    for run in there.runs():
+        for key in (run.made.keys() | made.keys()) - {"refined"}:
+            before, now = run.made.get(key), made.get(key)
+            if isinstance(before, dict) and isinstance(now, dict):
+                now = {k: before.get(k) if v is None else v for k, v in now.items()}
+            if before != now:
+                found.append(key)
+    return sorted(set(found))
+
+
+def merged(there: Names, new: Names, *, replace_others: bool = False) -> Names:
+    """Names with those of a later run of the same SAE: no name is lost to none, nor to one that was made otherwise.
+
+    A later name takes the place of one that was made alike and not been refined further. One that was made otherwise
+    stays, unless `replace_others`.
+    """
+    fresh = {unit.key: unit for unit in new.units}
+    parts = []
+    for run in there.runs():
+        yields = _rounds(run) <= _rounds(new) if not differences(run, new.made) else replace_others
+        stays = [
+            unit
+            for unit in run.units
+            if unit.key not in fresh or (unit.status == "named" and not (yields and fresh[unit.key].status == "named"))
+        ]
+        for unit in stays:
+            fresh.pop(unit.key, None)
+        parts.append(Names(run.made, tuple(stays)))
+    return _together([*parts, Names(new.made, tuple(fresh.values()))])
+
+
+def _rounds(names: Names) -> int:
+    return int(names.made.get("refined", {}).get("rounds", 0))
+
+
+def _together(parts: Sequence[Names]) -> Names:
+    """Runs as one list of names, in the order of their units; those made alike are one run."""
+    runs: list[Names] = []
+    for part in parts:
+        alike = next((k for k, run in enumerate(runs) if run.made == part.made), None)
+        if alike is None:
+            runs.append(part)
+        else:
+            runs[alike] = Names(part.made, runs[alike].units + part.units)
+    runs = [run for run in runs if run.units] or runs[-1:]
+    units = tuple(sorted((unit for run in runs for unit in run.units), key=_order))
+    if len(runs) == 1:
+        return Names(runs[0].made, units)
+    own = []
+    for run in runs:
+        what = {f"{kind}s": [u.latent for u in sorted(run.units, key=_order) if u.kind == kind] for kind in KINDS}
+        own.append({key: value for key, value in run.made.items() if key not in _SHARED} | what)
+    return Names({**{key: runs[0].made.get(key) for key in _SHARED}, "runs": own}, units)
+
+
+def _order(unit: NamedUnit) -> tuple[str, bool, int]:
+    return unit.kind, unit.latent.startswith("-"), abs(int(unit.latent))

@@ -12,12 +12,12 @@ import numpy as np
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.evidence import Counts, Sample
 from medsae_plugin.naming.figures import Confusion
+from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.namers import ChatNamer
 from medsae_plugin.naming.names import NamedUnit, Names
 from medsae_plugin.naming.run import MATRICES, choose, keep
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.scoring import check_same_sae
-from medsae_plugin.naming.subject import Subject, open_subjects
 from medsae_plugin.naming.trials import Judge, Trial, sample_trial
 from medsae_plugin.naming.vocabulary import Vocabulary
 
@@ -46,6 +46,8 @@ def refine_names(
     check_split: str = "val",
     each: int = 10,
     vocabulary: Vocabulary | None = None,
+    names: Names | None = None,
+    replace_others: bool = False,
     progress: bool = True,
 ) -> Names:
     """Refine the names in a folder, latents' and neurons', and write them where `name_latents` did.
@@ -55,52 +57,59 @@ def refine_names(
     images of `check_split`, drawn anew in each round; the new one takes the old one's place if its balanced accuracy is
     higher. The split that names are scored on is not touched.
 
+    Args:
+        names: those to refine, as they were first proposed; default all in the folder.
+        replace_others: as in `name_latents`.
+
     Raises:
-        MedSAEError: no names, names of another SAE, splits that share patients, and what the namer and judge raise.
+        MedSAEError: no names, names of another SAE or of several runs, splits that share patients, and what the namer
+            and judge raise.
     """
     folder = Path(folder)
-    names = Names.read(folder)
+    names = names or Names.read(folder)
     if rounds < 1:
         raise MedSAEError("refinement takes 1 round or more")
-    subjects = open_subjects(store, sae_path, table, folder / MATRICES, progress=progress)
-    check_same_sae(names, subjects[0])
-    subjects[0].data.check_apart(names.made["split"], check_split)
+    if "runs" in names.made:
+        raise MedSAEError(f"the names in {folder} are of several runs; give those of one")
+    both = open_firing(store, sae_path, table, folder / MATRICES, progress=progress)
+    check_same_sae(names, both[0])
+    both[0].images.check_apart(names.made["split"], check_split)
     vocabulary = vocabulary or Vocabulary.seed()
     units = list(names.units)
     for round in range(1, rounds + 1):
-        for subject in subjects:
-            places = [i for i, u in enumerate(units) if u.kind == subject.kind and u.status == "named"]
+        for firing in both:
+            places = [i for i, u in enumerate(units) if u.kind == firing.kind and u.status == "named"]
             if places:
-                refiner = _Refiner(subject, names, namer, judge, check_split, each, round)
+                refiner = _Refiner(firing, names, namer, judge, check_split, each, round)
                 for i, better in zip(places, refiner.refine([units[i] for i in places]), strict=True):
                     if better is not None:
                         better_named = units[i].renamed(better, vocabulary.category_of(better.concept))
                         units[i] = replace(better_named, similarity=None, round=round)
     made = {**names.made, "refined": {"rounds": rounds, "judge": judge.identity, "check_split": check_split}}
     names = replace(names, made=made, units=tuple(units))
-    keep(names, folder, Path(sae_path))
+    keep(names, folder, Path(sae_path), replace_others=replace_others)
     return names
 
 
 class _Refiner:
-    """One round over the units of one subject."""
+    """One round over the units of one kind."""
 
     def __init__(
-        self, subject: Subject, names: Names, namer: ChatNamer, judge: Judge, check: str, each: int, round: int
+        self, firing: Firing, names: Names, namer: ChatNamer, judge: Judge, check: str, each: int, round: int
     ) -> None:
-        self.subject, self.namer, self.judge, self.each, self.round = subject, namer, judge, each, round
+        self.firing, self.namer, self.judge, self.each, self.round = firing, namer, judge, each, round
         self.split, self.seed = names.made["split"], names.made["seed"]
         self.counts = Counts(**names.made["evidence"])
-        self.rows, self.check_rows = subject.data.rows([self.split]), subject.data.rows([check])
+        self.rows, self.check_rows = firing.images.rows_in([self.split]), firing.images.rows_in([check])
 
     def refine(self, units: Sequence[NamedUnit]) -> list[LatentName | None]:
         """The better name of each unit, or None where its name stays."""
-        columns = [self.subject.unit(unit.latent) for unit in units]
-        samples = choose(self.subject, columns, self.split, self.counts, self.seed).sampled
+        columns = [self.firing.units.index(unit.latent) for unit in units]
+        samples = choose(self.firing, columns, self.split, self.counts, self.seed).sampled
         mistakes = self._mistakes(units, columns, samples)
         wrong = [k for k, m in enumerate(mistakes) if m is not None and (m.missed or m.mistaken)]
         proposals = self.namer.refine(
-            self.subject,
+            self.firing,
             self.rows,
             [columns[k] for k in wrong],
             [units[k].name for k in wrong],
@@ -115,7 +124,7 @@ class _Refiner:
         self, units: Sequence[NamedUnit], columns: Sequence[int], samples: dict[int, Sample]
     ) -> list[Mistakes | None]:
         """What the judge gets wrong on images of the naming split whose patients the evidence does not show."""
-        patients = self.subject.data.patients[self.rows]
+        patients = self.firing.images.patient_codes[self.rows]
         trials: dict[int, Trial] = {}
         for k, column in enumerate(columns):
             sample = samples[column]
@@ -124,7 +133,7 @@ class _Refiner:
             trial = self._trial(column, self.rows[free], 0)
             if trial is not None:
                 trials[k] = trial
-        answers = self.judge.answers(self.subject, [(units[k].name, trial) for k, trial in trials.items()])
+        answers = self.judge.answers(self.firing, [(units[k].name, trial) for k, trial in trials.items()])
         place = {int(row): p for p, row in enumerate(self.rows)}
         found: list[Mistakes | None] = [None] * len(units)
         for (k, trial), said in zip(trials.items(), answers, strict=True):
@@ -139,7 +148,7 @@ class _Refiner:
         """Of the fresh names those that the judge reads better than the old on the same held-out images."""
         trials = {k: trial for k in fresh if (trial := self._trial(columns[k], self.check_rows, 1)) is not None}
         pairs = [(k, name) for k in trials for name in (units[k].name, fresh[k])]
-        answers = self.judge.answers(self.subject, [(name, trials[k]) for k, name in pairs])
+        answers = self.judge.answers(self.firing, [(name, trials[k]) for k, name in pairs])
         better: list[LatentName | None] = [None] * len(units)
         for i, k in enumerate(trials):
             old, new = (Confusion.of(trials[k].truth, said).balanced_accuracy for said in answers[2 * i : 2 * i + 2])
@@ -148,5 +157,5 @@ class _Refiner:
         return better
 
     def _trial(self, unit: int, rows: np.ndarray, what: int) -> Trial | None:
-        column, patients = self.subject.column(unit, rows), self.subject.data.patients[rows]
+        column, patients = self.firing.column(unit, rows), self.firing.images.patient_codes[rows]
         return sample_trial(column, rows, patients, self.each, [self.seed, unit, self.round, what])

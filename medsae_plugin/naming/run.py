@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.latents import sae_sha256
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.evidence import Counts, Sample, TooSeldom, sample_evidence
+from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.namers import Namer
-from medsae_plugin.naming.names import JSON, NamedUnit, Names
-from medsae_plugin.naming.subject import Subject, open_subjects
+from medsae_plugin.naming.names import JSON, KINDS, NamedUnit, Names, differences, merged
 from medsae_plugin.naming.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -29,9 +28,9 @@ MATRICES = "matrices"
 
 @dataclass(frozen=True)
 class Chosen:
-    """Units of a subject with their evidence: places in `rows`, the rows of the naming split."""
+    """Units with their evidence: places in `rows`, the rows of the naming split."""
 
-    subject: Subject
+    firing: Firing
     rows: np.ndarray
     samples: dict[int, Sample | TooSeldom]
 
@@ -53,13 +52,14 @@ def name_latents(
     counts: Counts | None = None,
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
+    replace_others: bool = False,
     progress: bool = True,
 ) -> Names:
     """Name latents of an SAE, and raw neurons of its hook beside them.
 
     Writes into `out`: `names.json` and `names.csv`, `evidence.json` (the ids of the images that each name was made
     from) and `matrices/` (image-level activations, reused by the next call); and `names.json`, latents alone, into the
-    SAE's folder.
+    SAE's folder. Names that are there of other units stay beside these.
 
     Args:
         latents: which; default all.
@@ -67,71 +67,120 @@ def name_latents(
         split: the images that names are made from. Names are tried on another.
         counts: how many images a unit's evidence has; a unit that fires on fewer patients is skipped, and said to be.
         vocabulary: gives names their categories; default the package's.
+        replace_others: take the place of names in the SAE's folder that were made otherwise (of another namer, split,
+            seed or evidence), which else stay.
+
+    Returns:
+        The names of the units asked for.
 
     Raises:
-        MedSAEError: an SAE, table or split that does not fit the store, a latent that the SAE does not have, and what
-            the namer raises.
+        MedSAEError: an SAE, table or split that does not fit the store, a latent that the SAE does not have, `out` with
+            names that were made otherwise, an SAE's folder with names of another SAE, and what the namer raises.
     """
     out, counts = Path(out), counts or Counts()
     vocabulary = vocabulary or Vocabulary.seed()
-    out.mkdir(parents=True, exist_ok=True)
-    latent_subject, neuron_subject = open_subjects(store, sae_path, table, out / MATRICES, progress=progress)
-    chosen = [choose(latent_subject, _checked(latent_subject, latents), split, counts, seed)]
+    make_folder(out)
+    of_latents, of_neurons = open_firing(store, sae_path, table, out / MATRICES, progress=progress)
+    chosen = [choose(of_latents, _checked(of_latents, latents), split, counts, seed)]
     if neurons:
-        chosen.append(_draw_neurons(neuron_subject, neurons, split, counts, seed))
-    write_evidence(out, chosen, split)
+        chosen.append(_draw_neurons(of_neurons, neurons, split, counts, seed))
+    check_room(out, Path(sae_path), _made(of_latents, namer, split, seed, counts))
     units = [unit for part in chosen for unit in _named(part, namer, vocabulary)]
+    names = Names(_made(of_latents, namer, split, seed, counts), tuple(units))
+    keep(names, out, Path(sae_path), replace_others=replace_others)
+    write_evidence(out, chosen, split)
+    return names
+
+
+def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Counts) -> dict[str, Any]:
+    """How names are made, as JSON holds it."""
     made = {
-        "encoder": store.manifest["encoder"],
-        "hook": latent_subject.hook,
-        "sae_sha256": sae_sha256(latent_subject.sae) if latent_subject.sae is not None else None,
+        "encoder": firing.store.manifest["encoder"],
+        "hook": firing.units.hook,
+        "sae_sha256": firing.units.sae_sha256,
         "namer": dict(namer.identity),
         "split": split,
         "seed": seed,
         "evidence": asdict(counts),
     }
-    names = Names(made, tuple(units))
-    keep(names, out, Path(sae_path))
-    return names
+    return dict(json.loads(json.dumps(made)))
 
 
-def keep(names: Names, out: Path, sae_path: Path) -> None:
-    """Write the names into their folder, and those of latents into the SAE's, without what a server said to fail."""
-    names.write(out)
-    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in names.units)
-    replace(names, units=tuple(unit for unit in units if unit.kind == "latent")).write_json(sae_path / JSON)
+def check_room(out: Path, sae_path: Path, made: Mapping[str, Any]) -> None:
+    """See that names made so can be written to both folders without loss of what is there.
+
+    Raises:
+        MedSAEError: `out` has names that were made otherwise, or the SAE's folder those of another SAE.
+    """
+    if (out / JSON).is_file():
+        there = Names.read(out)
+        if other := differences(there, made):
+            raise MedSAEError(
+                f"{out} holds {len(there.units)} names that were made otherwise (another {', '.join(other)}); choose "
+                "another folder for these (--out), or delete that one"
+            )
+    if (sae_path / JSON).is_file():
+        there = Names.read(sae_path)
+        if there.made.get("sae_sha256") != made["sae_sha256"]:
+            raise MedSAEError(
+                f"{sae_path / JSON} holds {len(there.units)} names of an SAE with other weights; move it away, and "
+                "name again"
+            )
 
 
-def choose(subject: Subject, units: Sequence[int], split: str, counts: Counts, seed: int) -> Chosen:
+def keep(names: Names, out: Path, sae_path: Path, *, replace_others: bool = False) -> None:
+    """Write names into their folder, and those of latents into the SAE's, without what a server said to fail.
+
+    Either folder keeps the names that it has already, as `merged` says.
+    """
+    check_room(out, sae_path, names.made)
+    (merged(Names.read(out), names) if (out / JSON).is_file() else names).write(out)
+    latents = (unit for unit in names.units if unit.kind == "latent")
+    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in latents)
+    released = replace(names, units=tuple(units))
+    if (sae_path / JSON).is_file():
+        released = merged(Names.read(sae_path), released, replace_others=replace_others)
+    released.write_json(sae_path / JSON)
+
+
+def choose(firing: Firing, units: Sequence[int], split: str, counts: Counts, seed: int) -> Chosen:
     """The evidence of each unit, from the images of a split."""
-    rows = subject.data.rows([split])
-    patients = subject.data.patients[rows]
+    rows = firing.images.rows_in([split])
+    patients = firing.images.patient_codes[rows]
     samples = {
-        unit: sample_evidence(subject.column(unit, rows), patients, counts, [seed, unit, int(subject.sae is None)])
+        unit: sample_evidence(firing.column(unit, rows), patients, counts, [seed, unit, int(firing.kind == "neuron")])
         for unit in units
     }
-    return Chosen(subject, rows, samples)
+    return Chosen(firing, rows, samples)
 
 
 def write_evidence(out: Path, chosen: Sequence[Chosen], split: str) -> None:
-    """Write the ids of the images of each unit's evidence; they stay in this folder and go into no release."""
+    """Write the ids of the images of each unit's evidence, beside what is there of other units.
+
+    They stay in this folder and go into no release.
+    """
     content: dict[str, Any] = {"split": split}
+    try:
+        there = json.loads((out / EVIDENCE).read_text(encoding="utf-8"))
+        content |= {f"{kind}s": dict(there[f"{kind}s"]) for kind in KINDS if f"{kind}s" in there}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):  # none yet, or damaged by hand: made anew
+        pass
     for part in chosen:
-        ids = part.subject.data.frame["image_id"].to_numpy()[part.rows]
-        content[f"{part.subject.kind}s"] = {
-            part.subject.label(unit): {kind: [int(ids[p]) for p in places] for kind, places in asdict(sample).items()}
-            for unit, sample in part.sampled.items()
-        }
+        ids = part.firing.images.frame["image_id"].to_numpy()[part.rows]
+        of_unit = content.setdefault(f"{part.firing.kind}s", {})
+        for unit, sample in part.sampled.items():
+            shown = {kind: [int(ids[p]) for p in places] for kind, places in asdict(sample).items()}
+            of_unit[str(part.firing.units.label(unit))] = shown
     write_text(out / EVIDENCE, json.dumps(content) + "\n")
 
 
 def _named(chosen: Chosen, namer: Namer, vocabulary: Vocabulary) -> list[NamedUnit]:
-    sampled, subject = chosen.sampled, chosen.subject
-    proposals = namer.propose(subject, list(sampled), list(sampled.values()), chosen.rows) if sampled else []
+    sampled, firing = chosen.sampled, chosen.firing
+    proposals = namer.propose(firing, list(sampled), list(sampled.values()), chosen.rows) if sampled else []
     of_unit = dict(zip(sampled, proposals, strict=True))
     units = []
     for unit, sample in chosen.samples.items():
-        blank = NamedUnit(subject.kind, subject.label(unit), "skipped", problem=str(sample))
+        blank = NamedUnit(firing.kind, str(firing.units.label(unit)), "skipped", problem=str(sample))
         if unit not in of_unit:
             units.append(blank)
         elif (name := of_unit[unit].name) is None:
@@ -143,25 +192,25 @@ def _named(chosen: Chosen, namer: Namer, vocabulary: Vocabulary) -> list[NamedUn
     return units
 
 
-def _checked(subject: Subject, latents: Sequence[int] | None) -> list[int]:
-    n = subject.matrix.n_latents
+def _checked(firing: Firing, latents: Sequence[int] | None) -> list[int]:
+    n = firing.matrix.n_latents
     if latents is None:
         return list(range(n))
     wrong = sorted({latent for latent in latents if not 0 <= latent < n})
     if wrong:
         raise MedSAEError(f"the SAE has latents 0 to {n - 1}, and no latent {', '.join(map(str, wrong))}")
-    return list(dict.fromkeys(latents))
+    return sorted(set(latents))
 
 
-def _draw_neurons(subject: Subject, n: int, split: str, counts: Counts, seed: int) -> Chosen:
+def _draw_neurons(firing: Firing, n: int, split: str, counts: Counts, seed: int) -> Chosen:
     """`n` neurons, drawn from those that fire on enough patients; fewer where there are not so many."""
-    order = np.random.default_rng([seed, 1]).permutation(subject.matrix.n_latents)
+    order = np.random.default_rng([seed, 1]).permutation(firing.matrix.n_latents)
     samples: dict[int, Sample | TooSeldom] = {}
-    rows = subject.data.rows([split])
+    rows = firing.images.rows_in([split])
     for unit in order.tolist():
-        sample = choose(subject, [unit], split, counts, seed).samples[unit]
+        sample = choose(firing, [unit], split, counts, seed).samples[unit]
         if isinstance(sample, Sample):
             samples[unit] = sample
         if len(samples) == n:
             break
-    return Chosen(subject, rows, dict(sorted(samples.items())))
+    return Chosen(firing, rows, dict(sorted(samples.items())))

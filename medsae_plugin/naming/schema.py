@@ -9,13 +9,13 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 # One line of text that begins with a letter or digit, so that no spreadsheet takes a name for a formula.
-_ONE_LINE = r"^[^\W_][^\x00-\x1f\x7f\u2028\u2029]*$"
+_ONE_LINE = r"^[^\W_][^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 
 
 class Answer(BaseModel):
-    """An answer: exactly these fields, of exactly these types."""
+    """An answer: these fields, of exactly these types. What else a model adds is left aside; see `read`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
 class LatentName(Answer):
@@ -56,7 +56,12 @@ _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 
 
 def parse(text: str, schema: type[A]) -> A:
-    """The answer in `text`.
+    """The answer in `text`; see `read`."""
+    return read(text, schema)[0]
+
+
+def read(text: str, schema: type[A]) -> tuple[A, tuple[str, ...]]:
+    """The answer in `text`, and the fields in it that were not asked for, which are left aside.
 
     The rules, nothing else: text may stand before or after the one JSON object, with or without one code fence round
     it; an answer that was cut off in its object is closed after its last whole field, if the fields that it has by then
@@ -74,7 +79,7 @@ def parse(text: str, schema: type[A]) -> A:
     if not found:
         raise Unparsable("the answer has no JSON object")
     try:
-        return schema.model_validate(found[0])
+        return schema.model_validate(found[0]), tuple(key for key in found[0] if key not in schema.model_fields)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'the object'}: {e['msg'].removeprefix('Value error, ')}"

@@ -48,6 +48,9 @@ def format_scores(scores: dict[str, Any]) -> str:
             )
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
     lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if untested := {kind: n for kind, n in scores["untested"].items() if n}:
+        told = " and ".join(f"{n} named {kind}" for kind, n in untested.items())
+        lines += ["", f"not tested: {told}, which fire or are silent on too few patients of split {scores['split']!r}"]
     if scores["agreement"]:
         pairs = [f"{' and '.join(p['judges'])} {_figure(p['kappa'])}" for p in scores["agreement"]["cohen_kappa"]]
         lines += [

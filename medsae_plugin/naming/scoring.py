@@ -13,7 +13,6 @@ import numpy as np
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.latents import sae_sha256
 from medsae_plugin.naming.figures import (
     Confusion,
     bootstrap_interval,
@@ -22,11 +21,11 @@ from medsae_plugin.naming.figures import (
     fleiss_kappa,
     majority,
 )
+from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.names import Names
 from medsae_plugin.naming.run import MATRICES
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.score_output import write
-from medsae_plugin.naming.subject import Subject, open_subjects
 from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, sample_trial
 
 if TYPE_CHECKING:
@@ -85,15 +84,19 @@ def score_names(
         raise MedSAEError("there is no judge")
     if each < 1:
         raise MedSAEError("a name is tried on 1 image of a kind or more")
-    latents, neurons = open_subjects(store, sae_path, table, folder / MATRICES, progress=progress)
+    latents, neurons = open_firing(store, sae_path, table, folder / MATRICES, progress=progress)
     check_same_sae(names, latents)
-    latents.data.check_apart(names.made["split"], split)
+    for made_from in names.splits:
+        latents.images.check_apart(made_from, split)
     claims, untested = _claims(names, latents, neurons, split, each, seed)
     if not claims:
         raise MedSAEError(f"no unit that has a name fires and is silent on enough patients of split {split!r}")
     # Latents and neurons stand over the same images, and a judge is shown nothing else of either.
     asked = [(claim.name, claim.trial) for claim in claims]
     answers = {name: judge.answers(latents, asked) for name, judge in judges.items()}
+    for name, given in answers.items():
+        if np.isnan(np.concatenate(given)).all():
+            raise MedSAEError(f"{name} gave no answer that can be used on any image, so it scores nothing")
     if len(judges) > 1:
         answers[MAJORITY] = [majority(np.stack(said)) for said in zip(*answers.values(), strict=True)]
     scores = {
@@ -119,26 +122,25 @@ def score_names(
     return scores
 
 
-def check_same_sae(names: Names, latents: Subject) -> None:
+def check_same_sae(names: Names, latents: Firing) -> None:
     """Raises MedSAEError where the names are those of another SAE."""
-    assert latents.sae is not None
-    if names.made["sae_sha256"] != sae_sha256(latents.sae):
+    if names.made.get("sae_sha256") != latents.units.sae_sha256:
         raise MedSAEError("the names were made for another SAE than this one")
 
 
 def _claims(
-    names: Names, latents: Subject, neurons: Subject, split: str, each: int, seed: int
+    names: Names, latents: Firing, neurons: Firing, split: str, each: int, seed: int
 ) -> tuple[list[Claim], dict[str, int]]:
     """What the judges are asked, and how many units of a kind have a name and fire too seldom in the split."""
     claims: list[Claim] = []
     untested: dict[str, int] = {}
-    for condition, subject in (("latents", latents), ("neurons", neurons)):
-        rows = subject.data.rows([split])
-        patients = subject.data.patients[rows]
-        named = names.of(subject.kind)
+    for condition, firing in (("latents", latents), ("neurons", neurons)):
+        rows = firing.images.rows_in([split])
+        patients = firing.images.patient_codes[rows]
+        named = names.of(firing.kind)
         for named_unit in named:
-            unit = subject.unit(named_unit.latent)
-            trial = sample_trial(subject.column(unit, rows), rows, patients, each, [seed, unit, len(condition)])
+            unit = firing.units.index(named_unit.latent)
+            trial = sample_trial(firing.column(unit, rows), rows, patients, each, [seed, unit, len(condition)])
             if trial is not None:
                 claims.append(Claim(condition, named_unit.latent, named_unit.name, trial))  # type: ignore[arg-type]
         untested[condition] = len(named) - sum(claim.condition == condition for claim in claims)

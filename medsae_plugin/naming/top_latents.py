@@ -1,25 +1,29 @@
-"""The latent that follows each label most closely, and whether its name says so."""
+"""The latent that goes with each label most closely, and whether its name says so."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from medsae_plugin.evaluation.metrics import pearson, top_latent
 from medsae_plugin.evaluation.statistics import LatentStatistics
+from medsae_plugin.evaluation.text_table import printable
+from medsae_plugin.naming.evidence import told_labels
+from medsae_plugin.naming.firing import Firing
 from medsae_plugin.naming.names import Names
-from medsae_plugin.naming.subject import Subject
 
 _BLOCK = 64  # latents that are dense in memory at a time
 
 
 @dataclass(frozen=True)
 class TopName:
-    """A label, its top latent (None where no latent follows it) with r on the naming split, and the latent's name.
+    """A label, its top latent (None where no latent varies with it) with r on the naming split, and the latent's name.
 
-    `right`: the name is the label, or a term whose category in the vocabulary is the label.
+    right: the name is the label, or a term whose category in the vocabulary is the label.
+    told: whoever named the latent was told that it goes with the label, so `right` says nothing of how it names.
     """
 
     label: str
@@ -27,43 +31,65 @@ class TopName:
     r: float
     concept: str
     right: bool
+    told: bool
 
 
-def top_names(subject: Subject, names: Names, split: str) -> list[TopName]:
+def top_names(firing: Firing, names: Names, split: str) -> list[TopName]:
     """How the top latent of every label, chosen by Pearson's r on a split, is named."""
-    rows = subject.data.rows([split])
-    r = _correlations(subject, rows)
-    by_latent = {unit.latent: unit for unit in names.of("latent")}
-    told = []
-    for label, latent, column in zip(subject.data.label_names, top_latent(r).tolist(), r.T, strict=True):
+    rows = firing.images.rows_in([split])
+    r = _correlations(firing, rows)
+    named = {unit.latent: (unit, run.made) for run in names.runs() for unit in run.of("latent")}
+    found = []
+    for label, latent, column in zip(firing.images.label_names, top_latent(r).tolist(), r.T, strict=True):
         if latent < 0:
-            told.append(TopName(label, None, float("nan"), "", False))
-            continue
-        unit = by_latent.get(str(latent))
-        concept = unit.concept if unit else ""
-        right = unit is not None and label.casefold() in (unit.category.casefold(), concept.casefold())
-        told.append(TopName(label, latent, float(column[latent]), concept, right))
-    return told
+            found.append(TopName(label, None, float("nan"), "", right=False, told=False))
+        elif str(latent) not in named:
+            found.append(TopName(label, latent, float(column[latent]), "", right=False, told=False))
+        else:
+            unit, made = named[str(latent)]
+            right = label.casefold() in (unit.category.casefold(), unit.concept.casefold())
+            told = _is_told(firing, latent, label, made)
+            found.append(TopName(label, latent, float(column[latent]), unit.concept, right, told))
+    return found
 
 
-def _correlations(subject: Subject, rows: np.ndarray) -> np.ndarray:
-    data, n = subject.data, subject.matrix.n_latents
+def _is_told(firing: Firing, latent: int, label: str, made: dict[str, Any]) -> bool:
+    """Whether the namer was told of the label: it names by labels, read reports, or was shown the label's share."""
+    backend = made.get("namer", {}).get("backend")
+    if backend == "chat" and firing.images.reports is None:
+        shares = firing.label_shares(latent, firing.images.rows_in([made["split"]]))
+        return label in [share.label for share in told_labels(shares)]
+    return bool(backend != "vocabulary")
+
+
+def _correlations(firing: Firing, rows: np.ndarray) -> np.ndarray:
+    data, n = firing.images, firing.matrix.n_latents
     parts = []
     for start in range(0, n, _BLOCK):
-        block = subject.matrix.columns(start, min(start + _BLOCK, n)).toarray()[rows]
+        block = firing.matrix.columns(start, min(start + _BLOCK, n)).toarray()[rows]
         statistics = LatentStatistics(block.shape[1], data.label_names)
         statistics.update(torch.from_numpy(block), data.labels[rows])
         parts.append(pearson(statistics))
     return np.concatenate(parts)
 
 
-def format_top_names(told: list[TopName]) -> str:
-    """A line a label, and how many are named rightly."""
+def format_top_names(found: list[TopName]) -> str:
+    """A line a label, and how many are named rightly by a namer that was not told the label."""
     rows = [("label", "latent", "r", "named", "")]
-    for top in told:
+    for top in found:
         latent, r = ("-", "-") if top.latent is None else (str(top.latent), f"{top.r:.2f}")
-        rows.append((top.label, latent, r, top.concept or "-", "right" if top.right else ""))
+        remark = ("right, as told" if top.told else "right") if top.right else ""
+        rows.append((printable(top.label), latent, r, printable(top.concept) or "-", remark))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    right = sum(top.right for top in told)
-    return "\n".join([*lines, f"{right} of {len(told)} labels' top latents are named rightly"])
+    told, untold = ([top for top in found if top.told is kind] for kind in (True, False))
+    right, as_told = (sum(top.right for top in part) for part in (untold, told))
+    if not told:
+        return "\n".join([*lines, f"{right} of {len(found)} labels' top latents are named rightly"])
+    if untold:
+        lines.append(f"{right} of {len(untold)} labels' top latents are named rightly by a namer not told the label")
+    lines.append(
+        f"{as_told} of {len(told)} bear the label that the namer was told (by its shares, by reports, or as the name "
+        "itself): no success of naming; medsae name score tries names"
+    )
+    return "\n".join(lines)

@@ -13,11 +13,11 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.asking import Asker, Question
 from medsae_plugin.naming.chat import Conversation
 from medsae_plugin.naming.evidence import one_a_patient
+from medsae_plugin.naming.firing import Firing
 from medsae_plugin.naming.heatmaps import picture
 from medsae_plugin.naming.namers import quoted
 from medsae_plugin.naming.prompts import Prompt, load_prompt
 from medsae_plugin.naming.schema import Fits, Fitting, LatentName
-from medsae_plugin.naming.subject import Subject
 
 FIRING_QUANTILE = 0.3
 """q: a unit fires where it reaches the (1 - q) quantile of its positive activations, as in detection."""
@@ -84,17 +84,16 @@ class Judge:
     def _prompt(self) -> Prompt:
         return load_prompt("judge_one" if self.group == 1 else "judge_group")
 
-    def answers(
-        self, subject: Subject, claims: Sequence[tuple[LatentName, Trial]]
-    ) -> list[Float[np.ndarray, " images"]]:
+    def answers(self, firing: Firing, claims: Sequence[tuple[LatentName, Trial]]) -> list[Float[np.ndarray, " images"]]:
         """For each name and trial, an answer an image: 1 fits, 0 does not, nan unanswered."""
-        places: list[tuple[int, list[int]]] = []
-        questions: list[Question] = []
-        for k, (name, trial) in enumerate(claims):
-            for first in range(0, len(trial.rows), self.group):
-                shown = list(range(first, min(first + self.group, len(trial.rows))))
-                places.append((k, shown))
-                questions.append(self._question(subject, name, [trial.rows[i] for i in shown]))
+        places = [
+            (k, list(range(first, min(first + self.group, len(trial.rows)))))
+            for k, (_, trial) in enumerate(claims)
+            for first in range(0, len(trial.rows), self.group)
+        ]
+        # Names in turn, so that one that a model will not speak of is no run of unusable answers.
+        places.sort(key=lambda place: place[1][0])
+        questions = [self._question(firing, claims[k][0], [claims[k][1].rows[i] for i in shown]) for k, shown in places]
         answers = [np.full(len(trial.rows), np.nan) for _, trial in claims]
         replies = self.asker.ask(questions, "judging")
         for (k, shown), reply in zip(places, replies, strict=True):
@@ -104,12 +103,12 @@ class Judge:
                 answers[k][shown] = [float(i + 1 in reply.answer.fitting) for i in range(len(shown))]
         return answers
 
-    def _question(self, subject: Subject, name: LatentName, rows: list[int]) -> Question:
+    def _question(self, firing: Firing, name: LatentName, rows: list[int]) -> Question:
         prompt, count = self._prompt, len(rows)
 
         def build() -> Conversation:
-            preprocessing = subject.store.manifest["preprocessing"]
-            pictures = [picture(subject.data.path(row), preprocessing) for row in rows]
+            preprocessing = firing.store.manifest["preprocessing"]
+            pictures = [picture(firing.images.path(row), preprocessing) for row in rows]
             captions = ["The image:"] if self.group == 1 else [f"Image {i + 1}:" for i in range(count)]
             words = {"name": quoted(name)} | ({} if self.group == 1 else {"count": count})
             return (prompt.turn({"asked": list(zip(captions, pictures, strict=True))}, **words),)

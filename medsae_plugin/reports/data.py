@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.labelled import LabelledImages
 from medsae_plugin.evaluation.metrics import DENSITY_EDGES
+from medsae_plugin.evaluation.models import UnitScores
+from medsae_plugin.evaluation.registry import Metric, shown
 from medsae_plugin.evaluation.strongest import Strongest
 from medsae_plugin.reports.evidence import digits, nearest, strips, strongest
 from medsae_plugin.reports.pictures import heat_shape, heatmaps, thumbnail
@@ -24,12 +28,7 @@ if TYPE_CHECKING:
 MOST_LATENTS = 12_000
 """Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
 
-_PER_LABEL = ("r", "auroc", "f1", "fdr")
-_SUMMARY = (
-    "name", "kind", "hook", "architecture", "d_in", "d_sae", "fidelity", "mean_top_r", "mean_top_r_interval",
-    "mean_top_r_same_split", "mean_top_entropy", "mean_entropy", "mean_monosemanticity", "significant", "mean_rank",
-    "gain_over_neurons",
-)  # fmt: skip
+_LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         images: None for a report without images.
         table: for the share of images with an observation along a latent's firing range, and the labels of images.
     """
-    split = run.header["report"]["split"]
+    split = run.evaluation.report.split
     labels = _labels(run, table)
     saes, used = [], []
     for s in run.saes:
@@ -57,14 +56,15 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
             best = strongest(s.matrix, report_rows(s, split))
             used.append(_images(images.store, s, kept, best, saes[-1]))
     wanted = list(dict.fromkeys(row for rows in _in_turn(used) for row in rows))
-    shown = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
+    present = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
     data = {
         "labels": list(run.label_names),
-        "header": run.header,
+        "header": {k: v for k, v in run.evaluation.to_json().items() if k != "candidates"},
+        "metrics": [_declared(m) for m in shown("report")],
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
         "comparison": compared(run),
-        "images": {"pictures": {}, "labels": shown, "wanted": len(wanted)} if images else None,
+        "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
 
@@ -94,18 +94,21 @@ def _kept(s: ScoredSAE, label_names: Sequence[str], most: int) -> np.ndarray:
 def _labels(run: Run, table: ImageTable | None) -> np.ndarray | None:
     if table is None:
         return None
-    from medsae_plugin.evaluation.targets import align_labels
-
-    found = align_labels(list(run.saes[0].matrix.images["path"]), table)
-    order = [table.label_names.index(label) for label in run.label_names if label in table.label_names]
-    return found[:, order] if len(order) == len(run.label_names) else None
+    if missing := [label for label in run.label_names if label not in table.label_names]:
+        raise MedSAEError(
+            f"the table has no label {missing[0]!r}, which the run was scored on; give the run's own table"
+        )
+    found = LabelledImages.of(run.saes[0].matrix.images, table)
+    return found.labels[:, [table.label_names.index(label) for label in run.label_names]]
 
 
 def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    rows = report_rows(s, run.header["report"]["split"])
+    rows = report_rows(s, run.evaluation.report.split)
     frame = s.latents.iloc[kept]
     by_label = {
-        what: [frame[f"{what}: {label}"].to_numpy(dtype=np.float64) for label in run.label_names] for what in _PER_LABEL
+        m.name: [frame[f"{m.name}: {label}"].to_numpy(dtype=np.float64) for label in run.label_names]
+        for m in shown("report", "label")
+        if f"{m.name}: {run.label_names[0]}" in frame
     }
     r = np.stack(by_label["r"], axis=1)
     follows = np.where(np.isnan(r).all(1), -1, np.nan_to_num(r, nan=-2).argmax(1))
@@ -113,22 +116,21 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
     every[kept] = follows
     drawn = strips(s.matrix, rows, None if labels is None else labels[rows], every)
     near, near_r = nearest(s.matrix, rows)
-    entry = {key: s.figures.get(key) for key in _SUMMARY}
+    blank = s.scores.untrained
     return {
-        **entry,
+        **_summary(s.scores),
         "name": s.name,
         "encoder": s.encoder,
-        "observations": s.figures["observations"],
-        "histogram": s.figures["density_histogram"],
-        "neurons": {**{key: s.neurons.get(key) for key in _SUMMARY}, "observations": _brief(s.neurons)},
-        "untrained": {**{key: s.untrained.get(key) for key in _SUMMARY}, "observations": _brief(s.untrained)},
+        "observations": [o.model_dump(mode="json") for o in s.scores.observations],
+        "histogram": s.scores.density_histogram,
+        "neurons": {**_summary(s.scores.neurons), "observations": _brief(s.scores.neurons)},
+        "untrained": {**_summary(blank), "observations": _brief(blank)} if blank else None,
         "training": _training(s),
         "left_out": len(s.latents) - len(kept),
         "latents": {
             "index": kept.tolist(),
             "follows": follows.tolist(),
-            **{key: short(frame[key]) for key in ("density", "maximum", "median_positive", "entropy")},
-            "monosemanticity": short(frame["monosemanticity"]),
+            **{m.name: short(frame[m.name]) for m in shown("report", "latent") if m.name in frame},
             **{what: [short(column) for column in columns] for what, columns in by_label.items()},
             "strip": [digits(drawn[j].level) for j in kept],
             "present": [digits(drawn[j].present) for j in kept] if labels is not None else None,
@@ -139,9 +141,25 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
     }
 
 
-def _brief(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    keys = ("label", "latent", "r", "r_low", "r_high", "entropy", "auroc")
-    return [{key: o.get(key) for key in keys} for o in figures["observations"]]
+def _declared(m: Metric) -> dict[str, Any]:
+    """What the page needs to show a figure."""
+    return {
+        "name": m.name,
+        "title": m.title,
+        "unit": m.unit,
+        "per": m.per,
+        "digits": m.digits,
+        "less": m.better == "lower",
+    }
+
+
+def _summary(scores: UnitScores) -> dict[str, Any]:
+    return scores.model_dump(mode="json", exclude=_LEFT_OUT)
+
+
+def _brief(scores: UnitScores) -> list[dict[str, Any]]:
+    keys = ("r", "r_low", "r_high", "entropy", "auroc")
+    return [{"label": o.label, "latent": o.latent, **{key: o.value(key) for key in keys}} for o in scores.observations]
 
 
 def _training(s: ScoredSAE) -> dict[str, Any] | None:
@@ -154,17 +172,18 @@ def _name(unit: Mapping[str, Any]) -> dict[str, Any]:
     score = unit.get("score") or {}
     figures = {key: score.get(key) for key in ("judge", "balanced_accuracy", "precision", "recall", "f1")}
     return {"concept": unit["concept"], "description": unit["description"], "category": unit.get("category", ""),
+            "similarity": unit.get("similarity"),
             "score": figures if score else None}  # fmt: skip
 
 
 def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
     """What the comparison says of each latent: stability, fate, origin, and its partner in every other SAE."""
-    if not run.tables:
+    if run.comparison is None:
         return {}
-    own = run.tables["latents"]
+    own = run.comparison.frame("latents")
     own = own[own["name"] == s.name].set_index("latent").reindex(kept)
     place = {other.name: k for k, other in enumerate(run.saes)}
-    matches = run.tables["matches"]
+    matches = run.comparison.frame("matches")
     mine = matches[matches["a"] == s.name] if len(matches) else matches
     partners: dict[int, list[list[Any]]] = {}
     if len(mine):
@@ -182,9 +201,9 @@ def compared(run: Run) -> Any:
     """The comparison, and of each flow the links between fates and origins, counted; None where there is none."""
     if run.comparison is None:
         return None
-    content = dict(run.comparison)
-    links = run.tables["links"]
-    latents = run.tables["latents"].set_index(["name", "latent"])
+    content = run.comparison.to_json()
+    links = run.comparison.frame("links")
+    latents = run.comparison.frame("latents").set_index(["name", "latent"])
     flows = []
     for entry in content["flows"]:
         mine = links[(links["a"] == entry["a"]) & (links["b"] == entry["b"])] if len(links) else links
@@ -200,7 +219,7 @@ def _images(
 ) -> list[int]:
     """Note the strongest images and their heatmaps in an SAE's entry; returns the images in order of importance."""
     maps = heatmaps(store, s, best)
-    entry["heat"] = heat_shape(store, str(s.figures["hook"])) if maps else None
+    entry["heat"] = heat_shape(store, s.scores.hook) if maps else None
     entry["latents"]["strongest"] = [
         [
             [int(row), _short(value), *([maps[int(j), int(row)]] if maps else [])]
@@ -209,7 +228,7 @@ def _images(
         ]
         for j in kept
     ]
-    tops = [o["latent"] for o in s.figures["observations"] if o["latent"] is not None]
+    tops = [o.latent for o in s.scores.observations if o.latent is not None]
     rank = np.argsort(-np.nan_to_num(s.latents.filter(regex="^r: ").abs().max(axis=1).to_numpy()[kept]), kind="stable")
     order = [*tops, *(int(kept[k]) for k in rank)]
     return [int(row) for j in dict.fromkeys(order) for row in best.images[j] if row >= 0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.reports import figures_compared, style
 from medsae_plugin.reports.sources import Run, ScoredSAE
 
@@ -33,7 +34,7 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
         raise MedSAEError("figures need matplotlib: pip install 'medsae-plugin[figures]'") from None
     matplotlib.use("Agg")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     drawings: list[tuple[str, Callable[[], Any]]] = []
     for sae in run.saes:
         folder = sae.name.replace("/", "--")
@@ -42,7 +43,7 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
         if sae.training and len(sae.training["history"]) > 1:
             drawings.append((f"training-{folder}", lambda s=sae: training(s)))  # type: ignore[misc]
     if run.comparison is not None:
-        comparison = run.comparison
+        comparison = run.comparison.to_json()
         drawings += [(name, lambda d=draw: d(comparison)) for name, draw in figures_compared.of(run)]  # type: ignore[misc]
     written = []
     with matplotlib.rc_context(style.RC):
@@ -50,7 +51,8 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
             figure = draw()
             for kind in formats:
                 path = out / f"{name}.{kind}"
-                figure.savefig(path, metadata=_undated(kind))
+                with replacing(path) as temporary:
+                    figure.savefig(temporary, format=kind, metadata=_undated(kind))
                 written.append(path)
             matplotlib.pyplot.close(figure)
     return written
@@ -60,25 +62,23 @@ def observations(sae: ScoredSAE) -> Any:
     """r of each observation's top latent with its interval, beside the raw neurons, an untrained SAE and chance."""
     import matplotlib.pyplot as plt
 
-    rows = sae.figures["observations"]
+    rows = sae.scores.observations
+    of = {"untrained SAE": sae.scores.untrained, "raw neurons": sae.scores.neurons}
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 0.19 * len(rows) + 0.85))
-    for y, (o, n, u) in enumerate(zip(rows, sae.neurons["observations"], sae.untrained["observations"], strict=True)):
-        if o["r_null"] is not None:
-            axes.barh(y, o["r_null"], height=0.62, color=style.LIGHT, label="chance, 95%" if y == 0 else None)
+    for y, o in enumerate(rows):
+        r, low, high, null = (o.value(name) for name in ("r", "r_low", "r_high", "r_null"))
+        if null is not None:
+            axes.barh(y, null, height=0.62, color=style.LIGHT, label="chance, 95%" if y == 0 else None)
         axes.axhline(y, color=style.LIGHT, linewidth=0.4, zorder=0)
-        for other, marker, colour, name in (
-            (u, "v", style.GREY, "untrained SAE"),
-            (n, "s", style.VERMILLION, "raw neurons"),
-        ):
-            if other["r"] is not None:
-                axes.plot(
-                    other["r"], y, marker, color="white", mec=colour, ms=3.4, mew=0.9, label=name if y == 0 else None
-                )
-        if o["r"] is not None:
-            if o["r_low"] is not None:
-                axes.plot([o["r_low"], o["r_high"]], [y, y], color=style.BLUE, linewidth=1.3)
-            axes.plot(o["r"], y, "o", color=style.BLUE, ms=4, label="SAE, 95% interval" if y == 0 else None)
-    axes.set_yticks(range(len(rows)), [o["label"] for o in rows])
+        for (name, scores), marker, colour in zip(of.items(), "vs", (style.GREY, style.VERMILLION), strict=True):
+            other = scores and scores.observations[y].value("r")
+            if other is not None:
+                axes.plot(other, y, marker, color="white", mec=colour, ms=3.4, mew=0.9, label=name if y == 0 else None)
+        if r is not None:
+            if low is not None:
+                axes.plot([low, high], [y, y], color=style.BLUE, linewidth=1.3)
+            axes.plot(r, y, "o", color=style.BLUE, ms=4, label="SAE, 95% interval" if y == 0 else None)
+    axes.set_yticks(range(len(rows)), [o.label for o in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -94,8 +94,8 @@ def density(sae: ScoredSAE) -> Any:
 
     from medsae_plugin.evaluation.metrics import DENSE, DENSITY_EDGES
 
-    counts = sae.figures["density_histogram"]
-    dead = sae.figures["d_sae"] - sum(counts)
+    counts = sae.scores.density_histogram
+    dead = (sae.scores.d_sae or 0) - sum(counts)
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.0))
     shares = 10**DENSITY_EDGES
     colours = [style.VERMILLION if low >= DENSE * 0.999 else style.BLUE for low in shares[:-1]]
@@ -103,7 +103,7 @@ def density(sae: ScoredSAE) -> Any:
     axes.set_xscale("log")
     first = next((k for k, n in enumerate(counts) if n), 12)
     axes.set_xlim(shares[min(first, 12)] * 0.8, 1.05)
-    axes.set_xlabel(f"share of images on which a latent fires (dead: {dead} of {sae.figures['d_sae']})")
+    axes.set_xlabel(f"share of images on which a latent fires (dead: {dead} of {sae.scores.d_sae})")
     axes.set_ylabel("latents")
     axes.axvline(DENSE, color=style.GREY, linewidth=0.7, linestyle=(0, (3, 2)))
     axes.text(DENSE * 1.08, axes.get_ylim()[1], "dense", va="top", color=style.GREY, fontsize=6.5)

@@ -18,7 +18,7 @@ ORIGINS = {"continued": style.BLUE, "split off": style.ORANGE, "merged": style.G
 def of(run: Run) -> list[tuple[str, Callable[[Mapping[str, Any]], Any]]]:
     """The figures that the comparison has the data for, by name."""
     assert run.comparison is not None
-    saes = [x for x in run.comparison["saes"] if x["kind"] == "sae"]
+    saes = [x for x in run.comparison.to_json()["saes"] if x["kind"] == "sae"]
     drawn: list[tuple[str, Callable[[Mapping[str, Any]], Any]]] = [("visibility", visibility)]
     if any(x["explained_variance"] is not None for x in saes):
         drawn.append(("pareto", pareto))

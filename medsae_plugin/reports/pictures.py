@@ -18,6 +18,7 @@ from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.evaluation.strongest import Strongest
 from medsae_plugin.reports.evidence import digits
 from medsae_plugin.reports.sources import ScoredSAE
+from medsae_plugin.sae_folders import load_sae
 
 if TYPE_CHECKING:
     from medsae_plugin.activations import ActivationStore
@@ -44,13 +45,11 @@ def heatmaps(store: ActivationStore, sae: ScoredSAE, best: Strongest) -> dict[tu
     """Where each latent fires on its strongest images: by latent and row, cells row by row, as shares of the latent's
     maximum over these images. None at a hook without positions, or of which not every position is stored.
     """
-    from sae_lens import SAE
-
-    hook = str(sae.figures["hook"])
+    hook = sae.scores.hook
     info = store.hooks[hook]
     if info.grid is None or info.rows_per_image != info.n_positions or sae.path is None:
         return None
-    encoder = SAE.load_from_disk(sae.path)
+    encoder = load_sae(sae.path)
     maps: dict[tuple[int, int], str] = {}
     for row in np.unique(best.images[best.images >= 0]):
         latents = np.flatnonzero((best.images == row).any(1))

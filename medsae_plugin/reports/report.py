@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import write_text
+from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.reports.data import Images, pictures, report_data
 from medsae_plugin.reports.sources import Run, open_run
 
@@ -69,7 +69,7 @@ def write_report(
         room = LIMIT - len(_render(opened, data).encode()) - _MARGIN
         data["images"]["pictures"] = pictures(opened, shown, wanted, room)
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_text(out, _render(opened, data))
     return out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,28 +10,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medsae_plugin.comparison.subjects import SAE_CONFIG, TRAINING
+from medsae_plugin.comparison.results import JSON as COMPARISON
+from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.candidates import matrix_folder
-from medsae_plugin.evaluation.latents import LatentMatrix, sae_sha256
+from medsae_plugin.evaluation.latents import LatentMatrix
+from medsae_plugin.evaluation.models import UnitScores
+from medsae_plugin.evaluation.results import METRICS_FILE, Evaluation
+from medsae_plugin.evaluation.units import sae_sha256
+from medsae_plugin.files import read_json
+from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
 
-METRICS, LATENTS, COMPARISON, NAMES = "metrics.json", "latents.parquet", "comparison.json", "names.json"
+NAMES = "names.json"
 
 
 @dataclass(frozen=True)
 class ScoredSAE:
     """One trained SAE of a run.
 
-    name: as in the comparison where there is one. figures, neurons, untrained: entries of `metrics.json`.
+    name: as in the comparison where there is one. scores: with the neurons and baselines beside it.
     latents: its rows of `latents.parquet`. training: `training.json`, None where its folder was not given.
     names: by latent, the fields of `names.json` and, as `score`, of `scores.json`.
     """
 
     name: str
     encoder: str
-    figures: dict[str, Any]
-    neurons: dict[str, Any]
-    untrained: dict[str, Any]
+    scores: UnitScores
     latents: pd.DataFrame
     matrix: LatentMatrix
     path: Path | None
@@ -42,13 +44,16 @@ class ScoredSAE:
 
 @dataclass(frozen=True)
 class Run:
-    """The scored SAEs of a run, the header of its metrics, and its comparison with its tables, where there is one."""
+    """The scored SAEs of a run, its evaluation (of several encoders the last one's, for what they share), and its
+    comparison, where there is one."""
 
-    header: dict[str, Any]
-    label_names: tuple[str, ...]
+    evaluation: Evaluation
     saes: list[ScoredSAE]
-    comparison: dict[str, Any] | None = None
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    comparison: Comparison | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.evaluation.label_names
 
 
 def open_run(
@@ -63,85 +68,73 @@ def open_run(
     Args:
         comparison: of an evaluation, the folder of a comparison that holds it.
         saes: folders of SAEs, for training curves and, in a report with images, heatmaps; sweeps and demos have theirs.
-        names: folders of `medsae name` and `medsae score-names`, or `names.json` files.
+        names: folders of `medsae name` and `medsae name score`, or `names.json` files.
 
     Raises:
-        MedSAEError: the folder is none of these, or damaged; names of no SAE of the run.
+        MedSAEError: the folder is none of these, or damaged; names of no SAE of the run, or two names of one latent.
     """
     folder, own = _located(Path(run))
     compared = Path(comparison) if comparison is not None else folder if (folder / COMPARISON).is_file() else None
-    content = _json(compared / COMPARISON) if compared else None
+    content = Comparison.open(compared) if compared else None
     scores = folder / "scores" if (folder / COMPARISON).is_file() else folder
     paths = _by_sha([*map(Path, saes), *own])
-    several = content is not None and len(content["encoders"]) > 1
-    parts = {e["label"]: scores / e["label"] for e in content["encoders"]} if content and several else {"": scores}
+    several = content is not None and len(content.encoders) > 1
+    parts = {e.label: scores / e.label for e in content.encoders} if content and several else {"": scores}
     opened: list[ScoredSAE] = []
     for label, part in parts.items():
-        header, found = _open_scores(part, f"{label}/" if label else "", paths)
-        opened += found
+        evaluation = _held_out(part)
+        opened += _scored_saes(evaluation, part, f"{label}/" if label else "", paths)
     named = _names([Path(n) for n in names])
     for sae in opened:
         sae.names.update(named.pop(sae.matrix.manifest["sae_sha256"], {}))
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
-    label_names = tuple(o["label"] for o in opened[0].figures["observations"])
-    tables = {p.stem: pd.read_parquet(p) for p in sorted(compared.glob("*.parquet"))} if compared else {}
-    return Run(header, label_names, opened, content, tables)
+    return Run(evaluation, opened, content)
 
 
 def _located(run: Path) -> tuple[Path, list[Path]]:
     """The folder of the comparison or evaluation in a run, and the SAEs that the run holds itself."""
-    if (run / METRICS).is_file() or (run / COMPARISON).is_file():
+    if (run / METRICS_FILE).is_file() or (run / COMPARISON).is_file():
         return run, []
     if (run / "comparison" / COMPARISON).is_file():
-        configs = [*run.glob(f"passes/*/*/{SAE_CONFIG}"), *run.glob(f"saes/*/{SAE_CONFIG}")]
+        configs = [*run.glob(f"passes/*/*/{CONFIG}"), *run.glob(f"saes/*/{CONFIG}")]
         return run / "comparison", sorted(p.parent for p in configs)
-    raise MedSAEError(f"{run} is no output of medsae evaluate, compare, sweep or demo: there is no {METRICS} in it")
+    raise MedSAEError(
+        f"{run} is no output of medsae evaluate, compare, sweep or demo: there is no {METRICS_FILE} in it"
+    )
 
 
-def _open_scores(folder: Path, prefix: str, paths: dict[str, Path]) -> tuple[dict[str, Any], list[ScoredSAE]]:
-    metrics = _json(folder / METRICS)
-    if "select" not in metrics or "candidates" not in metrics:
-        raise MedSAEError(f"{folder / METRICS} is not of the held-out protocol, which reports need")
-    if not (folder / LATENTS).is_file():
-        raise MedSAEError(f"{folder} is incomplete: there is no {LATENTS} in it")
-    frame = pd.read_parquet(folder / LATENTS)
-    candidates = metrics["candidates"]
+def _held_out(folder: Path) -> Evaluation:
+    if not (folder / METRICS_FILE).is_file():
+        raise MedSAEError(f"there is no {METRICS_FILE} in {folder}")
+    content = read_json(folder / METRICS_FILE)
+    if not isinstance(content, dict) or content.get("optimistic") or "select" not in content:
+        raise MedSAEError(f"{folder / METRICS_FILE} is not of the held-out protocol, which reports need")
+    return Evaluation.open(folder)
+
+
+def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[str, Path]) -> list[ScoredSAE]:
     opened = []
-    for k, figures in enumerate(candidates):
-        if figures["kind"] != "sae":
-            continue
-        matrix = LatentMatrix(folder / "latents" / matrix_folder(figures["name"]))
+    for scores in evaluation.saes:
+        matrix = LatentMatrix(folder / "latents" / scores.folder_name)
         path = paths.get(matrix.manifest["sae_sha256"])
-        training = path / TRAINING if path else None
         opened.append(
             ScoredSAE(
-                name=prefix + figures["name"],
-                encoder=metrics["encoder"]["name"],
-                figures=figures,
-                neurons=next(c for c in candidates if c["kind"] == "neurons" and c["hook"] == figures["hook"]),
-                untrained=candidates[k + 1],
-                latents=frame[frame["name"] == figures["name"]].reset_index(drop=True),
+                name=prefix + scores.name,
+                encoder=evaluation.encoder.name,
+                scores=scores,
+                latents=evaluation.frame(scores.name),
                 matrix=matrix,
                 path=path,
-                training=_json(training) if training and training.is_file() else None,
+                training=read_report(path) if path else None,
             )
         )
-    return {key: value for key, value in metrics.items() if key != "candidates"}, opened
+    return opened
 
 
 def _by_sha(paths: Sequence[Path]) -> dict[str, Path]:
     """SAE folders by the hash of their weights, which a latent matrix holds as well."""
-    if not paths:
-        return {}
-    from sae_lens import SAE
-
-    found = {}
-    for path in paths:
-        if not (path / SAE_CONFIG).is_file():
-            raise MedSAEError(f"{path} holds no SAE: there is no {SAE_CONFIG} in it")
-        found[sae_sha256(SAE.load_from_disk(path))] = path
-    return found
+    return {sae_sha256(load_sae(path)): path for path in paths}
 
 
 def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
@@ -152,25 +145,30 @@ def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
         content = _json(file)
         try:
             of_sae = named.setdefault(str(content["made"]["sae_sha256"]), {})
-            for unit in content["names"]:
-                if unit["kind"] == "latent" and unit["status"] == "named":
-                    of_sae[int(unit["latent"])] = unit
+            named_here = [u for u in content["names"] if u["kind"] == "latent" and u["status"] == "named"]
+            for unit in named_here:
+                other = of_sae.setdefault(int(unit["latent"]), unit)
+                if other["concept"] != unit["concept"]:
+                    raise MedSAEError(
+                        f"latent {unit['latent']} has a name in {file} and another in names given before it; give one"
+                    )
             scores = file.parent / "scores.json"
             for line in reversed(_json(scores)["by_name"] if scores.is_file() else []):
-                if line["condition"] == "latents" and int(line["latent"]) in of_sae:
-                    of_sae[int(line["latent"])]["score"] = line
+                unit = of_sae.get(int(line["latent"])) if line["condition"] == "latents" else None
+                # A score is of the name that was tried, which may have been replaced since.
+                if unit is not None and line["concept"] == unit["concept"]:
+                    unit["score"] = line
+        except MedSAEError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise MedSAEError(f"{file} is damaged or no list of names ({error})") from None
     return named
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise MedSAEError(f"there is no {path.name} in {path.parent}") from None
-    except ValueError as error:
-        raise MedSAEError(f"{path} is damaged ({error})") from None
+    if not path.is_file():
+        raise MedSAEError(f"there is no {path.name} in {path.parent}")
+    return read_json(path)
 
 
 def report_rows(sae: ScoredSAE, split: str) -> np.ndarray:

@@ -10,6 +10,7 @@ _MODULES = {
     "Recipe": "medsae_plugin.training.recipes",
     "load_recipe": "medsae_plugin.training.recipes",
     "train_saes": "medsae_plugin.training.run",
+    "split_by_sign": "medsae_plugin.training.normalization",
     "FidelitySums": "medsae_plugin.training.fidelity",
 }
 

@@ -30,7 +30,7 @@ from medsae_plugin.data.phantoms.generate import sample_rows
 from medsae_plugin.data.phantoms.sentences import SENTENCES
 from medsae_plugin.data.prompts import PHANTOMS, load_prompts
 from medsae_plugin.encoders import EncoderCard, HookedVisionEncoder, build_encoder, load_card, save_encoder
-from medsae_plugin.encoders.loading import TOKENIZER
+from medsae_plugin.encoders.tokenizing import TOKENIZER
 from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
 
 CARD = "phantom-swin"

@@ -1,8 +1,10 @@
-"""MedSAE's normalisation of activations, and folding it into an SAE's weights."""
+"""MedSAE's normalisation of activations, and the SAE of raw activations that is saved of one in training."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from sae_lens import AbsTopKSAE, TopKSAE
     from sae_lens.saes.sae import TrainingSAE
+    from sae_lens.training.activation_scaler import ActivationScaler
 
     from medsae_plugin.activations import ActivationStore
 
@@ -38,3 +42,41 @@ class CenterAndScale:
         """
         eye = torch.eye(len(self.mean), dtype=torch.float64)
         sae.fold_activation_whitening(self.mean, eye * self.scale, eye / self.scale)
+
+
+def save_of_raw(sae: TrainingSAE[Any], center: CenterAndScale | None, scaler: ActivationScaler, folder: Path) -> None:
+    """Save an SAE as it is now for use on raw activations, in SAE-Lens's format; the one in training stays as it is.
+
+    Args:
+        center, scaler: what its activations are normalised by, MedSAE's and SAE-Lens's, both of which may be nothing.
+    """
+    from sae_lens import SAE, AbsTopKSAE
+
+    raw = copy.deepcopy(sae).to(device="cpu")  # folding is in float64, which not every device has
+    if scaler.scaling_factor is not None:
+        raw.fold_activation_norm_scaling_factor(scaler.scaling_factor)
+    if (whitening := scaler.whitening) is not None:
+        raw.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
+    if center is not None:
+        center.fold_into(raw)
+    raw.save_inference_model(folder)
+    if isinstance(saved := SAE.load_from_disk(folder), AbsTopKSAE):
+        split_by_sign(saved).save_model(folder)
+
+
+@torch.no_grad()
+def split_by_sign(sae: AbsTopKSAE) -> TopKSAE:
+    """The same SAE with two latents for each signed one: latent j where it is above 0, K + j its negative.
+
+    Of h and -h the k largest, none below 0, are the k of h that are largest by magnitude: a top-k SAE of 2K latents
+    that reconstructs what the abstopk SAE of K does (arXiv 2510.00404), and whose latents are at least 0.
+    """
+    from sae_lens import TopKSAE, TopKSAEConfig
+
+    settings = {key: value for key, value in vars(sae.cfg).items() if key != "d_sae"}
+    both = TopKSAE(TopKSAEConfig(d_sae=2 * sae.cfg.d_sae, **settings))
+    both.W_enc.copy_(torch.cat([sae.W_enc, -sae.W_enc], dim=1))
+    both.b_enc.copy_(torch.cat([sae.b_enc, -sae.b_enc]))
+    both.W_dec.copy_(torch.cat([sae.W_dec, -sae.W_dec]))
+    both.b_dec.copy_(sae.b_dec)
+    return both

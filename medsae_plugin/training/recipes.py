@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.training.specs import SAESpec, TrainingConfig
+from medsae_plugin.training.specs import SAESpec, TrainingConfig, check_kind
 
 
 class Recipe(NamedTuple):
@@ -64,19 +64,5 @@ def _checked(kind: Any, entry: Any, where: str) -> Any:
     if missing := sorted(required - entry.keys()):
         raise MedSAEError(f"{where} lacks {', '.join(missing)}")
     for name, value in entry.items():
-        wanted = _KINDS[str(fields[name].type)]
-        # YAML 1.1 takes 1e-3 for text; a bool is an int in Python.
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            hint = " (write 1.0e-3, with a point, for YAML)" if float in wanted and isinstance(value, str) else ""
-            raise MedSAEError(f"{where}: {name} is {value!r}, should be {fields[name].type}{hint}")
+        check_kind(value, fields[name], where)
     return kind(**entry)
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "bool": (bool,),
-    "dict[str, Any]": (dict,),
-}

@@ -6,17 +6,20 @@ import contextlib
 import dataclasses
 import io
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import replacing_folder, write_text
-from medsae_plugin.training.normalization import CenterAndScale
+from medsae_plugin.files import make_folder, replacing_folder, write_text, writing
+from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
+from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
 
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
     from medsae_plugin.activations import ActivationStore
 
-CHECKPOINTS, PROGRESS, RUN, REPORT = "checkpoints", "progress.json", "run.json", "training.json"
+# In `out` while SAE-Lens writes a checkpoint; in a checkpoint, beside an SAE, what its training goes on from.
+WRITING, TRAINER = ".checkpoint", "trainer"
+PROGRESS = "progress.json"
+_DAMAGED = (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError, pickle.UnpicklingError)
 
 
 def train_saes(
@@ -43,7 +49,9 @@ def train_saes(
 
     All SAEs see the same order of rows, from one pass over the data. Into `out` go a folder an SAE (`cfg.json` and
     `sae_weights.safetensors`, which plain `SAE.load_from_disk` loads and which take raw activations; `training.json`,
-    the figures on the validation split) and SAE-Lens's checkpoints, as many as the config asks for.
+    the figures on the validation split), and in `checkpoints/` as many as the config asks for: SAEs of raw activations
+    as well, each beside a folder `trainer` of what its training goes on from. An `abstopk` SAE is saved as the equal
+    top-k SAE of twice its latents, see `split_by_sign`.
 
     Args:
         resume: go on from the last whole checkpoint in `out`, to the same weights as an unbroken run; start where
@@ -53,7 +61,8 @@ def train_saes(
         The folder of each SAE, by name.
 
     Raises:
-        MedSAEError: specs that do not fit the store; `out` holds another run, or this one and `resume` is not given.
+        MedSAEError: specs that do not fit the store; `out` holds another run, or this one and `resume` is not given; a
+            damaged checkpoint; a training that diverged, once the other SAEs of the run are saved.
     """
     check_specs(store, specs)
     out = Path(out)
@@ -63,10 +72,18 @@ def train_saes(
         return folders
     run = _Run(store, specs, config, out)
     # SAE-Lens offers no switch for its progress bar, which goes to stderr.
-    with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+    with writing(out, "Whole checkpoints are kept, and resuming goes on from the last"), quiet:
         run.fit()
+    diverged = run.diverged()
     for spec in specs:
-        run.save(spec, folders[spec.name])
+        if spec.name not in diverged:
+            run.save(spec, folders[spec.name])
+    if diverged:
+        raise MedSAEError(
+            f"the training of {', '.join(diverged)} diverged: nan or infinity among its weights; lower the "
+            "learning rate. It is not saved, and the other SAEs of the run are"
+        )
     return folders
 
 
@@ -82,7 +99,7 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
     what = json.loads(json.dumps(what))
     note = out / RUN
     if note.is_file():
-        there = json.loads(note.read_text(encoding="utf-8"))
+        there = read_object(note)
         if there != what:
             fields = ", ".join(key for key in what if there.get(key) != what[key])
             raise MedSAEError(f"{out} holds another training run (it differs in: {fields}); choose another folder")
@@ -91,7 +108,7 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
     elif out.is_dir() and any(out.iterdir()):
         raise MedSAEError(f"{out} is not empty and holds no training run; choose another folder")
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_text(note, json.dumps(what, indent=2) + "\n")
 
 
@@ -100,7 +117,7 @@ class _Run:
 
     def __init__(self, store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, out: Path) -> None:
         self.store, self.specs, self.config = store, specs, config
-        self.checkpoints = out / CHECKPOINTS
+        self.checkpoints, self.writing = out / CHECKPOINTS, out / WRITING
         self.saes: dict[str, TrainingSAE[Any]] = {spec.name: build_sae(store, spec, config) for spec in specs}
         centred = {spec.hook for spec in specs if spec.normalize == CENTER_AND_SCALE}
         self.center = {hook: CenterAndScale.of(store, hook) for hook in sorted(centred)}
@@ -115,16 +132,16 @@ class _Run:
         self.trainer.fit()
         self._note()
 
-    def save(self, spec: SAESpec, folder: Path) -> None:
-        """Fold the normalisation in, and write the SAE's folder whole or not at all."""
-        from sae_lens import SAE
+    def diverged(self) -> list[str]:
+        """The SAEs that have nan or infinity among their weights."""
+        weights = {name: sae.state_dict().values() for name, sae in self.saes.items()}
+        return [name for name, tensors in weights.items() if not all(torch.isfinite(w).all() for w in tensors)]
 
-        sae = self.saes[spec.name]
-        if spec.normalize == CENTER_AND_SCALE:
-            self.center[spec.hook].fold_into(sae)
+    def save(self, spec: SAESpec, folder: Path) -> None:
+        """Write the SAE's folder whole or not at all."""
         with replacing_folder(folder) as temporary:
-            sae.save_inference_model(temporary)
-            sums = fidelity_sums(self.store, SAE.load_from_disk(temporary), spec.hook, "val")
+            self._save_of_raw(spec, temporary)
+            sums = fidelity_sums(self.store, load_sae(temporary), spec.hook, "val")
             report = {
                 "sae": dataclasses.asdict(spec),
                 "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
@@ -133,11 +150,20 @@ class _Run:
             }
             (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
+    def _save_of_raw(self, spec: SAESpec, folder: Path) -> None:
+        center = self.center[spec.hook] if spec.normalize == CENTER_AND_SCALE else None
+        save_of_raw(self.saes[spec.name], center, self._trainers()[spec.name].activation_scaler, folder)
+
+    def _trainers(self) -> dict[str, Any]:
+        """SAE-Lens's trainer of each SAE."""
+        trainer: Any = self.trainer
+        return {self.specs[0].name: trainer} if len(self.specs) == 1 else trainer.trainers
+
     def _trainer(self) -> SAETrainer[Any, Any] | MultiSAETrainer:
         from sae_lens.training.multi_sae_trainer import MultiSAETrainer
         from sae_lens.training.sae_trainer import SAETrainer
 
-        cfg = self.config.for_sae_lens(str(self.checkpoints))
+        cfg = self.config.for_sae_lens(str(self.writing))
         if len(self.specs) == 1:
             name = self.specs[0].name
             stream = (batch[name] for batch in self._stream())
@@ -179,14 +205,34 @@ class _Run:
         }
         self.history.append({"step": step, "saes": figures})
 
+    def _place(self, checkpoint: Path, spec: SAESpec) -> Path:
+        """The folder of an SAE in a checkpoint, as SAE-Lens lays it out."""
+        return checkpoint if len(self.specs) == 1 else checkpoint / spec.name
+
     def _checkpointed(self, checkpoint_path: Path | None) -> None:
-        """SAE-Lens has written a checkpoint: note what it does not, which also marks the checkpoint as whole."""
-        if checkpoint_path is not None:
-            progress = {"batches": self.n_batches, "history": self.history}
-            write_text(checkpoint_path / PROGRESS, json.dumps(progress) + "\n")
+        """SAE-Lens has written a checkpoint, of weights that take normalised activations and look like any SAE's: put
+        SAEs of raw activations in their place, and the whole where checkpoints are, at once."""
+        from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME
+        from sae_lens.training.activation_scaler import ActivationScaler
+
+        assert checkpoint_path is not None
+        for spec in self.specs:
+            folder = self._place(checkpoint_path, spec)
+            theirs = [file for file in folder.iterdir() if file.name != CONFIG]
+            (folder / TRAINER).mkdir()
+            for file in theirs:
+                file.rename(folder / TRAINER / file.name)
+            self._save_of_raw(spec, folder)
+            ActivationScaler().save(str(folder / ACTIVATION_SCALER_CFG_FILENAME))  # SAE-Lens's word for: all is folded
+        progress = {"batches": self.n_batches, "history": self.history}
+        write_text(checkpoint_path / PROGRESS, json.dumps(progress) + "\n")
+        self.checkpoints.mkdir(exist_ok=True)
+        checkpoint_path.rename(self.checkpoints / checkpoint_path.name)
+        self.writing.rmdir()
 
     def _resume(self) -> None:
-        """Load the last whole checkpoint, if any; one that was cut short is removed."""
+        """Load the last whole checkpoint, if any; what was being written when a run ended is removed."""
+        shutil.rmtree(self.writing, ignore_errors=True)
         whole = []
         for folder in self.checkpoints.iterdir() if self.checkpoints.is_dir() else ():
             if (folder / PROGRESS).is_file():
@@ -196,16 +242,23 @@ class _Run:
         if not whole:
             return
         last = max(whole, key=lambda folder: int(folder.name))
+        try:
+            self._load(last)
+        except _DAMAGED as error:
+            raise MedSAEError(
+                f"the checkpoint {last} is damaged ({' '.join(str(error).split())}); delete it, and training goes on "
+                "from the one before"
+            ) from error
+
+    def _load(self, checkpoint: Path) -> None:
         trainer: Any = self.trainer
-        if len(self.specs) == 1:
-            trainer.load_trainer_state(last)
-            trainer.sae.load_weights_from_checkpoint(last)
-        else:
-            trainer.load_checkpoint(last)
-        # SAE-Lens checkpoints before it counts the step that has just been made.
-        trainer.n_training_steps = trainer.n_training_samples // self.config.batch_size
-        for inner in getattr(trainer, "trainers", {}).values():
-            inner.n_training_steps = trainer.n_training_steps
+        for spec in self.specs:
+            inner, folder = self._trainers()[spec.name], self._place(checkpoint, spec) / TRAINER
+            inner.load_trainer_state(folder)
+            inner.sae.load_weights_from_checkpoint(folder)
+            # SAE-Lens checkpoints before it counts the step that has just been made.
+            inner.n_training_steps = inner.n_training_samples // self.config.batch_size
+        trainer.n_training_steps, trainer.n_training_samples = inner.n_training_steps, inner.n_training_samples
         trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= trainer.n_training_samples]
-        progress = json.loads((last / PROGRESS).read_text(encoding="utf-8"))
+        progress = read_object(checkpoint / PROGRESS)
         self.n_batches, self.history = progress["batches"], progress["history"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.sae_folders import CHECKPOINTS, RUN
 
 if TYPE_CHECKING:
     from sae_lens.config import SAETrainerConfig
@@ -41,7 +43,7 @@ class SAESpec:
     name: str
     hook: str
     architecture: str = "standard"
-    expansion: float = 16
+    expansion: int | float = 16
     normalize: str = CENTER_AND_SCALE
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -54,6 +56,8 @@ class SAESpec:
                 f"SAE {self.name}: normalize {self.normalize!r} is not one of "
                 f"{', '.join((CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS))}"
             )
+        if self.name in (CHECKPOINTS, RUN):
+            raise MedSAEError(f"{self.name!r} is no name for an SAE's folder: training writes one of that name")
         if self.expansion <= 0:
             raise MedSAEError(f"SAE {self.name}: expansion {self.expansion} is not above 0")
 
@@ -112,10 +116,11 @@ class TrainingConfig:
 
 
 def check_specs(store: ActivationStore, specs: Sequence[SAESpec]) -> None:
-    """Raise if the specs cannot be trained over the store.
+    """Raise if the specs cannot be trained over the store, or could not be saved in the end.
 
     Raises:
-        MedSAEError: none, two of one name, an unknown hook, architecture or option.
+        MedSAEError: none, two of one name, an unknown hook, architecture or option, options that SAE-Lens refuses, a
+            normalisation that cannot be folded into this architecture's weights.
     """
     if not specs:
         raise MedSAEError("there is no SAE to train")
@@ -125,31 +130,66 @@ def check_specs(store: ActivationStore, specs: Sequence[SAESpec]) -> None:
     for spec in specs:
         if spec.hook not in store.hooks:
             raise MedSAEError(f"SAE {spec.name}: the store has no hook {spec.hook!r}; it has {', '.join(store.hooks)}")
-        _config_class(spec)
+        _check_end(spec, store.hooks[spec.hook].d)
 
 
 def build_sae(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> TrainingSAE[Any]:
     """The untrained SAE of a spec, its weights drawn from the spec's seed, with the metadata that is saved with it."""
     import torch
-    from sae_lens.registry import get_sae_training_class
     from sae_lens.saes.sae import SAEMetadata
 
-    d_in = store.hooks[spec.hook].d
+    torch.manual_seed(spec.seed)
+    sae = _untrained(spec, store.hooks[spec.hook].d, config.device)
+    sae.cfg.metadata = SAEMetadata(**_metadata(store, spec, config))
+    return sae
+
+
+def _untrained(spec: SAESpec, d_in: int, device: str) -> TrainingSAE[Any]:
+    from sae_lens.registry import get_sae_training_class
+
     theirs = "none" if spec.normalize == CENTER_AND_SCALE else spec.normalize
+    config_class = _config_class(spec)
     try:
-        cfg = _config_class(spec)(
+        cfg = config_class(
             d_in=d_in,
             d_sae=round(d_in * spec.expansion),
             dtype="float32",
-            device=config.device,
+            device=device,
             normalize_activations=theirs,
-            metadata=SAEMetadata(**_metadata(store, spec, config)),
             **spec.options,
         )
-        torch.manual_seed(spec.seed)
         return get_sae_training_class(spec.architecture)[0](cfg)
     except (ValueError, TypeError, AssertionError) as error:
         raise MedSAEError(f"SAE {spec.name}: SAE-Lens refuses these options: {error}") from None
+
+
+def _check_end(spec: SAESpec, d_in: int) -> None:
+    """Fold the normalisation as when training is done, on an SAE that has shapes and no weights."""
+    import torch
+    from sae_lens import MatryoshkaBatchTopKTrainingSAE
+
+    from medsae_plugin.training.normalization import CenterAndScale
+
+    if not (d_sae := round(d_in * spec.expansion)):
+        raise MedSAEError(f"SAE {spec.name}: expansion {spec.expansion} of {d_in} dimensions leaves no latent")
+    sae = _untrained(spec, d_in, "meta")
+    if not 0 < (k := getattr(sae.cfg, "k", 1)) <= d_sae:
+        raise MedSAEError(f"SAE {spec.name}: k is {k}, and there are {d_sae} latents; choose k between 1 and {d_sae}")
+    if spec.normalize == "layer_norm" and isinstance(sae, MatryoshkaBatchTopKTrainingSAE):
+        raise MedSAEError(  # it undoes the norm at each of its widths, and the first forgets it
+            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails at its "
+            f"first step; normalize: {CENTER_AND_SCALE} does"
+        )
+    try:
+        if spec.normalize in (CENTER_AND_SCALE, "covariance_whitening"):
+            CenterAndScale(torch.zeros(d_in, dtype=torch.float64), 1.0).fold_into(sae)
+        elif spec.normalize == "expected_average_only_in":
+            sae.fold_activation_norm_scaling_factor(1.0)
+    except NotImplementedError as error:
+        raise MedSAEError(
+            f"SAE {spec.name}: normalize {spec.normalize} does not go with {spec.architecture}, for it could not be "
+            f"folded into the weights in the end ({error}); normalize: none does"
+        ) from None
 
 
 def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
@@ -157,17 +197,58 @@ def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
 
     if spec.architecture not in SAE_TRAINING_CLASS_REGISTRY:
         raise MedSAEError(
-            f"SAE {spec.name}: SAE-Lens has no architecture {spec.architecture!r}; "
-            f"it has {', '.join(sorted(SAE_TRAINING_CLASS_REGISTRY))}"
+            f"SAE {spec.name}: SAE-Lens trains no architecture {spec.architecture!r}; "
+            f"it trains {', '.join(sorted(SAE_TRAINING_CLASS_REGISTRY))}"
         )
     config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
-    known = {f.name for f in dataclasses.fields(config_class)} - _OURS
-    for option in spec.options:
+    known = {f.name: f for f in dataclasses.fields(config_class) if f.name not in _OURS}
+    for option, value in spec.options.items():
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
             raise MedSAEError(f"SAE {spec.name}: {spec.architecture} has no option {option!r}; {hint}")
+        check_kind(value, known[option], f"SAE {spec.name}")
     return config_class
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "int | float": (int, float),
+    "float | None": (int, float, type(None)),
+    "bool": (bool,),
+    "dict[str, Any]": (dict,),
+}
+
+
+def check_kind(value: Any, field: dataclasses.Field[Any], where: str) -> None:
+    """Compare a value from YAML with the annotation of its field; other annotations than `_KINDS` has pass.
+
+    Raises:
+        MedSAEError: another kind, with how to write a number that YAML 1.1 takes for text or for a fraction.
+    """
+    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    wanted = _KINDS.get(kind)
+    # A bool is an int in Python.
+    if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+        hint = _number_hint(value, whole=float not in wanted) if int in wanted else ""
+        raise MedSAEError(f"{where}: {field.name} is {value!r}, should be {kind}{hint}")
+
+
+def _number_hint(value: Any, whole: bool) -> str:
+    try:
+        number = float(value) if isinstance(value, str | float) else math.nan
+    except ValueError:
+        return ""
+    if not math.isfinite(number) or (whole and not number.is_integer()):
+        return ""
+    if whole:
+        return f" (write {int(number)})"
+    mantissa, _, exponent = str(value).lower().partition("e")
+    point = "" if "." in mantissa else ".0"
+    sign = "" if exponent[:1] in ("", "-", "+") else "+"
+    return f" (write {mantissa}{point}{exponent and 'e'}{sign}{exponent}, with a point, for YAML)"
 
 
 def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:

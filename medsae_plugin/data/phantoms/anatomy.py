@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from medsae_plugin.data.phantoms.grid import Curve, Field, Grid
 
-Sex = Literal["Female", "Male"]
-View = Literal["Frontal", "Lateral"]
-Projection = Literal["PA", "AP", ""]
+if TYPE_CHECKING:
+    Sex = Literal["Female", "Male"]
+    View = Literal["Frontal", "Lateral"]
+    Projection = Literal["PA", "AP", ""]
+else:  # what a caller or a file gives is checked by `Case`, which says in words what is wrong
+    Sex = View = Projection = str
 
 # How much darker a full depth of lung is than soft tissue, in units of density (0 air, about 1 the densest tissue).
 AIR = 0.44

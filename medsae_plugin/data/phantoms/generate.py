@@ -1,12 +1,13 @@
 """A folder of phantoms with a CheXpert table: made-up patients, their studies and pictures."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from medsae_plugin.data.phantoms.anatomy import Projection, Sex
 from medsae_plugin.data.phantoms.cases import DEVICES, FINDINGS, MILDEST, NO_FINDING, Case, sample_age, sample_findings
 from medsae_plugin.data.phantoms.draw import draw_case
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import write_text, writing
 from medsae_plugin.machine import cores
 
 STUDIES = (0.50, 0.25, 0.15, 0.10)
@@ -56,7 +58,7 @@ def generate(
         The path of `labels.csv`, written last.
 
     Raises:
-        MedSAEError: n is under 1, the size under 32, or there is a table in `out` already.
+        MedSAEError: n is under 1, the size under 32, there is a table in `out` already, or `out` cannot be written.
     """
     out = Path(out)
     if n < 1:
@@ -67,15 +69,18 @@ def generate(
     rows = list(sample_rows(n, seed))
     draw = partial(_draw, out=out, size=size)
     workers = min(8, cores()) if workers is None else workers
-    with ExitStack() as stack:
+    if current_process().daemon:  # it may have no children
+        workers = 0
+    with writing(out), ExitStack() as stack:
         drawn: Iterator[str] = map(draw, rows)
         if workers:
             # Forked where that is safe: a caller's script then needs no `if __name__ == "__main__"`.
             context = get_context("fork" if sys.platform == "linux" else None)
-            drawn = stack.enter_context(context.Pool(workers)).imap(draw, rows, chunksize=8)
+            pool = stack.enter_context(context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)))
+            drawn = pool.imap(draw, rows, chunksize=8)
         truth = list(tqdm(drawn, total=n, desc="phantoms", unit="image", disable=not progress))
-    (out / "truth.jsonl").write_text("\n".join(truth) + "\n", encoding="utf-8")
-    _table(rows).to_csv(table, index=False, lineterminator="\n")
+    write_text(out / "truth.jsonl", "\n".join(truth) + "\n")
+    write_text(table, _table(rows).to_csv(index=False, lineterminator="\n"))
     return table
 
 

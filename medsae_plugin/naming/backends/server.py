@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.evaluation.text_table import printable
 from medsae_plugin.naming.chat import Conversation, Failure, Picture, Turn
 
 _MAX_TOKENS = 512
@@ -111,4 +112,4 @@ def _part(part: str | Picture) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    return printable(lines[0][:200])

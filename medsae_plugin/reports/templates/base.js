@@ -3,6 +3,7 @@ const main = document.getElementById("main");
 const LABELS = data.labels;
 const ROW = 44;
 const STEPS = 61;
+const CHANCE = 0.05;
 const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const VIRIDIS = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]];
 
@@ -47,6 +48,9 @@ const shade = (x) => {
 };
 const styled = (e, style) => { Object.assign(e.style, style); return e; };
 
+// Whether an observation's top latent is no better than the best of all latents is under shuffled labels.
+const byChance = (o) => known(o.p_null) && o.p_null >= CHANCE;
+
 /* ---- the latents of an SAE, one object each, made once ---- */
 const cache = new Map();
 function latentsOf(k) {
@@ -55,10 +59,13 @@ function latentsOf(k) {
   sae.observations.forEach((o, c) => { if (known(o.latent)) tops.set(o.latent, [...(tops.get(o.latent) || []), c]); });
   const items = l.index.map((index, i) => {
     const c = l.follows[i], name = sae.names[index] || null;
-    const best = c < 0 ? null : LABELS[c];
+    const best = c < 0 ? null : LABELS[c], mine = tops.get(index) || [];
+    const p = mine.includes(c) ? sae.observations[c].p_null : null, fdr = c < 0 ? null : l.fdr[c][i];
+    const evidence = c < 0 ? "" : `r ${form(l.r[c][i])}, ${known(p) ? `p ${pvalue(p)}` : `fdr ${pvalue(fdr)}`}`;
+    const follows = c >= 0 && l.r[c][i] > 0 && known(fdr) && fdr < CHANCE && !(known(p) && p >= CHANCE);
     return {
-      i, index, name, best, label: c, tops: tops.get(index) || [],
-      title: name ? shown(name.concept) : best || "silent",
+      i, index, name, best, label: c, tops: mine, follows, evidence,
+      title: name ? shown(name.concept) : follows ? best : best ? "none above chance" : "silent",
       r: c < 0 ? null : l.r[c][i], auroc: c < 0 ? null : l.auroc[c][i],
       density: l.density[i], entropy: l.entropy[i], monosemanticity: l.monosemanticity[i], maximum: l.maximum[i],
       stability: l.stability ? l.stability[i] : null,

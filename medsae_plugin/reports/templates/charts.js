@@ -12,6 +12,8 @@ function ticks(low, high, count = 4) {
 }
 // As many units as pixels on a narrow screen, so that text keeps its size.
 const wide = (most) => Math.min(most, document.documentElement.clientWidth - 28);
+// A text cut to about these pixels; what draws it tells the whole in a title.
+const within = (content, pixels) => content.length * 6.4 > pixels ? `${content.slice(0, Math.floor(pixels / 6.4) - 1)}…` : content;
 const brief = (v) => Math.abs(v) >= 1000 ? `${(v / 1000).toPrecision(3).replace(/\.?0+$/, "")}k` : String(+v.toPrecision(3)).replace("-", "−");
 
 function curve(points, title, alt) {
@@ -48,7 +50,7 @@ function whisker(o, n, u) {
   const W = 220, H = 22, X = (v) => 4 + (W - 8) * (Math.max(-0.2, Math.min(1, v)) + 0.2) / 1.2;
   const dot = (v, color, ring) => known(v) && s("circle", { cx: X(v), cy: H / 2, r: ring ? 3.5 : 4.5, fill: ring ? "var(--paper)" : color, stroke: color, "stroke-width": 1.6 });
   return svg(W, H, `${o.label}: r ${form(o.r)} ${ci(o.r_low, o.r_high)}; raw neurons ${form(n.r)}; untrained SAE ${form(u.r)}; chance stays under ${form(o.r_null)}.`,
-    s("path", { class: "axis", d: `M${X(0)} 1V${H - 1}` }),
+    s("path", { class: "axis", d: `M${X(0)} 1V${H - 1}M${X(0.5)} ${H - 5}v4M${X(1)} ${H - 5}v4` }),
     known(o.r_null) && s("rect", { x: X(0), y: 4, width: Math.max(0, X(o.r_null) - X(0)), height: H - 8, fill: "var(--line)" }),
     known(o.r_low) && known(o.r_high) && s("path", { d: `M${X(o.r_low)} ${H / 2}H${X(o.r_high)}`, stroke: "var(--accent)", "stroke-width": 2.2 }),
     dot(u.r, "var(--grey)", true), dot(n.r, "var(--orange)", true), dot(o.r, "var(--accent)", false));

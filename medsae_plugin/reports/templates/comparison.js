@@ -117,7 +117,7 @@ function about() {
     ["Latents", left ? `${left} are left out: the file keeps those that correlate most with any observation.` : "All latents of every SAE are here."],
     ["Raw neurons and untrained SAEs", "Only their summaries and their top figures are here; latents.parquet has a row for each."],
     ["Precision, recall, average precision, p values of each latent", "In latents.parquet. This file keeps r, AUROC, F1 and fdr, to three digits."],
-    ["Names", data.saes.some((x) => Object.keys(x.names).length) ? "Proposed by a model from images that a latent fires on. A score says how well a judge could tell firing from silent images by the name." : "None were given."],
+    ["Names", data.saes.some((x) => Object.keys(x.names).length) ? "Proposals: of a model that saw images a latent fires on, or the nearest term of a vocabulary (similarity: a cosine), or the label that goes with it (similarity: r on held-out patients). A score says how well a judge could tell firing from silent images by the name." : "None were given."],
     ["Training curves", data.saes.some((x) => x.training) ? "From each SAE’s training.json." : "Left out: no SAE folder was given."],
   ];
   return [h("h1", {}, "About this file"),

@@ -11,8 +11,8 @@ function latent(k, index) {
       h("button", { type: "button", "aria-label": "Previous latent", disabled: back === null, onclick: () => go(latentHash(k, back)) }, "↑"),
       h("button", { type: "button", "aria-label": "Next latent", disabled: next === null, onclick: () => go(latentHash(k, next)) }, "↓"))),
     h("h1", {}, item.name ? theirs(item.name.concept) : `Latent ${index}`),
-    h("p", { class: "sub" }, item.name ? [`Latent ${index}. `, theirs(item.name.description)] : item.best ? ["Follows ", theirs(item.best), " best. It has no name."] : "It is silent on these images.", score ? ` The name fits the latent with a balanced accuracy of ${form(score.balanced_accuracy)} (${shown(score.judge)}; F1 ${form(score.f1)}).` : ""),
-    h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]))), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
+    h("p", { class: "sub" }, item.name ? [`Latent ${index}. `, theirs(item.name.description), known(item.name.similarity) ? ` The name is the nearest that there was, by a similarity of ${form(item.name.similarity)}.` : ""] : item.follows ? ["Follows ", theirs(item.best), ` best (${item.evidence}). It has no name.`] : item.best ? ["Follows no observation above chance (strongest: ", theirs(item.best), `, ${item.evidence}). It has no name.`] : "It is silent on these images.", score ? ` The name fits the latent with a balanced accuracy of ${form(score.balanced_accuracy)} (${shown(score.judge)}; F1 ${form(score.f1)}).` : ""),
+    h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]), byChance(sae.observations[c]) ? `, no better than chance (p ${pvalue(sae.observations[c].p_null)})` : "")), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
     h("dl", { class: "cards" }, [["Fires on", share(item.density), "of images"], ["Entropy", form(item.entropy), "nats"], ["Monosemanticity", form(item.monosemanticity, 3), ""], ["AUROC", form(item.auroc), item.best], ["F1", form(item.label < 0 ? null : l.f1[item.label][i]), item.best], ["Largest activation", form(item.maximum), `median ${form(l.median_positive[i])}`], ...(known(item.stability) ? [["Stability", form(item.stability), "mean r across seeds"]] : [])]
       .map(([t, v, small]) => h("div", { class: "card" }, h("dt", {}, t), h("dd", {}, v, h("small", {}, small ? theirs(small) : " "))))),
     strongestImages(sae, item),
@@ -43,7 +43,7 @@ function bars(sae, item) {
       const r = l.r[c][item.i], y = top + c * H + H / 2, o = sae.observations[c];
       const [low, high] = o.latent === item.index ? [o.r_low, o.r_high] : fisher(r, o.patients), sure = known(l.fdr[c][item.i]) && l.fdr[c][item.i] < 0.05;
       return s("g", {}, s("title", {}, `${label}: r ${form(r)} ${ci(low, high)}, fdr ${pvalue(l.fdr[c][item.i])}`),
-        text(L - 10, y + 4, shown(label), { "text-anchor": "end", class: c === item.label ? "strong" : "" }),
+        text(L - 10, y + 4, within(shown(label), L - 10), { "text-anchor": "end", class: c === item.label ? "strong" : "" }),
         known(r) && s("rect", { x: Math.min(X(0), X(r)), width: Math.abs(X(r) - X(0)), y: y - 6, height: 12, fill: sure ? (r < 0 ? "var(--orange)" : "var(--accent)") : "var(--line)", rx: 1.5 }),
         known(low) && known(high) && s("path", { d: `M${X(low)} ${y}H${X(high)}M${X(low)} ${y - 3}v6M${X(high)} ${y - 3}v6`, stroke: "var(--ink)", "stroke-width": 1.2, fill: "none" }),
         text(W, y + 4, form(l.auroc[c][item.i]), { "text-anchor": "end" }));
@@ -81,11 +81,11 @@ function strongestImages(sae, item) {
   if (!found.length) return null;
   const heat = sae.heat, grid = h("ul", { class: `pictures${state.overlay ? "" : " plain-heat"}` });
   found.forEach(([row, value, map], n) => {
-    const picture = data.images.pictures[row], labels = (data.images.labels[row] || []).map((c) => LABELS[c]).join(", ") || "no finding labelled";
+    const picture = data.images.pictures[row], found = data.images.labels[row], labels = !found ? "" : found.map((c) => LABELS[c]).join(", ") || "no observation labelled present";
     grid.append(h("li", {}, h("figure", {}, h("div", { class: "frame" },
-      picture ? h("img", { src: `data:image/webp;base64,${picture}`, width: 128, height: 128, alt: `Strongest image ${n + 1} of latent ${item.index}, activation ${form(value)}: ${shown(labels)}.` }) : h("p", {}, "picture left out: the file would be too large"),
+      picture ? h("img", { src: `data:image/webp;base64,${picture}`, width: 128, height: 128, alt: `Strongest image ${n + 1} of latent ${item.index}, activation ${form(value)}${labels ? `: ${shown(labels)}` : ""}.` }) : h("p", {}, "picture left out: it could not be read, or the file would be too large"),
       map && heat && s("svg", { viewBox: `0 0 ${heat[1]} ${heat[0]}`, preserveAspectRatio: "none", "aria-hidden": "true" }, [...map].map((c, p) => level(c) > 0.05 && s("rect", { x: p % heat[1], y: Math.floor(p / heat[1]), width: 1.02, height: 1.02, fill: "#e69f00", opacity: (0.65 * level(c)).toFixed(2) })))),
-      h("figcaption", {}, `${form(value)} · `, theirs(labels)))));
+      h("figcaption", {}, form(value), labels ? [" · ", theirs(labels)] : ""))));
   });
-  return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "This layer has no stored positions, so there is no heatmap."), grid];
+  return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "There is no heatmap: not every position of this layer is stored, or the SAE’s folder was not given (--saes)."), grid];
 }

@@ -13,6 +13,12 @@ function visible() {
   });
 }
 
+function topTag(x, observations) {
+  const told = x.tops.filter((c) => !byChance(observations[c]));
+  if (!told.length) return "";
+  return [" ", h("span", { class: "tag" }, "top of ", told.length === 1 ? theirs(LABELS[told[0]]) : told.length)];
+}
+
 let list = null;
 function latents() {
   const sae = data.saes[state.sae], l = sae.latents;
@@ -36,7 +42,7 @@ function latents() {
       const place = first + k, r = label === null ? x.r : l.r[label][x.i], auroc = label === null ? x.auroc : l.auroc[label][x.i];
       const e = h("a", { class: "row item", href: latentHash(state.sae, x.index), role: "row", "aria-rowindex": place + 1, "aria-selected": String(place === state.chosen), tabindex: -1 },
         h("span", { class: "id" }, `#${x.index}`),
-        h("span", { class: "what" }, theirs(x.name ? x.name.concept : x.best || "silent"), x.name && x.best ? h("em", {}, ` ${x.best}`) : "", x.tops.length ? [" ", h("span", { class: "tag" }, `top of ${x.tops.length === 1 ? LABELS[x.tops[0]] : x.tops.length}`)] : ""),
+        h("span", { class: "what" }, theirs(x.title), x.best && !x.follows ? h("em", {}, " strongest: ", theirs(x.best)) : x.name && x.best ? h("em", {}, " ", theirs(x.best)) : "", topTag(x, sae.observations)),
         h("span", { class: "track" }, h("b", {}, styled(h("i"), { width: `${Math.max(0, r || 0) * 100}%` })), h("span", {}, form(r))),
         h("span", { class: "r" }, form(auroc)), h("span", { class: "r" }, form(x.entropy)), h("span", { class: "r" }, form(x.monosemanticity)), h("span", { class: "r" }, share(x.density)));
       e.style.transform = `translateY(${place * ROW}px)`;
@@ -70,7 +76,7 @@ function latents() {
   queueMicrotask(() => { const top = state.top; refresh(false); view.scrollTop = top; draw(); });
   return [
     h("h1", {}, "Latents"),
-    h("p", { class: "sub" }, theirs(sae.name), sae.left_out ? `: the ${l.index.length} that correlate most with any observation; ${sae.left_out} are left out of this file.` : `: all ${sae.d_sae}.`, " r and AUROC are with the observation that a latent follows best, or with the one chosen here."),
+    h("p", { class: "sub" }, theirs(sae.name), sae.left_out ? `: the ${l.index.length} that correlate most with any observation; ${sae.left_out} are left out of this file.` : `: all ${sae.d_sae}.`, " r and AUROC are with the observation that a latent’s r is largest with, or with the one chosen here. It is said to follow that one where r is above chance (fdr and p below 0.05)."),
     h("div", { class: "tools" }, search,
       h("select", { "aria-label": "Observation", id: "label", onchange: (e) => { state.label = e.target.value; refresh(true); } }, h("option", { value: "" }, "best observation"), LABELS.map((name, c) => h("option", { value: c, selected: state.label === String(c) }, shown(name)))),
       h("label", {}, "sort", order), check("dead", "hide dead"), check("dense", "hide dense")),

@@ -21,13 +21,13 @@ function overview() {
       card("Explained variance", form(f.explained_variance, 3), known(f.cosine) ? `cosine ${form(f.cosine, 3)}` : ""),
       card("L0", form(f.l0, 1), "active latents a row"),
       card("Dead", percent(f.dead), `dense ${percent(f.dense)}`),
-      card("Mean top r", form(sae.mean_top_r), sae.mean_top_r_interval ? ci(...sae.mean_top_r_interval) : ""),
+      card("Mean top r", form(sae.mean_top_r), ci(sae.mean_top_r_low, sae.mean_top_r_high)),
       card("Over raw neurons", known(gain.mean_top_r) ? (gain.mean_top_r > 0 ? "+" : "") + form(gain.mean_top_r, 3) : "–", ci(gain.low, gain.high)),
       card("Entropy of top latents", form(sae.mean_top_entropy), `nats, of at most ${form(Math.log(LABELS.length))}`),
       card("Monosemanticity", form(sae.mean_monosemanticity, 3), `neurons ${form(sae.neurons.mean_monosemanticity, 3)}`),
-      card("Follow an observation", String(sae.significant), "latents, fdr < 0.05")),
-    h("h2", {}, "What each observation's top latent knows"),
-    h("p", { class: "note" }, "Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what the largest r of all latents stays under in 95 % of shuffles of patients’ labels. H: entropy over observations, in nats, low for a latent that follows one alone."),
+      card("Correlate", String(sae.significant), "latents with an observation, fdr < 0.05")),
+    h("h2", {}, "Each observation’s top latent"),
+    h("p", { class: "note" }, "Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what the largest r of all latents stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r. Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone."),
     legend([["var(--accent)", "this SAE"], ["var(--orange)", "raw neurons", true], ["var(--grey)", "untrained SAE", true], ["var(--line)", "chance"]]),
     h("div", { class: "scroll" }, topTable(sae)),
     h("h2", {}, "Sparsity and training"),
@@ -41,18 +41,20 @@ function overview() {
 const splitText = (role) => { const x = data.header[role]; return `${x.split} (${x.images} images, ${x.patients} patients)`; };
 const legend = (items) => h("div", { class: "legend" }, items.map(([color, name, ring]) => h("span", {}, styled(h("i", { class: ring ? "ring" : "" }), ring ? { borderColor: color } : { background: color }), name)));
 
+// A row is a card on a narrow screen, where its cells tell what they are: hence the roles and `data-what`.
 function topTable(sae) {
   const at = latentsOf(state.sae).at;
-  return h("table", {}, h("thead", {}, h("tr", {}, ["Observation", "Latent"].map((t) => h("th", { scope: "col" }, t)), h("th", { scope: "col" }, "r"), h("th", { class: "n", scope: "col" }, "r [95 %]"),
-    ["p", "AUROC", "F1", "H", "positives"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
+  const figure = (what, ...content) => h("td", { class: "n", role: "cell", "data-what": what }, ...content);
+  return h("table", { class: "tops", role: "table" }, h("thead", {}, h("tr", {}, ["Observation", "Latent", "r"].map((t) => h("th", { scope: "col" }, t)),
+    ["r [95 %]", "p", "AUROC", "F1", "H", "positives"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
     h("tbody", {}, sae.observations.map((o, c) => {
       const item = at.get(o.latent);
-      return h("tr", {}, h("th", { scope: "row" }, theirs(o.label)),
-        h("td", {}, known(o.latent) ? h("a", { href: latentHash(state.sae, o.latent) }, `#${o.latent}`, item && item.name ? [" ", theirs(item.name.concept)] : "") : "–"),
-        h("td", {}, whisker(o, sae.neurons.observations[c], sae.untrained.observations[c])),
-        h("td", { class: "n" }, form(o.r), " ", h("span", { class: "ci" }, ci(o.r_low, o.r_high))),
-        h("td", { class: "n" }, pvalue(o.p_null)), h("td", { class: "n" }, form(o.auroc)), h("td", { class: "n" }, form(o.f1)),
-        h("td", { class: "n" }, form(o.entropy)), h("td", { class: "n" }, `${o.positives} / ${o.known}`));
+      return h("tr", { role: "row", class: byChance(o) ? "chance" : "" }, h("th", { scope: "row", role: "rowheader" }, theirs(o.label)),
+        h("td", { role: "cell" }, known(o.latent) ? h("a", { href: latentHash(state.sae, o.latent) }, `#${o.latent}`, item && item.name ? [" ", theirs(item.name.concept)] : "") : "–"),
+        h("td", { class: "scale", role: "cell" }, whisker(o, sae.neurons.observations[c], sae.untrained.observations[c])),
+        figure("r", form(o.r), " ", h("span", { class: "ci" }, ci(o.r_low, o.r_high))),
+        figure("p", pvalue(o.p_null)), figure("AUROC", form(o.auroc)), figure("F1", form(o.f1)),
+        figure("H", form(o.entropy)), figure("positives", `${o.positives} / ${o.known}`));
     })));
 }
 
@@ -64,6 +66,6 @@ function baselineTable() {
     ["explained variance", "L0", "dead", "mean top r", "same split", "top H", "mean H", "monosem.", "mean rank"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
     h("tbody", {}, rows.map(([x, k]) => { const f = x.fidelity || {}; return h("tr", { class: k === state.sae ? "chosen" : "" },
       h("th", { scope: "row" }, theirs(x.name)), h("td", { class: "n" }, form(f.explained_variance, 3)), h("td", { class: "n" }, form(f.l0, 1)), h("td", { class: "n" }, percent(f.dead)),
-      h("td", { class: "n" }, form(x.mean_top_r), " ", h("span", { class: "ci" }, x.mean_top_r_interval ? ci(...x.mean_top_r_interval) : "")), h("td", { class: "n" }, form(x.mean_top_r_same_split)),
+      h("td", { class: "n" }, form(x.mean_top_r), " ", h("span", { class: "ci" }, ci(x.mean_top_r_low, x.mean_top_r_high))), h("td", { class: "n" }, form(x.mean_top_r_same_split)),
       h("td", { class: "n" }, form(x.mean_top_entropy)), h("td", { class: "n" }, form(x.mean_entropy)), h("td", { class: "n" }, form(x.mean_monosemanticity, 3)), h("td", { class: "n" }, form(x.mean_rank))); })));
 }

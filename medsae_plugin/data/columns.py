@@ -1,0 +1,147 @@
+"""Which column of a table is what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from medsae_plugin.data.dialects import Dialect, dialect_of, key, why_no_label
+from medsae_plugin.data.splits import SPLIT_WORDS, says_splits
+from medsae_plugin.data.table_files import RawTable
+from medsae_plugin.errors import MedSAEError
+
+# By `key`, the first that is there.
+_PATHS = (
+    *("path", "imagepath", "image", "filename", "file", "filepath", "imagefile", "dicom", "dicompath"),
+    *("pathtoimage", "imageindex"),
+)
+_PATIENTS = ("patientid", "patient", "subjectid", "subject", "deidpatientid")
+# Our name of what a table says of the patient and the view, and the names that tables use.
+_DETAILS = {
+    "sex": ("sex", "gender", "patientsex", "patientgender"),
+    "age": ("age", "patientage"),
+    "view": ("frontallateral", "view"),
+    "projection": ("appa", "projection", "viewposition"),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by their use; None where it has none. `labels` and `details` are by our names of them."""
+
+    path: str
+    patient: str | None
+    split: str | None
+    report: str | None
+    labels: Mapping[str, str]
+    details: Mapping[str, str]
+    dialect: Dialect
+    why_dialect: str
+
+    def aside(self, raw: RawTable) -> dict[str, str]:
+        """The other columns, and why they are of no use."""
+        used = {self.path, self.patient, self.split, self.report, *self.labels.values(), *self.details.values()}
+        reasons = dict.fromkeys(raw.unread, "neither text nor numbers")
+        for name in raw.frame.columns:
+            if name not in used:
+                reasons[name] = why_no_label(raw.frame[name], self.dialect)
+        return reasons
+
+
+def find_columns(
+    raw: RawTable,
+    *,
+    path: str | None = None,
+    patient: str | None = None,
+    split: str | None = None,
+    report: str | None = None,
+    labels: Sequence[str] | None = None,
+    dialect: str | None = None,
+) -> Columns:
+    """The columns of these names, and where none is named those that are usually called so.
+
+    Raises:
+        MedSAEError: a named column that is not there, no path column, two that could be the split or one label, a
+            dialect that is not known.
+    """
+    path = find_column(raw, path, _PATHS, "path")
+    if path is None:
+        raise MedSAEError(
+            f"{raw.path} has no path column; it has {', '.join(raw.frame.columns)}; name the one that is it"
+        )
+    report = find_column(raw, report, (), "report")
+    patient = find_column(raw, patient, _PATIENTS, "patient")
+    paths = [cell.strip().replace("\\", "/") for cell in raw.frame[path]]
+    spoken, why = dialect_of(list(raw.frame.columns), paths, dialect)
+    taken = {path, patient, report}
+    if split is not None:
+        split = find_column(raw, split, (), "split")
+    elif labels is None or "split" not in map(key, labels):
+        split = _split_column(raw, taken)
+    found = _labels(raw, spoken, labels, taken | {split})
+    details = {ours: find_column(raw, None, theirs, ours) for ours, theirs in _DETAILS.items()}
+    used = {path, patient, split, report, *found.values()}
+    kept = {ours: column for ours, column in details.items() if column is not None and column not in used}
+    return Columns(path, patient, split, report, found, kept, spoken, why)
+
+
+def find_column(raw: RawTable, named: str | None, usual: Sequence[str], what: str) -> str | None:
+    """The column that is named, or else the first of the usual names that is there.
+
+    Raises:
+        MedSAEError: the named one is not there.
+    """
+    by_key: dict[str, list[str]] = {}
+    for column in raw.frame.columns:
+        by_key.setdefault(key(column), []).append(column)
+    if named is None:
+        return next((by_key[name][0] for name in usual if name in by_key), None)
+    if named in raw.frame.columns:
+        return named
+    alike = by_key.get(key(named), [])
+    if key(named) and len(alike) == 1:
+        return alike[0]
+    near = alike or difflib.get_close_matches(named, raw.frame.columns, n=1)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(raw.frame.columns)}"
+    raise MedSAEError(f"{raw.path} has no {what} column {named!r}; {hint}")
+
+
+def _split_column(raw: RawTable, taken: set[str | None]) -> str | None:
+    free = [name for name in raw.frame.columns if name not in taken]
+    cells = {name: list(raw.frame[name].unique()) for name in free}
+    splits = [name for name in free if says_splits(cells[name])]
+    called = [name for name in splits if key(name) == "split"]
+    telling = called or [
+        name
+        for name in splits
+        if len({SPLIT_WORDS[cell.strip().casefold()] for cell in cells[name] if cell.strip()}) > 1
+    ]
+    if len(telling) > 1:
+        raise MedSAEError(
+            f"{raw.path}: the columns {', '.join(map(repr, telling))} each name splits; say which with --split-column"
+        )
+    return telling[0] if telling else None
+
+
+def _labels(raw: RawTable, dialect: Dialect, named: Sequence[str] | None, taken: set[str | None]) -> dict[str, str]:
+    """The label columns by their labels."""
+    if named is not None:
+        columns = [str(find_column(raw, name, (), "label")) for name in named]
+    else:
+        filled = [name for name in raw.frame.columns if name not in taken]
+        columns = [name for name in filled if dialect.finding(name) is not None]
+        if dialect.findings is None:
+            columns = [name for name in columns if raw.frame[name].str.strip().any()]
+    labels: dict[str, str] = {}
+    for column in columns:
+        label = dialect.finding(column) or column
+        if label in labels:
+            raise MedSAEError(
+                f"{raw.path}: the columns {labels[label]!r} and {column!r} are both of the label {label!r}; name the "
+                "label columns (--labels)"
+            )
+        labels[label] = column
+    if named is None and dialect.findings is not None:
+        return {label: labels[label] for label in dialect.findings if label in labels}
+    return labels

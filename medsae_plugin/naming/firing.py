@@ -1,0 +1,68 @@
+"""What is named: units, over the labelled images of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from medsae_plugin.activations.store import ActivationStore
+from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.evaluation.labelled import LabelledImages
+from medsae_plugin.evaluation.latents import LatentMatrix, latent_matrices
+from medsae_plugin.evaluation.opening import open_latents
+from medsae_plugin.evaluation.units import Neurons, Units
+from medsae_plugin.naming.evidence import LabelShare, label_shares
+
+Kind = Literal["latent", "neuron"]
+
+
+@dataclass(frozen=True)
+class Firing:
+    """Units, each a column of `matrix`, on images, each a row of it."""
+
+    store: ActivationStore
+    units: Units
+    matrix: LatentMatrix
+    images: LabelledImages
+
+    @property
+    def kind(self) -> Kind:
+        return "neuron" if self.units.kind == "neurons" else "latent"
+
+    def encode(self, rows: Float[torch.Tensor, "rows d"], unit: int) -> Float[torch.Tensor, " rows"]:
+        """One unit's activation on each row."""
+        return self.units.encode(rows)[:, unit].float().cpu()
+
+    def column(self, unit: int, rows: np.ndarray) -> Float[np.ndarray, " rows"]:
+        """One unit's image-level activation on these rows of the matrix."""
+        return self.matrix.column(unit)[rows]
+
+    def label_shares(self, unit: int, rows: np.ndarray) -> list[LabelShare]:
+        """How the labels of these rows' images go with one unit."""
+        images = self.images
+        return label_shares(
+            self.column(unit, rows), images.labels[rows], images.label_names, images.patient_codes[rows]
+        )
+
+
+def open_firing(
+    store: ActivationStore, sae: Any, table: ImageTable, folder: Path, *, progress: bool
+) -> tuple[Firing, Firing]:
+    """The latents of an SAE (its folder, or itself), and the neurons of its hook; their matrices are made in `folder`
+    once.
+
+    Raises:
+        MedSAEError: no SAE there, one that does not fit the store, a table without the store's images.
+    """
+    ((latents, _),) = open_latents(sae, store).values()
+    neurons = Neurons.of(latents.hook, latents.d_in)
+    outs = [folder / "latents", folder / "neurons"]
+    made = latent_matrices(store, [latents, neurons], outs, progress=progress)
+    images = LabelledImages.of(made[0].images, table)
+    one, other = (Firing(store, units, m, images) for units, m in zip((latents, neurons), made, strict=True))
+    return one, other

@@ -1,0 +1,159 @@
+"""What a console, a signal and a fault may do to a command, and the commands that users are told of."""
+
+import argparse
+import io
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+import medsae_plugin
+from medsae_plugin.cli import _joined, build_parser, main
+from medsae_plugin.cli.console import prepare_console
+
+ROOT = Path(__file__).parent.parent
+CARD = """
+name: mine
+description: 心拡大 ≥ 1
+licence: MIT
+family: swin
+source: {format: medsae, path: .}
+preprocessing: {mode: L, size: 32, fit: pad, resample: bicubic, mean: [0.5], std: [0.25]}
+vision: {image_size: 32, embed_dim: 8, depths: [2, 2], num_heads: [1, 2], window_size: 4}
+projection_dim: 6
+"""
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> str:
+    (tmp_path / "mine.yaml").write_text(CARD, encoding="utf-8")
+    return str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+def test_what_a_console_cannot_print_is_replaced(card, monkeypatch, encoding):
+    console_bytes = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console_bytes, encoding=encoding))
+    assert main(["encoders", card]) == 0
+    assert b"mine: ??? ? 1\n" in console_bytes.getvalue()
+
+
+def test_a_full_output_is_said(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stdout", Path("/dev/full").open("w", encoding="utf-8"))  # noqa: SIM115
+    assert main(["encoders"]) == 1
+    assert "standard output cannot be written: No space left on device" in capfd.readouterr().err
+
+
+def test_an_output_that_nobody_reads_is_said(monkeypatch, capfd):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        assert main(["encoders"]) == 1
+    assert "standard output cannot be written: Broken pipe" in capfd.readouterr().err
+
+
+def test_closed_streams_and_a_full_stderr_stop_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["encoders"]) == 0
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", Path("/dev/full").open("w", encoding="utf-8"))  # noqa: SIM115
+    prepare_console()
+    assert list(tqdm(range(3), mininterval=0)) == [0, 1, 2]
+    assert main(["phantoms", "--n", "1", "--out", str(tmp_path / "p")]) == 0
+    assert (tmp_path / "p" / "labels.csv").is_file()
+
+
+@pytest.mark.parametrize("words", [["--debug", "store", "verify"], ["store", "--debug", "verify"]])
+def test_debug_shows_where_an_error_comes_from(words, tmp_path, capsys):
+    assert main([*words, str(tmp_path)]) == main(["store", "verify", str(tmp_path), "--debug"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("Traceback (most recent call last)") == 2 and err.count("layout.py") == 2
+    assert main(["store", "verify", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("medsae: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TypeError("what?"), "TypeError: what?. This was not foreseen: the same command with --debug"),
+        (MemoryError(), "memory ran out"),
+        (PermissionError(13, "Permission denied", "/a"), "Permission denied: /a"),
+        (ConnectionResetError(104, "Connection reset by peer"), "the network failed (Connection reset by peer"),
+    ],
+)
+def test_no_error_is_a_traceback(monkeypatch, capsys, error, said):
+    def run(args: argparse.Namespace) -> None:
+        raise error
+
+    monkeypatch.setattr("medsae_plugin.cli.store.run_verify", run)
+    assert main(["store", "verify", "x"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"medsae: {said}") and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["train", "s", "--recipe", "r", "--out", "o"], "the same command with --resume goes on"),
+        (["extract", "e", "--images", "i", "--out", "o"], "the same command goes on from there"),
+        (["report", "run", "--out", "o"], "starts again from the beginning"),
+    ],
+)
+def test_what_is_said_after_an_interruption(monkeypatch, capsys, words, advice):
+    def run(args: argparse.Namespace) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"medsae_plugin.cli.{words[0]}.run", run)
+    assert main(words) == 130
+    assert advice in capsys.readouterr().err
+
+
+def told() -> list[tuple[str, str]]:
+    """Every `medsae` command line with arguments in the README, the docs, the examples and their recipes."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.*"))]:
+        text = re.sub(r"\\\n\s*(#\s*)?", " ", path.read_text(encoding="utf-8"))
+        for line in re.findall(r"^(?:    |#   |\$ )\$? ?(medsae .*)$", text, re.MULTILINE):
+            found += [(path.name, command.strip()) for command in re.split(r"&&|\|", line)]
+    return [(name, command) for name, command in found if command.startswith("medsae ")]
+
+
+def test_every_command_line_in_the_documents_parses(capsys):
+    lines = told()
+    assert len(lines) > 30
+    for name, line in lines:
+        words = shlex.split(line, comments=True)
+        try:
+            build_parser().parse_args(_joined(words[1:]))
+        except SystemExit as stopped:
+            assert stopped.code == 0, f"{name}: {line}\n{capsys.readouterr().err}"
+
+
+def commands() -> set[str]:
+    (choices,) = [a.choices for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return {word for name in choices for word in (name, name.split()[0])}
+
+
+def test_every_command_and_option_that_is_named_exists():
+    """In the documents, and in the messages, help and docstrings of the package."""
+    package = Path(medsae_plugin.__file__).parent
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *package.rglob("*.py")]
+    options = {o for p in _parsers(build_parser()) for a in p._actions for o in a.option_strings}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"(?:`medsae |(?:of|by|that|from|with|make them with|:|\() ?medsae )([a-z][a-z-]+)", text)
+        assert set(named) <= commands() | {"error"}, (path, set(named) - commands())
+        for words in re.findall(r"`medsae ([^`]*)`", text):
+            unknown = set(re.findall(r"--[a-z0-9][a-z0-9-]*", words)) - options
+            assert not unknown, (path, unknown)
+
+
+def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    inner = [a.choices.values() for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return [parser, *(p for group in inner for sub in group for p in _parsers(sub))]
