@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from medsae_plugin.scores.targets import Targets
 from scipy import sparse
 
-from medsae_plugin.evaluation import metrics
-from medsae_plugin.evaluation.latents import LatentMatrix, LatentWriter
-from medsae_plugin.evaluation.scoring import Resampling, score_ranks, score_sums, sum_up
-from medsae_plugin.evaluation.targets import Targets
+from medsae_plugin.scores import metrics
+from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
+from medsae_plugin.scores.scoring import Resampling, score_ranks, score_sums, sum_up
 
 ACTIVE, LABELS, D, Q = 32, 14, 512, 0.3
 CHEXPERT = 224_316

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medsae_plugin.activations import extract
 from medsae_plugin.data.tables import ImageTable, scan_folder
 from medsae_plugin.encoders import HookedVisionEncoder, build_encoder, load_card
+from medsae_plugin.store import extract
 
 ONE_HOOK = ["hook_embedding"]
 FIVE_HOOKS = [*(f"stages.{stage}.blocks.1.hook_resid_post" for stage in range(4)), "hook_embedding"]

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median
 
 import medsae_plugin as medsae
-from medsae_plugin.data.phantoms import generate
-from medsae_plugin.evaluation import Resampling
-from medsae_plugin.reports import write_report
+from medsae_plugin.phantoms import generate
+from medsae_plugin.report import write_report
+from medsae_plugin.scores import Resampling
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 import chromium

@@ -25,12 +25,13 @@ import torch
 from sae_lens import SAE
 
 import medsae_plugin as medsae
-from medsae_plugin.data.phantoms import generate
+from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot, build_encoder
 from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.encoders.zero_shot import aurocs
-from medsae_plugin.evaluation import (
+from medsae_plugin.phantoms import generate
+from medsae_plugin.scores import (
     Resampling,
     attribute,
     contrast_with_random,
@@ -38,7 +39,6 @@ from medsae_plugin.evaluation import (
     evaluate_saes,
     load_saes,
 )
-from medsae_plugin.evaluation.passes import PixelBatches
 
 N_PHANTOMS, SIZE = 300, 96
 HOOKS = {"embedding": "hook_embedding", "patches": "stages.2.blocks.3.hook_resid_post"}

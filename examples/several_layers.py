@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import medsae_plugin as medsae
-from medsae_plugin.data.phantoms import generate
+from medsae_plugin.phantoms import generate
 
 
 def main(out: Path, n: int = 600, samples: int = 100_000) -> None:

@@ -9,7 +9,7 @@ from medsae_plugin._lazy import look_up
 from medsae_plugin._old_names import find_old_modules, old_function
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.hub.sae_lens_hook import register_with_sae_lens
+from medsae_plugin.release.sae_lens_hook import register_with_sae_lens
 
 _MODULES = {
     "HookedVisionEncoder": "medsae_plugin.encoders",
@@ -17,28 +17,28 @@ _MODULES = {
     "read_table": "medsae_plugin.data.tables",
     "scan_folder": "medsae_plugin.data.tables",
     "split_by_patient": "medsae_plugin.data.splits",
-    "ActivationStore": "medsae_plugin.activations",
-    "extract": "medsae_plugin.activations",
+    "ActivationStore": "medsae_plugin.store",
+    "extract": "medsae_plugin.store",
     "SAESpec": "medsae_plugin.training",
     "TrainingConfig": "medsae_plugin.training",
     "load_recipe": "medsae_plugin.training",
     "train_saes": "medsae_plugin.training",
-    "Evaluation": "medsae_plugin.evaluation",
-    "LabelledImages": "medsae_plugin.evaluation",
-    "Units": "medsae_plugin.evaluation",
-    "evaluate": "medsae_plugin.evaluation",
-    "metric": "medsae_plugin.evaluation",
-    "load_medsae": "medsae_plugin.hub",
-    "publish": "medsae_plugin.hub",
-    "register_releases": "medsae_plugin.hub",
+    "Evaluation": "medsae_plugin.scores",
+    "LabelledImages": "medsae_plugin.scores",
+    "Units": "medsae_plugin.scores",
+    "evaluate": "medsae_plugin.scores",
+    "metric": "medsae_plugin.scores",
+    "load_medsae": "medsae_plugin.release",
+    "publish": "medsae_plugin.release",
+    "register_releases": "medsae_plugin.release",
     "name_latents": "medsae_plugin.naming",
     "score_names": "medsae_plugin.naming",
     "Comparison": "medsae_plugin.comparison",
     "compare": "medsae_plugin.comparison",
     "load_grid": "medsae_plugin.comparison",
     "sweep": "medsae_plugin.comparison",
-    "write_report": "medsae_plugin.reports",
-    "write_figures": "medsae_plugin.reports",
+    "write_report": "medsae_plugin.report",
+    "write_figures": "medsae_plugin.report",
 }
 
 __all__ = ["MedSAEError", "__version__", *_MODULES]

@@ -35,9 +35,9 @@ def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: b
     """
     from medsae_plugin import HookedVisionEncoder, extract, load_recipe, read_table, train_saes
     from medsae_plugin.comparison import compare_saes
-    from medsae_plugin.data.phantoms import generate
     from medsae_plugin.encoders.cards import pretrained_folder
-    from medsae_plugin.reports import write_report
+    from medsae_plugin.phantoms import generate
+    from medsae_plugin.report import write_report
 
     out = Path(out)
     _claim(out, {"n": n, "seed": seed})

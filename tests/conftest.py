@@ -124,9 +124,9 @@ def demo_saes(tmp_path_factory: pytest.TempPathFactory) -> DemoSAEs:
     from planted import in_a_gap, relu_sae, save_sae
 
     import medsae_plugin as medsae
-    from medsae_plugin.data.phantoms import generate
     from medsae_plugin.data.prompts import load_prompts
     from medsae_plugin.encoders import ZeroShot
+    from medsae_plugin.phantoms import generate
 
     folder = tmp_path_factory.mktemp("demo-saes")
     labels = generate(180, folder / "phantoms", seed=0, size=96, workers=0)

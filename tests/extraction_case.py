@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medsae_plugin.activations import ActivationStore, extract
 from medsae_plugin.data.tables import ImageTable, scan_folder
 from medsae_plugin.encoders import EncoderCard, HookedVisionEncoder, build_encoder
+from medsae_plugin.store import ActivationStore, extract
 
 PREPROCESSING = {"mode": "L", "size": 32, "fit": "pad", "resample": "bicubic", "mean": [0.5], "std": [0.25]}
 SWIN = {"image_size": 32, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}

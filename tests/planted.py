@@ -9,10 +9,10 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
-from medsae_plugin.activations import ActivationStore, layout
-from medsae_plugin.activations.layout import HookInfo
-from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.data.splits import split_by_patient
+from medsae_plugin.store import ActivationStore, layout
+from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.store.writer import StoreWriter
 
 
 def dictionary(d: int, n_features: int, seed: int = 0) -> np.ndarray:

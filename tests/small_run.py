@@ -16,11 +16,11 @@ from PIL import Image
 from planted import planted_rows, reading_weights, write_store
 from sae_lens import SAE
 
-from medsae_plugin.activations import ActivationStore
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.data.tables import ImageTable, read_table
-from medsae_plugin.evaluation import Resampling
-from medsae_plugin.evaluation.latents import sae_sha256
+from medsae_plugin.scores import Resampling
+from medsae_plugin.scores.matrix import sae_sha256
+from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import Recipe
 
 N, D, FEATURES, POSITIONS = 180, 16, 12, 4

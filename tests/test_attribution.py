@@ -9,10 +9,11 @@ from scipy import stats
 from torch.nn import functional as F
 
 from medsae_plugin import MedSAEError
+from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.cli import main
 from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.encoders import ZeroShot, ablate, clamp, steer
-from medsae_plugin.evaluation import (
+from medsae_plugin.causal import (
     Attribution,
     attribute,
     contrast_with_random,
@@ -20,8 +21,7 @@ from medsae_plugin.evaluation import (
     load_saes,
     summarise_attribution,
 )
-from medsae_plugin.evaluation.passes import PixelBatches
-from medsae_plugin.evaluation.resampling import PatientBootstrap
+from medsae_plugin.scores.resampling import PatientBootstrap
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from medsae_plugin import __version__
 from medsae_plugin.cli import main
-from medsae_plugin.data.phantoms import generate
+from medsae_plugin.phantoms import generate
 
 RECIPE = """
 saes:
@@ -135,7 +135,7 @@ def test_a_wheel_carries_the_cards_the_bundled_weights_and_the_release(tmp_path)
     assert fourth == "Edema v1/name:"
     assert third == "hook_embedding" and "absent holds no SAE" in out.stderr
     with zipfile.ZipFile(wheel) as archive:
-        assert "medsae_plugin/hub/model_card.md" in archive.namelist()
+        assert "medsae_plugin/release/model_card.md" in archive.namelist()
 
 
 def test_what_was_read_as_what_is_told_and_the_tables_own_split_is_used(tmp_path, capsys):

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from medsae_plugin.comparison.output import pareto
+from medsae_plugin.scores.targets import targets_of
 from planted import dictionary, planted_rows, write_store
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from scipy.optimize import linear_sum_assignment
@@ -21,13 +23,11 @@ from medsae_plugin.comparison.correlation import correlations, moments
 from medsae_plugin.comparison.differences import resample, two_sided_p
 from medsae_plugin.comparison.flow import flow
 from medsae_plugin.comparison.matching import decoder_cosine, match, max_decoder_cosine
-from medsae_plugin.comparison.output import pareto
 from medsae_plugin.comparison.visibility import RIDGES, ProbeSums, visible_from
 from medsae_plugin.data.tables import read_table
-from medsae_plugin.evaluation import Resampling
-from medsae_plugin.evaluation.latents import ROWS_PER_SHARD, LatentMatrix, LatentWriter
-from medsae_plugin.evaluation.resampling import PatientBootstrap
-from medsae_plugin.evaluation.targets import targets_of
+from medsae_plugin.scores import Resampling
+from medsae_plugin.scores.matrix import ROWS_PER_SHARD, LatentMatrix, LatentWriter
+from medsae_plugin.scores.resampling import PatientBootstrap
 
 N, D, FEATURES = 360, 12, 8
 LABELS = ("Edema", "Fracture", "Pneumonia")

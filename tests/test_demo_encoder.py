@@ -7,10 +7,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from medsae_plugin.data.phantoms import FINDINGS, draw_case
-from medsae_plugin.data.phantoms.generate import sample_rows
-from medsae_plugin.data.phantoms.sentences import SENTENCES
 from medsae_plugin.encoders import HookedVisionEncoder, load_card
+from medsae_plugin.phantoms import FINDINGS, draw_case
+from medsae_plugin.phantoms.generate import sample_rows
+from medsae_plugin.phantoms.sentences import SENTENCES
 from medsae_plugin.training.demo_encoder import EVALUATION_SIZE, build_tokenizer, train, training_case, zero_shot_auroc
 
 

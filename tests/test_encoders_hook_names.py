@@ -10,10 +10,10 @@ import torch
 from extraction_case import make_images, one_thread, tiny_encoder  # noqa: F401
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.activations import ActivationStore, extract
 from medsae_plugin.cli import main
 from medsae_plugin.encoders import HookedVisionEncoder, describe_encoder, list_cards
 from medsae_plugin.encoders.hook_names import collapsed, select_hooks
+from medsae_plugin.store import ActivationStore, extract
 
 KNOWN = [
     "hook_embed",

@@ -11,8 +11,8 @@ from sae_lens import SAE
 from scipy import sparse
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation import latents
-from medsae_plugin.evaluation.latents import LatentMatrix, LatentWriter, latent_matrix
+from medsae_plugin.scores import latents
+from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter, latent_matrix
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 
 CONFIG = TrainingConfig(total_training_samples=2048, batch_size=128, lr=1e-3)

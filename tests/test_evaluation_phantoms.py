@@ -10,9 +10,9 @@ from planted import relu_sae, save_sae, write_store
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from medsae_plugin.activations import ActivationStore
-from medsae_plugin.data.phantoms import FINDINGS
-from medsae_plugin.evaluation import Resampling, evaluate_saes
+from medsae_plugin.phantoms import FINDINGS
+from medsae_plugin.scores import Resampling, evaluate_saes
+from medsae_plugin.store import ActivationStore
 
 FEW = Resampling(n_permutations=99, n_bootstrap=100)
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from medsae_plugin.evaluation.ranking import auroc_and_average_precision, detection_above, thresholds
+from medsae_plugin.scores.ranking import auroc_and_average_precision, detection_above, thresholds
 
 # Few distinct values, so that ties abound; negative ones as raw neurons have.
 ACTIVATIONS = hnp.arrays(

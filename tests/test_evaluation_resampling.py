@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse, stats
 from sklearn.metrics import roc_auc_score
 
-from medsae_plugin.evaluation import metrics
-from medsae_plugin.evaluation.resampling import (
+from medsae_plugin.scores import metrics
+from medsae_plugin.scores.resampling import (
     PatientBootstrap,
     interval,
     patient_shuffles,

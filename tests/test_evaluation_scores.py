@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from medsae_plugin.scores.candidates import untrained
 from planted import planted_rows, reading_weights, relu_sae, save_sae, write_store
 from sae_lens import SAE
 from scipy import stats
@@ -15,9 +16,8 @@ from sklearn.metrics import roc_auc_score
 from medsae_plugin.cli import main
 from medsae_plugin.data.tables import OBSERVATIONS, read_table
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation import Resampling, evaluate_saes, format_table, paper
-from medsae_plugin.evaluation.candidates import untrained
-from medsae_plugin.evaluation.sites import SiteStatistics, site_statistics
+from medsae_plugin.scores import Resampling, evaluate_saes, format_table, paper
+from medsae_plugin.scores.sites import SiteStatistics, site_statistics
 
 N, D, FEATURES = 360, 12, 6
 FEW = Resampling(n_permutations=39, n_bootstrap=100)

@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from medsae_plugin.scores.targets import Targets
 
-from medsae_plugin.evaluation.latents import LatentMatrix, LatentWriter
-from medsae_plugin.evaluation.scoring import RankScores, Resampling, SumScores, score_ranks, score_sums, sum_up
-from medsae_plugin.evaluation.targets import Targets
+from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
+from medsae_plugin.scores.scoring import RankScores, Resampling, SumScores, score_ranks, score_sums, sum_up
 
 
 def scores_of(activations: np.ndarray, roles: list[str], folder) -> tuple[SumScores, RankScores]:

@@ -11,8 +11,8 @@ from scipy import sparse, stats
 from sklearn import metrics as sk
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation import metrics, sketch
-from medsae_plugin.evaluation.statistics import LatentStatistics
+from medsae_plugin.scores import metrics, sketch
+from medsae_plugin.scores.sums import LatentStatistics
 
 NAMES = ("Edema", "Fracture", "Pneumonia")
 D = 5

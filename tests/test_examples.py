@@ -34,7 +34,7 @@ def test_editing_what_the_quickstart_has_made(tmp_path):
 
 
 def test_medclip_on_a_chexpert_table(tmp_path, golden_medclip):
-    from medsae_plugin.data.phantoms import generate
+    from medsae_plugin.phantoms import generate
 
     table = generate(30, tmp_path / "images", seed=0)
     arguments = [table, tmp_path / "run", "--weights", golden_medclip("resnet50"), "--samples", 2048]

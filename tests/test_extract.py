@@ -22,12 +22,12 @@ from extraction_case import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsae_plugin.activations import ActivationStore, extract, extraction, parse_positions
-from medsae_plugin.activations.decoding import Request, decode
-from medsae_plugin.activations.extraction import _ShardBuffer
-from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.encoders import HookSpec
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.store import ActivationStore, extract, extraction, parse_positions
+from medsae_plugin.store.decoding import Request, decode
+from medsae_plugin.store.extraction import _ShardBuffer
+from medsae_plugin.store.writer import StoreWriter
 
 TOKENS = "blocks.0.hook_resid_post"
 

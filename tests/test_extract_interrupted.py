@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from extraction_case import extract_slowly, make_images
 
-from medsae_plugin.activations import ActivationStore
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.store import ActivationStore
 
 N, BROKEN = 45, (3, 20, 21, 44)
 PRELOADED = ["transformers.models.swin.modeling_swin", "medsae_plugin.encoders.loading", "medsae_plugin.data.tables"]

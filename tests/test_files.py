@@ -17,9 +17,9 @@ from planted import planted_rows, write_store
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 
-from medsae_plugin.activations import extract
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json, replacing, replacing_folder, write_text
+from medsae_plugin.store import extract
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 
 NOISE = np.random.default_rng(0).normal(size=(100, 100))

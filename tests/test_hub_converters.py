@@ -15,7 +15,7 @@ from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main
-from medsae_plugin.hub import dictionary_learning_disk_loader, import_checkpoint, vit_prisma_disk_loader
+from medsae_plugin.release import dictionary_learning_disk_loader, import_checkpoint, vit_prisma_disk_loader
 
 D, N = 12, 40
 

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 
 from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.files import sha256_of
-from medsae_plugin.hub.cards import bundled_releases
+from medsae_plugin.release.cards import bundled_releases
 
 SAE_ID = next(iter(bundled_releases()[0].saes))
 FOLDER = pretrained_folder() / "medsae-phantom" / SAE_ID
@@ -181,7 +181,7 @@ def test_a_foreign_release_on_the_hub(hub, client, tmp_path):
     code = REGISTER.format(str(tmp_path / "foreign.yaml"))
     assert client.run(code + "result = SAE.from_pretrained('foreign', 'run').b_dec.sum().item()") == 96
     code = (
-        "from sae_lens import SAE\nfrom medsae_plugin.hub import dictionary_learning_huggingface_loader as loader\n"
+        "from sae_lens import SAE\nfrom medsae_plugin.release import dictionary_learning_huggingface_loader as loader\n"
         "result = SAE.from_pretrained('lab/foreign', 'run', converter=loader).cfg.d_sae"
     )
     assert client.run(code) == 96

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from medsae_plugin import demo
 from medsae_plugin.fetch import check_files
-from medsae_plugin.hub.cards import read_releases
-from medsae_plugin.hub.phantom import make_release
+from medsae_plugin.release.cards import read_releases
+from medsae_plugin.release.phantom import make_release
 
 RECIPE = """
 saes:

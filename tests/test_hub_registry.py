@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from medsae_plugin import HookedVisionEncoder, MedSAEError, load_medsae, register_releases
 from medsae_plugin.encoders.cards import pretrained_folder
-from medsae_plugin.hub import registry
-from medsae_plugin.hub.cards import bundled_releases
+from medsae_plugin.release import registry
+from medsae_plugin.release.cards import bundled_releases
 
 RELEASE = "medsae-phantom"
 SAES = tuple(bundled_releases()[0].saes)
@@ -57,7 +57,7 @@ def run(code: str) -> list[str]:
 
 
 def test_importing_reads_no_card_and_no_sae_lens():
-    heavy = ("yaml", "torch", "numpy", "sae_lens", "huggingface_hub", "medsae_plugin.hub.registry")
+    heavy = ("yaml", "torch", "numpy", "sae_lens", "huggingface_hub", "medsae_plugin.release.registry")
     assert run(f"import sys, medsae_plugin; print([m for m in {heavy} if m in sys.modules])") == ["[]"]
 
 
@@ -76,7 +76,7 @@ def test_imported_before_sae_lens():
         "from sae_lens import SAE\n"
         "from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory\n"
         "assert not get_pretrained_saes_directory.__wrapped__.cache_info().currsize\n"
-        "assert 'medsae_plugin.hub.registry' not in sys.modules\n"
+        "assert 'medsae_plugin.release.registry' not in sys.modules\n"
         "assert not any('medsae' in type(f).__module__ for f in sys.meta_path)\n"
     )
     assert run(code + _KNOWN) == ["phantom-swin"]
@@ -88,7 +88,7 @@ def test_imported_after_sae_lens_and_after_its_function_was_taken_by_name():
         "from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory\n"
         "import medsae_plugin\n"
         "assert not get_pretrained_saes_directory.__wrapped__.cache_info().currsize\n"
-        "assert 'medsae_plugin.hub.registry' not in sys.modules\n"
+        "assert 'medsae_plugin.release.registry' not in sys.modules\n"
     )
     assert run(code + _KNOWN) == ["phantom-swin"]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsae_plugin.encoders.cards import pretrained_folder
-from medsae_plugin.hub.scan import scan
+from medsae_plugin.release.scan import scan
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_", min_size=1, max_size=8)
 BEFORE = st.sampled_from(["", "see ", "root=", "root:", '"', "(", "'", "file ", "\n", "; "])

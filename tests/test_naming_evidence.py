@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medsae_plugin.naming.images import ImageData
 from PIL import Image
 
 from medsae_plugin.data.tables import read_table
@@ -21,7 +22,6 @@ from medsae_plugin.naming.evidence import (
     told_labels,
 )
 from medsae_plugin.naming.heatmaps import PICTURE_SIZE, heatmap_picture, picture
-from medsae_plugin.naming.images import ImageData
 from medsae_plugin.naming.trials import sample_trial
 
 PREPROCESSING = {"mode": "L", "size": 64, "fit": "pad", "resample": "bicubic", "mean": [0.5], "std": [0.25]}

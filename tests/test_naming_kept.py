@@ -167,7 +167,7 @@ def test_a_latent_without_a_label_above_chance_is_not_named_by_one(case, tmp_pat
     """A latent that fires at random has a strongest label all the same; the reason tells it, and its r and p."""
     from planted import write_store
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
     noise = np.random.default_rng(0).random((len(case.table.frame), len(FINDINGS))).astype(np.float32)
     images = case.store.images[["image_id", "path", "patient", "split"]]

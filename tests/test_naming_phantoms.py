@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from naming_case import oracle_judge, oracle_namer
 
-from medsae_plugin.data.phantoms import FINDINGS
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming import Names, score_names
 from medsae_plugin.naming.answers import Answers
@@ -20,6 +19,7 @@ from medsae_plugin.naming.refinement import refine_names
 from medsae_plugin.naming.run import name_latents
 from medsae_plugin.naming.score_output import format_scores
 from medsae_plugin.naming.trials import Judge
+from medsae_plugin.phantoms import FINDINGS
 
 TRUE = dict(enumerate(FINDINGS))
 WRONG = {k: FINDINGS[(k + 1) % len(FINDINGS)] for k in TRUE}

@@ -11,15 +11,15 @@ import torch
 from planted import in_a_gap, relu_sae, save_sae
 from sae_lens import SAE
 
-from medsae_plugin.activations import extract
 from medsae_plugin.cli import main
-from medsae_plugin.data.phantoms import FINDINGS
-from medsae_plugin.data.phantoms.sentences import SENTENCES
 from medsae_plugin.data.tables import OBSERVATIONS, read_table
 from medsae_plugin.encoders import HookedVisionEncoder
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming import Names, Vocabulary
 from medsae_plugin.naming.terms import extract_terms
+from medsae_plugin.phantoms import FINDINGS
+from medsae_plugin.phantoms.sentences import SENTENCES
+from medsae_plugin.store import extract
 
 SPATIAL = "stages.2.blocks.3.hook_resid_post"
 
@@ -179,11 +179,12 @@ def test_at_other_hooks_images_name_and_decoders_are_refused(phantoms, tmp_path,
 
 def test_heatmaps_reach_the_model_at_spatial_hooks(phantoms):
     """The heatmap is the latent's activations over the grid, computed here from the stored rows."""
+    from medsae_plugin.naming.subject import open_subjects
+
     from medsae_plugin.naming.evidence import Counts
     from medsae_plugin.naming.exhibits import Exhibits
     from medsae_plugin.naming.heatmaps import heatmaps, picture
     from medsae_plugin.naming.run import choose
-    from medsae_plugin.naming.subject import open_subjects
 
     table, store, _, spatial = phantoms
     latents, neurons = open_subjects(store, spatial, read_table(table), spatial.parent / "matrices", progress=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.data.phantoms import FINDINGS, Case, draw_case, draw_phantom, sample_case
+from medsae_plugin.phantoms import FINDINGS, Case, draw_case, draw_phantom, sample_case
 
 SIZE = 96
 VIEWS = [
@@ -24,7 +24,7 @@ def pixels(seed, findings, view, size=SIZE):
 
 def test_same_bytes_in_another_process():
     code = (
-        "import hashlib; from medsae_plugin.data.phantoms import draw_phantom as draw; "
+        "import hashlib; from medsae_plugin.phantoms import draw_phantom as draw; "
         "print(hashlib.sha256(b''.join(draw(s, size=64).image.tobytes() for s in range(6))).hexdigest())"
     )
     first, second = (

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.data.phantoms import FINDINGS, draw_case, generate, read_truth
-from medsae_plugin.data.phantoms.generate import sample_rows
+from medsae_plugin.phantoms import FINDINGS, draw_case, generate, read_truth
+from medsae_plugin.phantoms.generate import sample_rows
 
 # The header of CheXpert's train.csv.
 CHEXPERT = (

@@ -11,13 +11,13 @@ from small_run import HOSTILE, LABELS, NAMED, SmallRun
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main
 from medsae_plugin.data.tables import read_table
-from medsae_plugin.evaluation import format_table
-from medsae_plugin.reports import report as report_module
-from medsae_plugin.reports import write_report
-from medsae_plugin.reports.evidence import digits, nearest, strips, strongest
-from medsae_plugin.reports.pictures import shrunk
-from medsae_plugin.reports.report import embedded
-from medsae_plugin.reports.sources import open_run, report_rows
+from medsae_plugin.report import report as report_module
+from medsae_plugin.report import write_report
+from medsae_plugin.report.evidence import digits, nearest, strips, strongest
+from medsae_plugin.report.pictures import shrunk
+from medsae_plugin.report.report import embedded
+from medsae_plugin.report.sources import open_run, report_rows
+from medsae_plugin.scores import format_table
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_file_with_pictures_stays_under_its_limit_and_says_so(run, tmp_path, m
 
 
 def test_too_many_latents_are_cut_to_those_that_say_most(run, tmp_path, monkeypatch):
-    from medsae_plugin.reports import data as data_module
+    from medsae_plugin.report import data as data_module
 
     monkeypatch.setattr(data_module, "MOST_LATENTS", 80)
     data = data_of(write_report(run.sweep, tmp_path / "r.html"))

@@ -14,7 +14,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from small_run import HOSTILE, LABELS, NAMED, POSITIONS, N, SmallRun
 
-from medsae_plugin.reports import open_run, write_report
+from medsae_plugin.report import open_run, write_report
 
 pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=str(chromium.missing()))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from medsae_plugin.comparison.subjects import sites_of
+from medsae_plugin.scores.candidates import load_candidates
 from planted import planted_rows, write_store
 from sae_lens import (
     BatchTopKTrainingSAE,
@@ -24,11 +26,9 @@ from sae_lens.saes.sae import SAEMetadata
 from safetensors.torch import load_file, save_file
 
 from medsae_plugin import MedSAEError, read_table
-from medsae_plugin.activations import ActivationStore
 from medsae_plugin.cli import main
-from medsae_plugin.comparison.subjects import sites_of
-from medsae_plugin.evaluation.candidates import load_candidates
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.store import ActivationStore
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 D, N, K = 8, 24, 3

@@ -14,9 +14,9 @@ import torch
 from extraction_case import EMBEDDING, SPATIAL, expected_activations, make_images, tiny_encoder
 from safetensors import safe_open
 
-from medsae_plugin.activations import ActivationStore, extract
-from medsae_plugin.activations.writer import StoreWriter
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.store import ActivationStore, extract
+from medsae_plugin.store.writer import StoreWriter
 
 N, BROKEN = 40, (0, 13, 14, 39)
 
@@ -99,7 +99,7 @@ def test_hooks_of_one_row_count_come_in_pairs(tmp_path):
 
 @pytest.mark.parametrize("hook", [SPATIAL, EMBEDDING])
 def test_mean_and_scale(case, hook, monkeypatch):
-    monkeypatch.setattr("medsae_plugin.activations.store._CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("medsae_plugin.store.reader._CHUNK_ELEMENTS", 1000)
     store, _, _ = case
     x = rows_of(store, hook, "train").numpy().astype(np.float64)
     mean, scale = store.mean_and_scale(hook)
@@ -212,7 +212,7 @@ def open_files():
 
 
 def test_many_shards_keep_few_files_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("medsae_plugin.activations.store._MAX_MAPPED", 3)
+    monkeypatch.setattr("medsae_plugin.store.reader._MAX_MAPPED", 3)
     table = make_images(tmp_path / "images", 30)
     store = extract(tiny_encoder(), table, SPATIAL, tmp_path / "store", images_per_shard=1, progress=False)
     before = open_files()

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsae_plugin.activations import shuffle
-from medsae_plugin.activations.shuffle import ShuffledRows
+from medsae_plugin.store import shuffle
+from medsae_plugin.store.shuffle import ShuffledRows
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,7 +13,7 @@ from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.activations import ActivationStore
+from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 from medsae_plugin.training.normalization import CenterAndScale
 from medsae_plugin.training.specs import build_sae

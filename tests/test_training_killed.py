@@ -20,7 +20,7 @@ CONFIG = TrainingConfig(25_600, batch_size=64, lr=3e-3, lr_warm_up_steps=50, val
 SLOWLY = """
 import sys, time
 from test_training_killed import CONFIG, SPECS
-from medsae_plugin.activations import ActivationStore
+from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import train_saes
 
 class Slow(ActivationStore):

@@ -5,15 +5,15 @@ import json
 
 import pytest
 import torch
+from medsae_plugin.scores.candidates import load_candidates
 from planted import planted_rows, write_store
 from sae_lens import SAE, AbsTopKSAE, AbsTopKSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from safetensors.torch import load_file
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.activations import ActivationStore
-from medsae_plugin.evaluation.candidates import load_candidates
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, split_by_sign, train_saes
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAE_LENS_NORMALIZATIONS
 

@@ -120,7 +120,7 @@ def _store_paths(args: argparse.Namespace) -> list[str] | None:
     """The paths of a store's images, where the command has one; what is wrong with it is said by who opens it."""
     if getattr(args, "store", None) is None:
         return None
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
     try:
         return list(ActivationStore(args.store).images["path"])
@@ -182,10 +182,10 @@ def add_zero_shot(parser: argparse.ArgumentParser) -> None:
 
 def read_zero_shot(args: argparse.Namespace) -> tuple[ImageTable, Prompts]:
     """The table with the images to score, and the prompts, that `add_table`'s and `add_zero_shot`'s arguments name."""
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.causal.passes import images_of_split
     from medsae_plugin.data.prompts import load_prompts, prompts_for
     from medsae_plugin.encoders import load_card
-    from medsae_plugin.evaluation.passes import images_of_split
+    from medsae_plugin.store import ActivationStore
 
     table = read_table(args)
     if args.store is not None:

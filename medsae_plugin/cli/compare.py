@@ -39,8 +39,8 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.comparison import compare
+    from medsae_plugin.store import ActivationStore
 
     stores = [ActivationStore(path) for path in (args.store, *args.more_stores)]
     comparison = compare(

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.comparison import format_comparison
     from medsae_plugin.demo import run_demo
-    from medsae_plugin.evaluation import format_table
+    from medsae_plugin.scores import format_table
 
     demo = run_demo(args.out, n=args.n, seed=args.seed, progress=not args.quiet)
     print(format_table(demo.metrics))

@@ -39,9 +39,9 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.evaluation import Resampling, evaluate
-    from medsae_plugin.evaluation.paper import PROTOCOL, evaluate_as_paper
+    from medsae_plugin.scores import Resampling, evaluate
+    from medsae_plugin.scores.paper import PROTOCOL, evaluate_as_paper
+    from medsae_plugin.store import ActivationStore
 
     store, progress = ActivationStore(args.store), not args.quiet
     if args.protocol == PROTOCOL:

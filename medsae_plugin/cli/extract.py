@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     if (args.table is None) == (args.images is None):
         raise MedSAEError("give either --table CSV or --images DIR")
-    from medsae_plugin.activations import extract
+    from medsae_plugin.store import extract
 
     table = _split(read_table(args) if args.table else read_folder(args), args)
     _check_images_there(table, args.table)

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.reports import open_run, write_figures
+    from medsae_plugin.report import open_run, write_figures
 
     opened = open_run(args.run_folder, comparison=args.comparison, saes=read_saes(args.saes))
     for path in write_figures(opened, args.out, formats=args.formats):

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.hub import import_checkpoint
+    from medsae_plugin.release import import_checkpoint
 
     sae = import_checkpoint(args.checkpoint, args.format, args.encoder, args.hook, args.out)
     print(f"{sae.cfg.architecture()}, {sae.cfg.d_in} dimensions, {sae.cfg.d_sae} latents, at {args.hook}: {args.out}")

@@ -22,12 +22,12 @@ from medsae_plugin.cli.arguments import (
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.naming.asking import Asker
     from medsae_plugin.naming.namers import ChatNamer, Namer
     from medsae_plugin.naming.names import Names
     from medsae_plugin.naming.vocabulary import Vocabulary
+    from medsae_plugin.store import ActivationStore
 
 _MODELS = "medgemma (google/medgemma-4b-it), medgemma:ID-OR-FOLDER, or server:MODEL@URL"
 
@@ -136,11 +136,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.naming.evidence import Counts
     from medsae_plugin.naming.namers import ChatNamer
     from medsae_plugin.naming.run import name_latents
     from medsae_plugin.naming.vocabulary import Vocabulary
+    from medsae_plugin.store import ActivationStore
 
     store, table = ActivationStore(args.store), read_table(args)
     vocabulary = Vocabulary.read(args.vocabulary) if args.vocabulary else Vocabulary.seed()
@@ -224,10 +224,10 @@ def _beside(names: Names, out: Path, sae: Path) -> Iterator[str]:
 
 
 def run_score(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.naming.score_output import format_scores
     from medsae_plugin.naming.scoring import score_names
     from medsae_plugin.naming.trials import Judge
+    from medsae_plugin.store import ActivationStore
 
     if len(set(args.judge)) < len(args.judge):
         raise MedSAEError("the same judge is given twice")

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.data.phantoms import generate
+    from medsae_plugin.phantoms import generate
 
     table = generate(args.n, args.out, seed=args.seed)
     print(f"{args.n} phantoms in {args.out}; labels in {table}")

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.hub import publish
+    from medsae_plugin.release import publish
 
     publication = publish(
         args.runs,

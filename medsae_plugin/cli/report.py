@@ -38,8 +38,8 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.reports import write_report
+    from medsae_plugin.report import write_report
+    from medsae_plugin.store import ActivationStore
 
     if args.with_images and not args.store:
         raise MedSAEError("--with-images needs --store")

@@ -30,9 +30,9 @@ def add(commands: Commands) -> None:
 
 
 def run_stats(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
-    from medsae_plugin.evaluation.sites import site_statistics
-    from medsae_plugin.evaluation.table import without_rows
+    from medsae_plugin.scores.sites import site_statistics
+    from medsae_plugin.scores.table import without_rows
+    from medsae_plugin.store import ActivationStore
 
     site = site_statistics(
         ActivationStore(args.store),
@@ -51,7 +51,7 @@ def run_stats(args: argparse.Namespace) -> None:
 
 
 def run_merge(args: argparse.Namespace) -> None:
-    from medsae_plugin.evaluation.sites import SiteStatistics
+    from medsae_plugin.scores.sites import SiteStatistics
 
     merged = SiteStatistics.load(args.sites[0])
     for site in args.sites[1:]:

@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
 
 
 def run_verify(args: argparse.Namespace) -> None:
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
     store = ActivationStore(args.store)
     problems = store.verify()

@@ -40,8 +40,8 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.comparison import load_grid, sweep
+    from medsae_plugin.store import ActivationStore
 
     recipe = load_grid(args.recipe)
     recipe = recipe._replace(config=replace(recipe.config, device=checked_device(args.device)))

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
     from medsae_plugin.training import load_recipe, train_saes
 
     recipe = load_recipe(args.recipe)

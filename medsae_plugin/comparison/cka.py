@@ -11,7 +11,7 @@ from jaxtyping import Float
 from medsae_plugin.comparison.features import chunk_images, image_means
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 
 class CKASums:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
-from medsae_plugin.evaluation.latents import LatentMatrix
+from medsae_plugin.scores.matrix import LatentMatrix
 
 _LATENTS_A_BLOCK = 1024  # rows of the product that are dense at a time beside the sums
 

@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from medsae_plugin.evaluation import metrics
-from medsae_plugin.evaluation.labelled import LabelledImages
-from medsae_plugin.evaluation.latents import LatentMatrix
-from medsae_plugin.evaluation.resampling import PatientBootstrap, interval
+from medsae_plugin.scores import metrics
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.matrix import LatentMatrix
+from medsae_plugin.scores.resampling import PatientBootstrap, interval
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 _BATCH_ROWS = 1024
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.labelled import LabelledImages
-from medsae_plugin.evaluation.latents import LatentMatrix
-from medsae_plugin.evaluation.models import UnitScores
-from medsae_plugin.evaluation.opening import open_latents
-from medsae_plugin.evaluation.results import Evaluation
-from medsae_plugin.evaluation.scoring import least_firing
-from medsae_plugin.evaluation.units import Latents, Neurons, Units
 from medsae_plugin.sae_folders import read_report
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.matrix import LatentMatrix
+from medsae_plugin.scores.models import UnitScores
+from medsae_plugin.scores.opening import open_latents
+from medsae_plugin.scores.results import Evaluation
+from medsae_plugin.scores.scoring import least_firing
+from medsae_plugin.scores.units import Latents, Neurons, Units
+from medsae_plugin.store.reader import ActivationStore
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 _CHUNK_ELEMENTS = 2**22
 

@@ -17,12 +17,12 @@ from medsae_plugin.comparison.flow import LINK, Flow
 from medsae_plugin.comparison.matching import STABLE, DecoderCosines, Matching, stability
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import VISIBLE, Visibility, visible_from
-from medsae_plugin.evaluation.metrics import mean_ranks
-from medsae_plugin.evaluation.models import FIDELITY, Observation
-from medsae_plugin.evaluation.registry import METRICS, number, shown
-from medsae_plugin.evaluation.resampling import interval
-from medsae_plugin.evaluation.results import Evaluation
-from medsae_plugin.evaluation.summary import ranked
+from medsae_plugin.scores.metrics import mean_ranks
+from medsae_plugin.scores.models import FIDELITY, Observation
+from medsae_plugin.scores.registry import METRICS, number, shown
+from medsae_plugin.scores.resampling import interval
+from medsae_plugin.scores.results import Evaluation
+from medsae_plugin.scores.summary import ranked
 
 FIGURES = ("mean_top_r", "mean_top_entropy", "explained_variance")
 

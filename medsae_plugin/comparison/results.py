@@ -13,9 +13,9 @@ from pydantic import Field, PrivateAttr, ValidationError
 from medsae_plugin._version import __version__
 from medsae_plugin.comparison.table import format_comparison
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.models import Encoder, Figures, Split
-from medsae_plugin.evaluation.units import Kind
 from medsae_plugin.files import make_folder, read_json, replacing, write_text
+from medsae_plugin.scores.models import Encoder, Figures, Split
+from medsae_plugin.scores.units import Kind
 
 SCHEMA_VERSION = 1
 JSON = "comparison.json"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.comparison.cka import CKASums, cka_of_layers
 from medsae_plugin.comparison.correlation import correlations
 from medsae_plugin.comparison.differences import (
@@ -26,12 +25,13 @@ from medsae_plugin.comparison.matching import DecoderCosines, Matching, match
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.evaluation.labelled import LabelledImages
-from medsae_plugin.evaluation.latents import Aggregate
-from medsae_plugin.evaluation.protocols import evaluate
-from medsae_plugin.evaluation.resampling import PatientBootstrap
-from medsae_plugin.evaluation.scoring import Resampling
-from medsae_plugin.evaluation.units import Latents
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.matrix import Aggregate
+from medsae_plugin.scores.protocols import evaluate
+from medsae_plugin.scores.resampling import PatientBootstrap
+from medsae_plugin.scores.scoring import Resampling
+from medsae_plugin.scores.units import Latents
+from medsae_plugin.store.reader import ActivationStore
 
 SCORES = "scores"
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.run import compare
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.recipes import Recipe
 from medsae_plugin.training.run import train_saes
 from medsae_plugin.training.specs import SAESpec, TrainingConfig, check_specs

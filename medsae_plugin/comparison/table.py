@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medsae_plugin.evaluation.table import without_rows
-from medsae_plugin.evaluation.text_table import aligned
+from medsae_plugin.scores.table import without_rows
+from medsae_plugin.text import aligned
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from scipy import sparse
 
 from medsae_plugin.comparison.features import image_means
-from medsae_plugin.evaluation.labelled import LabelledImages
-from medsae_plugin.evaluation.ranking import auroc_and_average_precision
-from medsae_plugin.evaluation.resampling import PatientBootstrap, interval
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.ranking import auroc_and_average_precision
+from medsae_plugin.scores.resampling import PatientBootstrap, interval
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 RIDGES = np.logspace(-5, 2, 15)  # of the mean variance of a dimension
 DEFAULT_RIDGE = 1e-2  # where a fold lacks images with or without the observation

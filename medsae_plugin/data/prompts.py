@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from medsae_plugin.data.phantoms.sentences import SENTENCES, Sentences
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.phantoms.sentences import SENTENCES, Sentences
 from medsae_plugin.yaml_files import STRICT, parse_yaml
 
 CHEXPERT, PHANTOMS = "chexpert", "phantoms"

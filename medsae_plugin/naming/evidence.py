@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.labelled import LabelledImages
-from medsae_plugin.evaluation.metrics import benjamini_hochberg, p_values
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.metrics import benjamini_hochberg, p_values
 
 CHANCE = 0.05
 MOST_TOLD = 6

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from medsae_plugin.activations.store import ActivationStore
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.evaluation.labelled import LabelledImages
-from medsae_plugin.evaluation.latents import LatentMatrix, latent_matrices
-from medsae_plugin.evaluation.opening import open_latents
-from medsae_plugin.evaluation.units import Neurons, Units
 from medsae_plugin.naming.evidence import LabelShare, label_shares
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.matrix import LatentMatrix, latent_matrices
+from medsae_plugin.scores.opening import open_latents
+from medsae_plugin.scores.units import Neurons, Units
+from medsae_plugin.store.reader import ActivationStore
 
 Kind = Literal["latent", "neuron"]
 

@@ -18,8 +18,8 @@ from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.naming.chat import Picture
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.naming.firing import Firing
+    from medsae_plugin.store import ActivationStore
 
 Style = Literal["overlay", "crop", "none"]
 

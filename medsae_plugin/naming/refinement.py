@@ -22,8 +22,8 @@ from medsae_plugin.naming.trials import Judge, Trial, sample_trial
 from medsae_plugin.naming.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.store import ActivationStore
 
 
 @dataclass(frozen=True)

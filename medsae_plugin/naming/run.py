@@ -19,8 +19,8 @@ from medsae_plugin.naming.names import JSON, KINDS, NamedUnit, Names, difference
 from medsae_plugin.naming.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.store import ActivationStore
 
 EVIDENCE = "evidence.json"
 MATRICES = "matrices"

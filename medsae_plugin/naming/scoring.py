@@ -29,8 +29,8 @@ from medsae_plugin.naming.score_output import write
 from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, sample_trial
 
 if TYPE_CHECKING:
-    from medsae_plugin.activations import ActivationStore
     from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.store import ActivationStore
 
 SCHEMA_VERSION = 1
 Condition = Literal["latents", "shuffled", "neurons"]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from medsae_plugin.evaluation.metrics import pearson, top_latent
-from medsae_plugin.evaluation.statistics import LatentStatistics
-from medsae_plugin.evaluation.text_table import printable
 from medsae_plugin.naming.evidence import told_labels
 from medsae_plugin.naming.firing import Firing
 from medsae_plugin.naming.names import Names
+from medsae_plugin.scores.metrics import pearson, top_latent
+from medsae_plugin.scores.sums import LatentStatistics
+from medsae_plugin.text import printable
 
 _BLOCK = 64  # latents that are dense in memory at a time
 

@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from medsae_plugin.data.phantoms import FINDINGS, Case, draw_case, sample_case
-from medsae_plugin.data.phantoms.cases import DEVICES, MILDEST, OPACITIES
-from medsae_plugin.data.phantoms.generate import sample_rows
-from medsae_plugin.data.phantoms.sentences import SENTENCES
 from medsae_plugin.data.prompts import PHANTOMS, load_prompts
 from medsae_plugin.encoders import EncoderCard, HookedVisionEncoder, build_encoder, load_card, save_encoder
 from medsae_plugin.encoders.tokenizing import TOKENIZER
 from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
+from medsae_plugin.phantoms import FINDINGS, Case, draw_case, sample_case
+from medsae_plugin.phantoms.cases import DEVICES, MILDEST, OPACITIES
+from medsae_plugin.phantoms.generate import sample_rows
+from medsae_plugin.phantoms.sentences import SENTENCES
 
 CARD = "phantom-swin"
 NAMES = tuple(SENTENCES)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
     from sae_lens.training.activation_scaler import ActivationScaler
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
     from sae_lens.training.sae_trainer import SAETrainer
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 # In `out` while SAE-Lens writes a checkpoint; in a checkpoint, beside an SAE, what its training goes on from.
 WRITING, TRAINER = ".checkpoint", "trainer"

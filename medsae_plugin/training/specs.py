@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import TrainingSAE, TrainingSAEConfig
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 CENTER_AND_SCALE = "center_and_scale"
 SAE_LENS_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm")

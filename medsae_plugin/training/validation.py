@@ -14,7 +14,7 @@ from medsae_plugin.training.fidelity import FidelitySums
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAE, TrainingSAE
 
-    from medsae_plugin.activations import ActivationStore
+    from medsae_plugin.store import ActivationStore
 
 # Rows measured during training: enough for an explained variance to three digits, little beside a training step.
 _SAMPLE_ROWS = 8192

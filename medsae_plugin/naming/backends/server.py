@@ -11,8 +11,8 @@ from pathlib import PurePath
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.evaluation.text_table import printable
 from medsae_plugin.naming.chat import Conversation, Failure, Picture, Turn
+from medsae_plugin.text import printable
 
 _MAX_TOKENS = 512
 # Seconds before the second try, doubled up to the most before each further one, as the client's own pauses are.

@@ -1,0 +1,233 @@
+"""Downstream fidelity: what zero-shot classification and retrieval keep when an SAE stands in for activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from medsae_plugin._version import __version__
+from medsae_plugin.causal.passes import PixelBatches
+from medsae_plugin.causal.retrieval import Texts, recall_at, texts_of
+from medsae_plugin.data.prompts import Prompts, prompts_for
+from medsae_plugin.encoders.splicing import output_hook
+from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.scores.registry import number
+from medsae_plugin.text import aligned
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.encoders import HookedVisionEncoder
+
+SCHEMA_VERSION = 1
+ORIGINAL, TOGETHER = "original", "all together"
+RECALL_AT = (1, 5, 10)
+
+
+def downstream_fidelity(
+    encoder: HookedVisionEncoder,
+    saes: Mapping[str, SAE[Any]],
+    table: ImageTable,
+    prompts: Prompts | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int | None = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """What the encoder's zero-shot findings and retrieval keep with an SAE spliced in (the vision counterpart of a
+    language model's loss recovered).
+
+    Each SAE is spliced in by itself, without the error term, and several of different hooks also all together. The
+    encoder is measured as it is (original), with the SAE (spliced), and with the SAE's hook set to its mean over the
+    images, position by position (ablated). `recovered = (spliced - ablated) / (original - ablated)`: 1 where nothing
+    is lost, 0 where no more is left than without the image. It is null where the hook makes no difference.
+
+    Args:
+        saes: by name; see `medsae_plugin.causal.passes.load_saes`.
+        table: its labels are scored where the prompts have them; its `report` column, if any, is what is retrieved.
+        prompts: by default the package's for the encoder.
+
+    Returns:
+        The contents of `fidelity.json`: per observation the zero-shot AUROC, the mean over observations, and
+        image-to-text recall@k (see `evaluation.retrieval`), for original, spliced, ablated, and what is recovered.
+
+    Raises:
+        MedSAEError: no SAE, no text tower, no label that the prompts know, an SAE that does not fit the encoder, no
+            image that can be read.
+    """
+    if not saes:
+        raise MedSAEError("there is no SAE to splice in")
+    prompts = prompts or prompts_for(encoder.name)
+    labels = [label for label in table.label_names if label in prompts.sentences]
+    if not labels:
+        raise MedSAEError(
+            f"the prompts {prompts.name} have none of the table's labels ({', '.join(table.label_names) or 'none'}); "
+            f"they have {', '.join(prompts.sentences)}"
+        )
+    if encoder.acts_to_saes:
+        raise MedSAEError(f"SAEs are spliced into {encoder.name} already; take them out with reset_saes() first")
+    with encoder.saes(list(saes.values())):
+        pass  # refused now, not after the first pass
+    groups, zero_shot = _groups(saes), ZeroShot(encoder, prompts)
+    batches = PixelBatches(encoder, table, batch_size=batch_size, workers=workers, progress=progress)
+    embeddings = _all_embeddings(batches, groups)
+    read = table.take(batches.read_rows)
+    texts = texts_of(encoder, zero_shot, read)
+    figures = {key: _figures(e, zero_shot, read, labels, texts) for key, e in embeddings.items()}
+    return {
+        "schema": SCHEMA_VERSION,
+        "medsae_plugin": __version__,
+        "encoder": {"name": encoder.name, "weights_sha256": encoder.weights_sha256},
+        "prompts": {"name": prompts.name, "source": prompts.source},
+        "images": len(read),
+        "patients": int(read.frame["patient"].nunique()),
+        "unreadable_images": len(batches.failures),
+        "labels_without_prompts": [label for label in table.label_names if label not in labels],
+        "texts": {"kind": texts.kind, "texts": len(texts.embeddings), "images": int((texts.own >= 0).sum())},
+        "observations": [_counts(read, label) for label in labels],
+        "original": figures[ORIGINAL, ""],
+        "candidates": [_candidate(name, group, figures) for name, group in groups.items()],
+    }
+
+
+class _MeanActivation:
+    """The mean of a hook's activation over images, `(*position, d)`, and a hook that puts it in the place of any."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.n = 0
+
+    def observe(self, activation: Tensor, hook: HookPoint) -> None:
+        self.total = self.total + activation.cpu().double().sum(0)
+        self.n += len(activation)
+
+    def put(self, activation: Tensor, hook: HookPoint) -> Tensor:
+        return torch.as_tensor(self.total / self.n).to(activation).expand_as(activation)
+
+
+def _groups(saes: Mapping[str, SAE[Any]]) -> dict[str, list[SAE[Any]]]:
+    """Each SAE by itself, and all together where each stands at a hook of its own."""
+    groups = {name: [sae] for name, sae in saes.items()}
+    hooks = [hook for sae in saes.values() for hook in {sae.cfg.metadata.hook_name, output_hook(sae)}]
+    if len(saes) > 1 and len(set(hooks)) == len(hooks):
+        groups[TOGETHER] = list(saes.values())
+    return groups
+
+
+def _all_embeddings(
+    batches: PixelBatches, groups: Mapping[str, list[SAE[Any]]]
+) -> dict[tuple[str, str], Float[Tensor, "images d"]]:
+    """The original image embeddings, and those of each group spliced and ablated."""
+    encoder = batches.encoder
+    means = {hook: _MeanActivation() for group in groups.values() for hook in map(output_hook, group)}
+    observing = [(hook, mean.observe) for hook, mean in means.items()]
+    original = _embeddings(batches, "original", {(ORIGINAL, ""): partial(encoder.hooks, fwd_hooks=observing)})
+    contexts: dict[tuple[str, str], Callable[[], AbstractContextManager[Any]]] = {}
+    for name, group in groups.items():
+        silencing = [(hook, means[hook].put) for hook in map(output_hook, group)]
+        contexts[name, "spliced"] = partial(encoder.saes, group, use_error_term=False)
+        contexts[name, "ablated"] = partial(encoder.hooks, fwd_hooks=silencing)
+    return original | _embeddings(batches, "spliced and ablated", contexts)
+
+
+@torch.no_grad()
+def _embeddings(
+    batches: PixelBatches, what: str, contexts: Mapping[tuple[str, str], Callable[[], AbstractContextManager[Any]]]
+) -> dict[tuple[str, str], Float[Tensor, "images d"]]:
+    """Image embeddings within each context, from one reading of the images."""
+    parts: dict[tuple[str, str], list[Tensor]] = {key: [] for key in contexts}
+    for _, pixels in batches.run(what):
+        for key, context in contexts.items():
+            with context():
+                parts[key].append(batches.encoder(pixels).float().cpu())
+    return {key: torch.cat(p) for key, p in parts.items()}
+
+
+def _figures(
+    embeddings: Float[Tensor, "images d"], zero_shot: ZeroShot, table: ImageTable, labels: Sequence[str], texts: Texts
+) -> dict[str, Any]:
+    columns = [zero_shot.labels.index(label) for label in labels]
+    # Each different embedding once: a matrix product may round equal rows differently, and break their ties.
+    different, place = embeddings.unique(dim=0, return_inverse=True)
+    scores = zero_shot.scores(different.to(zero_shot.stated.device))[:, columns].cpu()[place].numpy()
+    values = aurocs(scores, table.labels[:, [table.label_names.index(label) for label in labels]])
+    defined = [value for value in values if math.isfinite(value)]
+    return {
+        "auroc": {label: number(value) for label, value in zip(labels, values, strict=True)},
+        "mean_auroc": float(np.mean(defined)) if defined else None,
+        "recall": {str(k): number(value) for k, value in recall_at(embeddings, texts, RECALL_AT).items()},
+    }
+
+
+def _candidate(name: str, group: list[SAE[Any]], figures: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    spliced, ablated = figures[name, "spliced"], figures[name, "ablated"]
+    return {
+        "name": name,
+        "hooks": [output_hook(sae) for sae in group],
+        "spliced": spliced,
+        "ablated": ablated,
+        "recovered": _recovered(figures[ORIGINAL, ""], spliced, ablated),
+    }
+
+
+def _recovered(original: Any, spliced: Any, ablated: Any) -> Any:
+    if isinstance(original, dict):
+        return {key: _recovered(original[key], spliced[key], ablated[key]) for key in original}
+    if original is None or original == ablated:
+        return None
+    return (spliced - ablated) / (original - ablated)
+
+
+def _counts(table: ImageTable, label: str) -> dict[str, Any]:
+    column = table.labels[:, table.label_names.index(label)]
+    return {"label": label, "positives": int((column == 1).sum()), "known": int((~np.isnan(column)).sum())}
+
+
+def format_fidelity(fidelity: dict[str, Any]) -> str:
+    """The figures as a table: a row an observation, then the mean and recall@k; three columns a candidate."""
+    candidates = fidelity["candidates"]
+    kinds = ("spliced", "ablated", "recovered")
+    heads = [f"[{i}] {kind}" if kind == "spliced" else kind for i, _ in enumerate(candidates, 1) for kind in kinds]
+    rows = [["zero-shot AUROC", "+", "original", *heads]]
+
+    def row(title: str, count: str, *path: str) -> list[str]:
+        cells = [_at(fidelity["original"], path), *[_at(c[kind], path) for c in candidates for kind in kinds]]
+        return [title, count, *["-" if value is None else f"{value:.3f}" for value in cells]]
+
+    rows += [row(o["label"], str(o["positives"]), "auroc", o["label"]) for o in fidelity["observations"]]
+    rows.append(row("mean", "", "mean_auroc"))
+    rows += [row(f"recall@{k}", "", "recall", k) for k in fidelity["original"]["recall"]]
+    texts = fidelity["texts"]
+    chance = ", ".join(f"{min(1.0, int(k) / max(texts['texts'], 1)):.3f}" for k in fidelity["original"]["recall"])
+    unreadable = f" ({fidelity['unreadable_images']} unreadable)" if fidelity["unreadable_images"] else ""
+    without = fidelity["labels_without_prompts"]
+    return "\n".join(
+        [
+            f"{fidelity['encoder']['name']}: {fidelity['images']} images of {fidelity['patients']} patients"
+            f"{unreadable}; prompts: {fidelity['prompts']['name']}"
+            + (f", with none for {', '.join(without)}." if without else "."),
+            "ablated: the hook at its mean over the images. recovered: (spliced - ablated) / (original - ablated).",
+            f"recall@k: the image's own among {texts['texts']} texts ({texts['kind']}), {texts['images']} images; "
+            f"by chance {chance}.",
+            *[f"[{i}] {c['name']}, at {', '.join(c['hooks'])}" for i, c in enumerate(candidates, 1)],
+            "",
+            *aligned(rows, rule_after=(1, 1 + len(fidelity["observations"]))),
+        ]
+    )
+
+
+def _at(figures: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        figures = figures[key]
+    return figures

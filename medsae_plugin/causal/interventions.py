@@ -1,0 +1,100 @@
+"""What edits of latents do: to the embedding, to zero-shot findings, and against a latent drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.scores.resampling import PatientBootstrap, interval
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from medsae_plugin.causal.attribution import Attribution
+    from medsae_plugin.encoders import HookedVisionEncoder, LatentEdit, ZeroShot
+
+
+class EditEffect(NamedTuple):
+    """What edits changed, image by image.
+
+    cosine: `(images,)`, of the embedding before and after.
+    scores: `(images, labels)`, the zero-shot scores after less those before.
+    """
+
+    cosine: Float[Tensor, " images"]
+    scores: Float[Tensor, "images labels"]
+
+
+@torch.no_grad()
+def effect_of_edits(
+    encoder: HookedVisionEncoder,
+    zero_shot: ZeroShot,
+    pixel_values: Float[Tensor, "images 3 height width"],
+    edits: Mapping[SAE[Any], Mapping[int, LatentEdit]],
+) -> EditEffect:
+    """Run the images without and with the edits; see `HookedVisionEncoder.latent_edits`."""
+    before = encoder(pixel_values)
+    with encoder.latent_edits(edits):
+        after = encoder(pixel_values)
+    return EditEffect(F.cosine_similarity(before, after), zero_shot.scores(after) - zero_shot.scores(before))
+
+
+class Contrast(NamedTuple):
+    """How far a score falls when a latent is ablated, and when a random live latent is, on average over images.
+
+    `difference` is `fall` less `random_fall`, `low` and `high` the bounds of its interval.
+    """
+
+    images: int
+    patients: int
+    fall: float
+    random_fall: float
+    difference: float
+    low: float
+    high: float
+
+
+def contrast_with_random(
+    attribution: Attribution,
+    latent: int,
+    label: str,
+    patients: np.ndarray,
+    images: np.ndarray | None = None,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Contrast:
+    """Ablating `latent` against ablating another live latent at random, by the fall of the zero-shot score of `label`.
+
+    The random latent's fall is its expectation, the mean over all other live latents, not a draw. The interval is
+    that of 95 % of resamples of patients, all of whose images are drawn together.
+
+    Args:
+        patients: `(images,)`, the patient of each image of the attribution.
+        images: `(images,)`, a mask: which to average over, such as those with the finding. By default all.
+
+    Raises:
+        MedSAEError: an unknown label, no image in the mask, no other live latent.
+    """
+    if label not in attribution.labels:
+        raise MedSAEError(f"there is no score of {label!r}; there are {', '.join(attribution.labels)}")
+    images = np.ones(len(attribution.rows), dtype=bool) if images is None else np.asarray(images, dtype=bool)
+    n_others = int((attribution.live != latent).sum())
+    if not images.any() or not n_others:
+        raise MedSAEError("no image to average over" if n_others else "no other latent fires on these images")
+    falls = attribution.ablation[:, attribution.labels.index(label)].astype(np.float64)
+    is_it = attribution.latent == latent
+    n = len(attribution.rows)
+    mine = np.bincount(attribution.image[is_it], falls[is_it], minlength=n)[images]
+    others = np.bincount(attribution.image[~is_it], falls[~is_it], minlength=n)[images] / n_others
+    whose = np.asarray(patients)[images].tolist()
+    low, high = interval(PatientBootstrap(whose, n_resamples, seed).mean(mine - others))
+    fall, random_fall = float(mine.mean()), float(others.mean())
+    return Contrast(len(whose), len(set(whose)), fall, random_fall, fall - random_fall, float(low), float(high))

@@ -1,7 +1,0 @@
-"""Chest phantoms: radiographs drawn from a seed, with known findings, masks and boxes."""
-
-from medsae_plugin.data.phantoms.cases import FINDINGS, Case, sample_case
-from medsae_plugin.data.phantoms.draw import Phantom, draw_case, draw_phantom
-from medsae_plugin.data.phantoms.generate import generate, read_truth
-
-__all__ = ["FINDINGS", "Case", "Phantom", "draw_case", "draw_phantom", "generate", "read_truth", "sample_case"]

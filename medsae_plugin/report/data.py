@@ -1,0 +1,252 @@
+"""The data of a report: what the page needs, in compact JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.report.evidence import digits, nearest, strips, strongest
+from medsae_plugin.report.pictures import heat_shape, heatmaps, thumbnail
+from medsae_plugin.report.sources import Run, ScoredSAE, report_rows
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.metrics import DENSITY_EDGES
+from medsae_plugin.scores.models import UnitScores
+from medsae_plugin.scores.registry import Metric, shown
+from medsae_plugin.scores.strongest import Strongest
+
+if TYPE_CHECKING:
+    from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.store import ActivationStore
+
+MOST_LATENTS = 12_000
+"""Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
+
+_LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a report shows: their store, their root, their labels."""
+
+    store: ActivationStore
+    root: Path
+
+
+def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tuple[dict[str, Any], list[int]]:
+    """Everything that the page shows but the pictures, and the images whose pictures are wanted, in order.
+
+    Args:
+        images: None for a report without images.
+        table: for the share of images with an observation along a latent's firing range, and the labels of images.
+    """
+    split = run.evaluation.report.split
+    labels = _labels(run, table)
+    saes, used = [], []
+    for s in run.saes:
+        kept = _kept(s, run.label_names, MOST_LATENTS // len(run.saes))
+        saes.append(_sae(run, s, kept, labels))
+        if images:
+            best = strongest(s.matrix, report_rows(s, split))
+            used.append(_images(images.store, s, kept, best, saes[-1]))
+    wanted = list(dict.fromkeys(row for rows in _in_turn(used) for row in rows))
+    present = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
+    data = {
+        "labels": list(run.label_names),
+        "header": {k: v for k, v in run.evaluation.to_json().items() if k != "candidates"},
+        "metrics": [_declared(m) for m in shown("report")],
+        "density_edges": DENSITY_EDGES.tolist(),
+        "saes": saes,
+        "comparison": compared(run),
+        "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
+    }
+    return data, wanted
+
+
+def pictures(run: Run, images: Images, wanted: Sequence[int], room: int) -> dict[str, str]:
+    """The pictures of these images in their order, those that can be read, until they take `room` bytes."""
+    paths = run.saes[0].matrix.images["path"]
+    made: dict[str, str] = {}
+    for row in wanted:
+        picture = thumbnail(images.root / paths[row], images.store)
+        room -= len(picture or "") + len(f'"{row}":"",')
+        if room < 0:
+            break
+        if picture:
+            made[str(row)] = picture
+    return made
+
+
+def _kept(s: ScoredSAE, label_names: Sequence[str], most: int) -> np.ndarray:
+    """All latents, or of too many those that correlate most with any label, in their order."""
+    if len(s.latents) <= most:
+        return np.arange(len(s.latents))
+    r = s.latents[[f"r: {label}" for label in label_names]].abs().max(axis=1).fillna(0).to_numpy()
+    return np.sort(np.argsort(-r, kind="stable")[:most])
+
+
+def _labels(run: Run, table: ImageTable | None) -> np.ndarray | None:
+    if table is None:
+        return None
+    if missing := [label for label in run.label_names if label not in table.label_names]:
+        raise MedSAEError(
+            f"the table has no label {missing[0]!r}, which the run was scored on; give the run's own table"
+        )
+    found = LabelledImages.of(run.saes[0].matrix.images, table)
+    return found.labels[:, [table.label_names.index(label) for label in run.label_names]]
+
+
+def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+    rows = report_rows(s, run.evaluation.report.split)
+    frame = s.latents.iloc[kept]
+    by_label = {
+        m.name: [frame[f"{m.name}: {label}"].to_numpy(dtype=np.float64) for label in run.label_names]
+        for m in shown("report", "label")
+        if f"{m.name}: {run.label_names[0]}" in frame
+    }
+    r = np.stack(by_label["r"], axis=1)
+    follows = np.where(np.isnan(r).all(1), -1, np.nan_to_num(r, nan=-2).argmax(1))
+    every = np.full(s.matrix.n_latents, -1)
+    every[kept] = follows
+    drawn = strips(s.matrix, rows, None if labels is None else labels[rows], every)
+    near, near_r = nearest(s.matrix, rows)
+    blank = s.scores.untrained
+    return {
+        **_summary(s.scores),
+        "name": s.name,
+        "encoder": s.encoder,
+        "observations": [o.model_dump(mode="json") for o in s.scores.observations],
+        "histogram": s.scores.density_histogram,
+        "neurons": {**_summary(s.scores.neurons), "observations": _brief(s.scores.neurons)},
+        "untrained": {**_summary(blank), "observations": _brief(blank)} if blank else None,
+        "training": _training(s),
+        "left_out": len(s.latents) - len(kept),
+        "latents": {
+            "index": kept.tolist(),
+            "follows": follows.tolist(),
+            **{m.name: short(frame[m.name]) for m in shown("report", "latent") if m.name in frame},
+            **{what: [short(column) for column in columns] for what, columns in by_label.items()},
+            "strip": [digits(drawn[j].level) for j in kept],
+            "present": [digits(drawn[j].present) for j in kept] if labels is not None else None,
+            "near": [[[int(n), _short(v)] for n, v in zip(near[j], near_r[j], strict=True) if n >= 0] for j in kept],
+            **_across(run, s, kept),
+        },
+        "names": {str(j): _name(unit) for j, unit in s.names.items()},
+    }
+
+
+def _declared(m: Metric) -> dict[str, Any]:
+    """What the page needs to show a figure."""
+    return {
+        "name": m.name,
+        "title": m.title,
+        "unit": m.unit,
+        "per": m.per,
+        "digits": m.digits,
+        "less": m.better == "lower",
+    }
+
+
+def _summary(scores: UnitScores) -> dict[str, Any]:
+    return scores.model_dump(mode="json", exclude=_LEFT_OUT)
+
+
+def _brief(scores: UnitScores) -> list[dict[str, Any]]:
+    keys = ("r", "r_low", "r_high", "entropy", "auroc")
+    return [{"label": o.label, "latent": o.latent, **{key: o.value(key) for key in keys}} for o in scores.observations]
+
+
+def _training(s: ScoredSAE) -> dict[str, Any] | None:
+    if s.training is None:
+        return None
+    return {"sae": s.training["sae"], "training": s.training["training"], "history": s.training["history"]}
+
+
+def _name(unit: Mapping[str, Any]) -> dict[str, Any]:
+    score = unit.get("score") or {}
+    figures = {key: score.get(key) for key in ("judge", "balanced_accuracy", "precision", "recall", "f1")}
+    return {"concept": unit["concept"], "description": unit["description"], "category": unit.get("category", ""),
+            "similarity": unit.get("similarity"),
+            "score": figures if score else None}  # fmt: skip
+
+
+def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
+    """What the comparison says of each latent: stability, fate, origin, and its partner in every other SAE."""
+    if run.comparison is None:
+        return {}
+    own = run.comparison.frame("latents")
+    own = own[own["name"] == s.name].set_index("latent").reindex(kept)
+    place = {other.name: k for k, other in enumerate(run.saes)}
+    matches = run.comparison.frame("matches")
+    mine = matches[matches["a"] == s.name] if len(matches) else matches
+    partners: dict[int, list[list[Any]]] = {}
+    if len(mine):
+        for latent, other, best, r in zip(mine["latent"], mine["b"], mine["best"], mine["best_r"], strict=True):
+            partners.setdefault(int(latent), []).append([place[other], int(best), _short(r)])
+    return {
+        "stability": short(own["stability"]),
+        "fate": [None if pd.isna(x) else x for x in own["fate"]],
+        "origin": [None if pd.isna(x) else x for x in own["origin"]],
+        "partners": [partners.get(int(j), []) for j in kept],
+    }
+
+
+def compared(run: Run) -> Any:
+    """The comparison, and of each flow the links between fates and origins, counted; None where there is none."""
+    if run.comparison is None:
+        return None
+    content = run.comparison.to_json()
+    links = run.comparison.frame("links")
+    latents = run.comparison.frame("latents").set_index(["name", "latent"])
+    flows = []
+    for entry in content["flows"]:
+        mine = links[(links["a"] == entry["a"]) & (links["b"] == entry["b"])] if len(links) else links
+        fates = [latents.at[(entry["a"], j), "fate"] for j in mine["source"]] if len(mine) else []
+        origins = [latents.at[(entry["b"], j), "origin"] for j in mine["target"]] if len(mine) else []
+        counted = pd.Series(list(zip(fates, origins, strict=True)), dtype=object).value_counts(sort=False)
+        flows.append({**entry, "ribbons": [[*pair, int(n)] for pair, n in counted.items()]})  # type: ignore[misc]
+    return {**content, "flows": flows}
+
+
+def _images(
+    store: ActivationStore, s: ScoredSAE, kept: np.ndarray, best: Strongest, entry: dict[str, Any]
+) -> list[int]:
+    """Note the strongest images and their heatmaps in an SAE's entry; returns the images in order of importance."""
+    maps = heatmaps(store, s, best)
+    entry["heat"] = heat_shape(store, s.scores.hook) if maps else None
+    entry["latents"]["strongest"] = [
+        [
+            [int(row), _short(value), *([maps[int(j), int(row)]] if maps else [])]
+            for row, value in zip(best.images[j], best.values[j], strict=True)
+            if row >= 0
+        ]
+        for j in kept
+    ]
+    tops = [o.latent for o in s.scores.observations if o.latent is not None]
+    rank = np.argsort(-np.nan_to_num(s.latents.filter(regex="^r: ").abs().max(axis=1).to_numpy()[kept]), kind="stable")
+    order = [*tops, *(int(kept[k]) for k in rank)]
+    return [int(row) for j in dict.fromkeys(order) for row in best.images[j] if row >= 0]
+
+
+def _in_turn(used: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The next eight images of each SAE in turn, so that a limit cuts all of them alike."""
+    longest = max(map(len, used), default=0)
+    return [list(rows[start : start + 8]) for start in range(0, longest, 8) for rows in used]
+
+
+def short(values: Any) -> list[float | int | None]:
+    """Numbers of three significant digits, null for what is undefined."""
+    return [_short(x) for x in np.asarray(values, dtype=np.float64)]
+
+
+def _short(x: float) -> float | int | None:
+    if not math.isfinite(x):
+        return None
+    rounded = float(f"{x:.3g}") if abs(x) >= 1e-4 else (0 if x == 0 else float(f"{x:.1e}"))
+    return int(rounded) if rounded == int(rounded) else rounded

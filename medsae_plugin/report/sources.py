@@ -1,0 +1,176 @@
+"""What a report is made of: the files of an evaluation or a comparison, and what lies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medsae_plugin.comparison.results import JSON as COMPARISON
+from medsae_plugin.comparison.results import Comparison
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import read_json
+from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
+from medsae_plugin.scores.matrix import LatentMatrix
+from medsae_plugin.scores.models import UnitScores
+from medsae_plugin.scores.results import METRICS_FILE, Evaluation
+from medsae_plugin.scores.units import sae_sha256
+
+NAMES = "names.json"
+
+
+@dataclass(frozen=True)
+class ScoredSAE:
+    """One trained SAE of a run.
+
+    name: as in the comparison where there is one. scores: with the neurons and baselines beside it.
+    latents: its rows of `latents.parquet`. training: `training.json`, None where its folder was not given.
+    names: by latent, the fields of `names.json` and, as `score`, of `scores.json`.
+    """
+
+    name: str
+    encoder: str
+    scores: UnitScores
+    latents: pd.DataFrame
+    matrix: LatentMatrix
+    path: Path | None
+    training: dict[str, Any] | None
+    names: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The scored SAEs of a run, its evaluation (of several encoders the last one's, for what they share), and its
+    comparison, where there is one."""
+
+    evaluation: Evaluation
+    saes: list[ScoredSAE]
+    comparison: Comparison | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.evaluation.label_names
+
+
+def open_run(
+    run: str | Path,
+    *,
+    comparison: str | Path | None = None,
+    saes: Sequence[str | Path] = (),
+    names: Sequence[str | Path] = (),
+) -> Run:
+    """Open the output folder of `medsae evaluate`, `medsae compare`, `medsae sweep` or `medsae demo`.
+
+    Args:
+        comparison: of an evaluation, the folder of a comparison that holds it.
+        saes: folders of SAEs, for training curves and, in a report with images, heatmaps; sweeps and demos have theirs.
+        names: folders of `medsae name` and `medsae name score`, or `names.json` files.
+
+    Raises:
+        MedSAEError: the folder is none of these, or damaged; names of no SAE of the run, or two names of one latent.
+    """
+    folder, own = _located(Path(run))
+    compared = Path(comparison) if comparison is not None else folder if (folder / COMPARISON).is_file() else None
+    content = Comparison.open(compared) if compared else None
+    scores = folder / "scores" if (folder / COMPARISON).is_file() else folder
+    paths = _by_sha([*map(Path, saes), *own])
+    several = content is not None and len(content.encoders) > 1
+    parts = {e.label: scores / e.label for e in content.encoders} if content and several else {"": scores}
+    opened: list[ScoredSAE] = []
+    for label, part in parts.items():
+        evaluation = _held_out(part)
+        opened += _scored_saes(evaluation, part, f"{label}/" if label else "", paths)
+    named = _names([Path(n) for n in names])
+    for sae in opened:
+        sae.names.update(named.pop(sae.matrix.manifest["sae_sha256"], {}))
+    if named:
+        raise MedSAEError("the names given are of an SAE that this run does not have")
+    return Run(evaluation, opened, content)
+
+
+def _located(run: Path) -> tuple[Path, list[Path]]:
+    """The folder of the comparison or evaluation in a run, and the SAEs that the run holds itself."""
+    if (run / METRICS_FILE).is_file() or (run / COMPARISON).is_file():
+        return run, []
+    if (run / "comparison" / COMPARISON).is_file():
+        configs = [*run.glob(f"passes/*/*/{CONFIG}"), *run.glob(f"saes/*/{CONFIG}")]
+        return run / "comparison", sorted(p.parent for p in configs)
+    raise MedSAEError(
+        f"{run} is no output of medsae evaluate, compare, sweep or demo: there is no {METRICS_FILE} in it"
+    )
+
+
+def _held_out(folder: Path) -> Evaluation:
+    if not (folder / METRICS_FILE).is_file():
+        raise MedSAEError(f"there is no {METRICS_FILE} in {folder}")
+    content = read_json(folder / METRICS_FILE)
+    if not isinstance(content, dict) or content.get("optimistic") or "select" not in content:
+        raise MedSAEError(f"{folder / METRICS_FILE} is not of the held-out protocol, which reports need")
+    return Evaluation.open(folder)
+
+
+def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[str, Path]) -> list[ScoredSAE]:
+    opened = []
+    for scores in evaluation.saes:
+        matrix = LatentMatrix(folder / "latents" / scores.folder_name)
+        path = paths.get(matrix.manifest["sae_sha256"])
+        opened.append(
+            ScoredSAE(
+                name=prefix + scores.name,
+                encoder=evaluation.encoder.name,
+                scores=scores,
+                latents=evaluation.frame(scores.name),
+                matrix=matrix,
+                path=path,
+                training=read_report(path) if path else None,
+            )
+        )
+    return opened
+
+
+def _by_sha(paths: Sequence[Path]) -> dict[str, Path]:
+    """SAE folders by the hash of their weights, which a latent matrix holds as well."""
+    return {sae_sha256(load_sae(path)): path for path in paths}
+
+
+def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
+    """The names in these files, by SAE and latent; a name's score is of the first judge in `scores.json`."""
+    named: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in paths:
+        file = path / NAMES if path.is_dir() else path
+        content = _json(file)
+        try:
+            of_sae = named.setdefault(str(content["made"]["sae_sha256"]), {})
+            named_here = [u for u in content["names"] if u["kind"] == "latent" and u["status"] == "named"]
+            for unit in named_here:
+                other = of_sae.setdefault(int(unit["latent"]), unit)
+                if other["concept"] != unit["concept"]:
+                    raise MedSAEError(
+                        f"latent {unit['latent']} has a name in {file} and another in names given before it; give one"
+                    )
+            scores = file.parent / "scores.json"
+            for line in reversed(_json(scores)["by_name"] if scores.is_file() else []):
+                unit = of_sae.get(int(line["latent"])) if line["condition"] == "latents" else None
+                # A score is of the name that was tried, which may have been replaced since.
+                if unit is not None and line["concept"] == unit["concept"]:
+                    unit["score"] = line
+        except MedSAEError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise MedSAEError(f"{file} is damaged or no list of names ({error})") from None
+    return named
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        raise MedSAEError(f"there is no {path.name} in {path.parent}")
+    return read_json(path)
+
+
+def report_rows(sae: ScoredSAE, split: str) -> np.ndarray:
+    """The rows of an SAE's latent matrix that are in this split."""
+    return np.flatnonzero(sae.matrix.images["split"].to_numpy() == split)

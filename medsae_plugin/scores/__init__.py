@@ -1,0 +1,26 @@
+"""Latents scored against clinical labels."""
+
+from typing import Any
+
+from medsae_plugin._lazy import look_up
+
+_MODULES = {
+    "LatentStatistics": "medsae_plugin.scores.sums",
+    "LatentMatrix": "medsae_plugin.scores.matrix",
+    "latent_matrix": "medsae_plugin.scores.matrix",
+    "Resampling": "medsae_plugin.scores.scoring",
+    "SiteStatistics": "medsae_plugin.scores.sites",
+    "site_statistics": "medsae_plugin.scores.sites",
+    "Evaluation": "medsae_plugin.scores.results",
+    "LabelledImages": "medsae_plugin.scores.images",
+    "Units": "medsae_plugin.scores.units",
+    "evaluate": "medsae_plugin.scores.protocols",
+    "metric": "medsae_plugin.scores.registry",
+    "open_units": "medsae_plugin.scores.opening",
+}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    return look_up(__name__, _MODULES, name)

@@ -1,0 +1,231 @@
+"""The figures that the package declares, in the order in which tables show them; `metrics` has the formulas.
+
+All are of `report` unless they say `select`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from medsae_plugin.scores import metrics, sketch
+from medsae_plugin.scores.registry import Show, mean_known, metric
+from medsae_plugin.scores.resampling import interval, permutation_p
+from medsae_plugin.scores.scoring import Scored
+
+PerLatent = Float[np.ndarray, " latents"]
+PerLabel = Float[np.ndarray, " labels"]
+Both = Float[np.ndarray, "latents labels"]
+EVERYWHERE: tuple[Show, ...] = ("table", "report", "comparison", "card")
+
+
+@metric("r", title="r", per="label", better="higher", low="r_low", high="r_high", show=EVERYWHERE)
+def r(s: Scored) -> Both:
+    """See `metrics.pearson`."""
+    return metrics.pearson(s.report)
+
+
+@metric("r_select", title="r on select", per="label", better="higher")
+def r_select(s: Scored) -> Both:
+    """r where top latents are chosen."""
+    return metrics.pearson(s.select)
+
+
+@metric("r_low", title="95% from", per="top", needs="images")
+def r_low(s: Scored) -> PerLabel:
+    """The lower end of r's 95% interval over patients."""
+    return interval(s.r_resampled)[0]
+
+
+@metric("r_high", title="95% to", per="top", needs="images")
+def r_high(s: Scored) -> PerLabel:
+    """The upper end."""
+    return interval(s.r_resampled)[1]
+
+
+@metric("r_null", title="null", per="top", needs="images", show=["table", "report", "card"])
+def r_null(s: Scored) -> PerLabel:
+    """What the largest r of any latent stays under in 95% of shuffles of the patients' labels."""
+    return np.quantile(s.null, 0.95, axis=0)
+
+
+@metric("p_null", title="p", per="top", better="lower", digits=".3f", needs="images", show=["table", "report"])
+def p_null(s: Scored) -> PerLabel:
+    """How often the largest r of a shuffle reaches the top latent's."""
+    return permutation_p(s.of_top("r"), s.null)
+
+
+@metric("p", title="p of r", per="label", better="lower", digits=".3f")
+def p(s: Scored) -> Both:
+    """Two-sided, with n the patients; see `metrics.p_values`."""
+    return metrics.p_values(s["r"], s.report.patients)
+
+
+@metric("fdr", title="fdr", per="label", better="lower", digits=".3f", show=["report"])
+def fdr(s: Scored) -> Both:
+    """Benjamini and Hochberg's, over all latents and labels."""
+    return metrics.benjamini_hochberg(s["p"])
+
+
+@metric("r_same_split", title="r, same split", per="top", better="higher")
+def r_same_split(s: Scored) -> PerLabel:
+    """The largest r of any latent on `report` itself: optimistic, since it is chosen where it is reported."""
+    largest = np.where(np.isnan(s["r"]), -np.inf, s["r"]).max(0)
+    return np.where(np.isfinite(largest), largest, np.nan)
+
+
+@metric("entropy", title="H", per="latent", unit="nats", better="lower", show=EVERYWHERE)
+def entropy(s: Scored) -> PerLatent:
+    """See `metrics.entropy`."""
+    return metrics.entropy(s["r"])
+
+
+@metric("entropy_normalised", title="H / ln C", per="top", better="lower")
+def entropy_normalised(s: Scored) -> PerLabel:
+    """Entropy as a share of its largest, ln C of C labels; undefined for one label."""
+    n = len(s.label_names)
+    return s.of_top("entropy") / math.log(n) if n > 1 else np.full(n, np.nan)
+
+
+@metric("auroc", title="AUROC", per="label", better="higher", low="auroc_low", high="auroc_high", needs="images",
+        show=EVERYWHERE)  # fmt: skip
+def auroc(s: Scored) -> Both:
+    """See `ranking.auroc_and_average_precision`."""
+    return s.rankings["auroc"]
+
+
+@metric("auroc_low", title="AUROC 95% from", per="top", needs="images")
+def auroc_low(s: Scored) -> PerLabel:
+    """The lower end of AUROC's 95% interval over patients."""
+    return interval(s.auroc_resampled)[0]
+
+
+@metric("auroc_high", title="AUROC 95% to", per="top", needs="images")
+def auroc_high(s: Scored) -> PerLabel:
+    """The upper end."""
+    return interval(s.auroc_resampled)[1]
+
+
+@metric("average_precision", title="average precision", per="label", better="higher", needs="images")
+def average_precision(s: Scored) -> Both:
+    """See `ranking.auroc_and_average_precision`."""
+    return s.rankings["average_precision"]
+
+
+@metric("threshold", title="threshold", per="latent", needs="images")
+def threshold(s: Scored) -> PerLatent:
+    """Above which a latent detects: a quantile of its positive activations on `select`."""
+    return s.rankings["threshold"]
+
+
+@metric("precision", title="precision", per="label", better="higher")
+def precision(s: Scored) -> Both:
+    """Of detection above the threshold; of firing where only sums are known."""
+    return _detection(s)["precision"]
+
+
+@metric("recall", title="recall", per="label", better="higher")
+def recall(s: Scored) -> Both:
+    """As precision."""
+    return _detection(s)["recall"]
+
+
+@metric("f1", title="F1", per="label", better="higher", show=["table", "report", "comparison"])
+def f1(s: Scored) -> Both:
+    """As precision."""
+    return _detection(s)["f1"]
+
+
+@metric("selectivity", title="selectivity", per="label", better="higher")
+def selectivity(s: Scored) -> Both:
+    """See `metrics.selectivity`."""
+    return metrics.selectivity(s.report)
+
+
+@metric("monosemanticity", title="monosemanticity", per="latent", better="higher", digits=".3f", show=["report"])
+def monosemanticity(s: Scored) -> PerLatent:
+    """See `metrics.monosemanticity`."""
+    return metrics.monosemanticity(s.report)
+
+
+@metric("density", title="fires on", per="latent", digits=".3f", show=["report"])
+def density(s: Scored) -> PerLatent:
+    """The share of images on which a latent fires."""
+    return metrics.density(s.report)
+
+
+@metric("maximum", title="maximum", per="latent", show=["report"], hide=["observations"])
+def maximum(s: Scored) -> PerLatent:
+    """The largest activation."""
+    return s.report.maximum
+
+
+@metric("median_positive", title="median where it fires", per="latent", show=["report"], hide=["observations"])
+def median_positive(s: Scored) -> PerLatent:
+    """The median of the positive activations, to a bin of `sketch`."""
+    return sketch.quantile(s.report.histogram, 0.5)
+
+
+# --- of an SAE as a whole ---
+
+
+@metric("mean_top_r", title="mean r of top latents", per="sae", better="higher", low="mean_top_r_low",
+        high="mean_top_r_high", show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
+def mean_top_r(s: Scored) -> float:
+    """Over the labels that vary on `report`.
+
+    A top latent that is silent there, or a label that has none, counts as r = 0: it says nothing of the label.
+    """
+    found = s.of_top("r")[s.varying]
+    return float(np.nan_to_num(found).mean()) if len(found) else math.nan
+
+
+@metric("mean_top_r_low", title="95% from", per="sae", needs="images")
+def mean_top_r_low(s: Scored) -> float:
+    """The lower end of its 95% interval over patients."""
+    return float(interval(s.mean_r_resampled())[0])
+
+
+@metric("mean_top_r_high", title="95% to", per="sae", needs="images")
+def mean_top_r_high(s: Scored) -> float:
+    """The upper end."""
+    return float(interval(s.mean_r_resampled())[1])
+
+
+@metric("mean_top_r_same_split", title="mean r, same split", per="sae", better="higher")
+def mean_top_r_same_split(s: Scored) -> float:
+    """The mean of `r_same_split`: optimistic."""
+    return mean_known(s["r_same_split"])
+
+
+@metric("mean_top_entropy", title="mean H of top latents", per="sae", unit="nats", better="lower",
+        show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
+def mean_top_entropy(s: Scored) -> float:
+    """Over the labels that have a top latent."""
+    return mean_known(s.of_top("entropy"))
+
+
+@metric("mean_entropy", title="mean H of live latents", per="sae", unit="nats", better="lower")
+def mean_entropy(s: Scored) -> float:
+    """Over the latents that fire."""
+    return mean_known(s["entropy"][s["density"] > 0])
+
+
+@metric("mean_monosemanticity", title="monosemanticity", per="sae", better="higher", digits=".3f",
+        show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
+def mean_monosemanticity(s: Scored) -> float:
+    """Over the latents that fire."""
+    return mean_known(s["monosemanticity"][s["density"] > 0])
+
+
+@metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
+        digits=".0f", show=["table", "report"])  # fmt: skip
+def significant(s: Scored) -> float:
+    """How many latents have a false discovery rate below 0.05 with any label."""
+    return float((s["fdr"] < 0.05).any(1).sum())
+
+
+def _detection(s: Scored) -> dict[str, np.ndarray]:
+    return metrics.firing_detection(s.report) if s.matrix is None else s.rankings

@@ -1,0 +1,198 @@
+"""A store's images joined with what a table says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.store import ActivationStore
+
+ROLES = ("select", "report")
+EMBEDDING = "hook_embedding"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images in the order of a store's readable ones, which is that of a latent matrix's rows, with their labels.
+
+    frame: `image_id`, `path` (relative to `root`), `patient`, `split`.
+    labels: `(images, labels)` in {0, 1, nan = unknown, uncertain, or not in the table}.
+    uncertain: `(images, labels)`, where a table that was read with `uncertain="keep"` says so.
+    in_table: `(images,)`, the images that have a row in the table.
+    splits: of each role the split whose images have it: `select`, where top latents and thresholds are chosen, and
+        `report`, where they are scored. See `held_out`.
+    reports: a text an image, "" where there is none; None where the table has no report column.
+    embeddings: the image embeddings `(rows, d_embedding)` of a slice of the images; None where the store has none.
+    """
+
+    frame: pd.DataFrame
+    label_names: tuple[str, ...]
+    labels: Float[np.ndarray, "images labels"]
+    uncertain: Bool[np.ndarray, "images labels"] | None = None
+    in_table: Bool[np.ndarray, " images"] | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    root: Path = Path()
+    reports: tuple[str, ...] | None = None
+    d_embedding: int = 0
+    embeddings: Callable[[slice], Float[np.ndarray, "rows d"]] | None = None
+
+    @classmethod
+    def of(cls, images: ActivationStore | pd.DataFrame, table: ImageTable) -> LabelledImages:
+        """The readable images of a store, or those of a latent matrix (`LatentMatrix.images`), joined by their path.
+
+        Raises:
+            MedSAEError: the table has none of the images.
+        """
+        store = None if isinstance(images, pd.DataFrame) else images
+        frame = (images if isinstance(images, pd.DataFrame) else images.readable_images).reset_index(drop=True)
+        row_of = {path: i for i, path in enumerate(table.frame["path"])}
+        rows = np.array([row_of.get(path, -1) for path in frame["path"]], dtype=np.int64)
+        if (rows < 0).all():
+            raise MedSAEError(
+                f"no image of the store is in the table: the store has {frame['path'].iloc[0]!r}, the table has "
+                f"{table.frame['path'].iloc[0]!r}; give both the same image root (--root)"
+            )
+        labels = table.labels[rows].astype(np.float64)
+        labels[rows < 0] = np.nan
+        reports = None
+        if "report" in table.frame:
+            texts = table.frame["report"].to_numpy()
+            reports = tuple(str(texts[row]) if row >= 0 else "" for row in rows)
+        joined = cls(
+            frame,
+            table.label_names,
+            np.where(labels < 0, np.nan, labels),
+            labels < 0,
+            rows >= 0,
+            root=table.root,
+            reports=reports,
+        )
+        if store is None or EMBEDDING not in store.hooks:
+            return joined
+        return replace(
+            joined,
+            d_embedding=store.hooks[EMBEDDING].d,
+            embeddings=lambda rows: store.image_rows(EMBEDDING, rows).numpy(),
+        )
+
+    def held_out(self, select: str = "train", report: str = "test") -> LabelledImages:
+        """The same, with the roles of two splits that share no patient.
+
+        Raises:
+            MedSAEError: there are no labels, or uncertain ones that no policy has turned into 0, 1 or unknown; a split
+                without images; a patient in both splits.
+        """
+        self.check_labels()
+        if self.uncertain is not None and self.uncertain.any():
+            raise MedSAEError(
+                "labels must be 0, 1 or nan (unknown), and this table keeps uncertain ones as -1; choose a policy for "
+                "them when reading (uncertain='ignore', 'zeros' or 'ones')"
+            )
+        members = {role: set(self._patients_in(split)) for role, split in zip(ROLES, (select, report), strict=True)}
+        for role, split in zip(ROLES, (select, report), strict=True):
+            if not members[role] and select != report:
+                raise MedSAEError(f"the store has no readable images in split {split!r} (it has: {self._has_splits()})")
+        both = len(members["select"] & members["report"])
+        if both or select == report:
+            raise MedSAEError(
+                f"{both or 'all'} patients are in both {select!r} and {report!r}, so nothing is held out; split by "
+                "patient"
+            )
+        made = replace(self, splits={"select": select, "report": report})
+        scored = {role: len(made.rows(role)) for role in ROLES}
+        if not all(scored.values()):
+            parts = [
+                f"{scored[r]} of the {scored[r] + made.without_row(r)} images of {made.splits[r]!r}" for r in ROLES
+            ]
+            raise MedSAEError(f"only {' and '.join(parts)} have a row in the table, so nothing can be scored")
+        return made
+
+    def check_labels(self) -> None:
+        """Raises MedSAEError where the table has no label columns."""
+        if not self.label_names:
+            raise MedSAEError(
+                "the table has no label columns, so there is nothing to score against; name them (--labels). What its "
+                "columns were taken for is what its describe() prints"
+            )
+
+    def check_apart(self, one: str, other: str) -> None:
+        """Raises MedSAEError where a patient has images in both splits, or where the two are one."""
+        if both := set(self._patients_in(one)) & set(self._patients_in(other)):
+            raise MedSAEError(
+                f"{len(both)} patients are in both {one!r} and {other!r}, so a name would be tried on images of "
+                "patients that it was made from; split by patient, or name another split"
+            )
+
+    @cached_property
+    def roles(self) -> np.ndarray:
+        """Of each image its role, "" for none: it is of another split, or has no row in the table."""
+        split, told = self.frame["split"].to_numpy(), self._in_table()
+        return np.select([told & (split == self.splits.get(role)) for role in ROLES], ROLES, "")
+
+    def without_row(self, role: str) -> int:
+        """How many images of a role's split are left out because the table has no row of them."""
+        return int((~self._in_table() & (self.frame["split"].to_numpy() == self.splits[role])).sum())
+
+    def _in_table(self) -> Bool[np.ndarray, " images"]:
+        return np.ones(len(self.frame), dtype=bool) if self.in_table is None else self.in_table
+
+    def rows(self, role: str) -> Int[np.ndarray, " rows"]:
+        """The images of a role."""
+        return np.flatnonzero(self.roles == role)
+
+    def rows_in(self, splits: Sequence[str]) -> Int[np.ndarray, " rows"]:
+        """The images in these splits.
+
+        Raises:
+            MedSAEError: there are none.
+        """
+        rows = np.flatnonzero(self.frame["split"].isin(list(splits)).to_numpy())
+        if len(rows) == 0:
+            names = ", ".join(map(repr, splits))
+            raise MedSAEError(f"there are no images in split {names} (there are: {self._has_splits()})")
+        return rows
+
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """The patient of each image."""
+        return self.frame["patient"].to_numpy()
+
+    @cached_property
+    def patient_codes(self) -> Int[np.ndarray, " images"]:
+        """A number an image, the same for all images of a patient: compared faster than names."""
+        return pd.factorize(self.frame["patient"])[0]
+
+    def count_patients(self, role: str) -> Float[np.ndarray, " labels"]:
+        """Of each label, the patients with an image in this role where it is known."""
+        rows = self.rows(role)
+        known = ~np.isnan(self.labels[rows])
+        return np.array([len(set(self.patient_codes[rows][k])) for k in known.T], dtype=np.float64)
+
+    def as_told(self) -> Float[np.ndarray, "images labels"]:
+        """The labels with -1 where the table is uncertain, as it was read with `uncertain="keep"`."""
+        return self.labels if self.uncertain is None else np.where(self.uncertain, -1.0, self.labels)
+
+    def without_embeddings(self) -> LabelledImages:
+        """The same, for what reads no embeddings."""
+        return replace(self, d_embedding=0, embeddings=None)
+
+    def path(self, row: int) -> Path:
+        """Where the image of this row is on disk."""
+        return self.root / self.frame["path"].iloc[row]
+
+    def _patients_in(self, split: str) -> pd.Series:
+        return self.frame.loc[self.frame["split"] == split, "patient"]
+
+    def _has_splits(self) -> str:
+        return ", ".join(sorted(set(self.frame["split"]) - {""})) or "none"

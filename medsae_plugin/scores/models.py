@@ -1,0 +1,117 @@
+"""The parts of an `Evaluation`, as pydantic models: typed, and open for the figures that others declare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from medsae_plugin.scores.units import Kind
+
+FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
+
+
+class Figures(BaseModel):
+    """Exactly typed, and open for the figures that others declare, which are numbers or null."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    __pydantic_extra__: dict[str, Any] = Field(init=False)
+
+    def value(self, name: str) -> float | None:
+        """A declared figure; None where it is undefined or was not computed."""
+        value = getattr(self, name, None)
+        return None if value is None else float(value)
+
+
+class Split(Figures):
+    """What a role is on: how many images and patients are scored, and how many images have no row in the table."""
+
+    split: str
+    images: int
+    patients: int
+    without_row: int = 0
+
+
+class Encoder(Figures):
+    """Whose activations were scored."""
+
+    name: str
+    weights_sha256: str = ""
+
+
+class Observation(Figures):
+    """One label: how often it is there, and its top latent's figures, named as `METRICS`.
+
+    positives, known, patients: images of `report` with the label, images and patients where it is known.
+    latent: as `Units.label` shows it; None where no latent could be chosen. follows: the label that this latent has its
+        largest r with.
+    """
+
+    label: str
+    positives: int
+    known: int
+    patients: int
+    latent: int | str | None
+    follows: str | None = None
+
+
+class Gain(Figures):
+    """How much larger an SAE's mean top r is than its neurons', with a 95% interval from the same resamples."""
+
+    mean_top_r: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class UnitScores(Figures):
+    """The scores of an SAE's latents, of a baseline's, or of a hook's neurons; figures per SAE are named as `METRICS`.
+
+    baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
+    fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
+    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE.
+    """
+
+    name: str
+    kind: Kind
+    hook: str
+    architecture: str | None
+    d_in: int
+    d_sae: int | None
+    baseline_of: str | None = None
+    fidelity: dict[str, float | None] | None
+    image_level: dict[str, float | None] = {}
+    density_histogram: list[int] = []
+    observations: list[Observation]
+    mean_rank: float | None = None
+    gain_over_neurons: Gain | None = None
+    _beside: list[UnitScores] = PrivateAttr([])
+
+    @property
+    def folder_name(self) -> str:
+        """Of the latent matrix, within an evaluation's `latents/`."""
+        return self.name.replace("/", "--").replace(" ", "-")
+
+    def link(self, beside: list[UnitScores]) -> None:
+        """Tell it what it was scored beside, itself among them."""
+        self._beside = beside
+
+    @property
+    def neurons(self) -> UnitScores:
+        """The raw neurons of the same hook."""
+        return next(c for c in self._beside if c.kind == "neurons" and c.hook == self.hook)
+
+    @property
+    def baselines(self) -> list[UnitScores]:
+        """What stands beside this SAE, such as an untrained one."""
+        return [c for c in self._beside if c.baseline_of == self.name]
+
+    @property
+    def untrained(self) -> UnitScores | None:
+        return next((c for c in self.baselines if c.kind == "untrained"), None)
+
+    def of_label(self, label: str) -> Observation | None:
+        return next((o for o in self.observations if o.label == label), None)
+
+    def value(self, name: str) -> float | None:
+        """A declared figure, or one of fidelity."""
+        return (self.fidelity or {}).get(name) if name in FIDELITY else super().value(name)

@@ -1,0 +1,155 @@
+"""`Evaluation`: what was found, typed, as it stands in `metrics.json` and `latents.parquet`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from medsae_plugin._version import __version__
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import make_folder, read_json, replacing, write_text
+from medsae_plugin.scores.models import Encoder, Figures, Split, UnitScores
+from medsae_plugin.scores.scoring import Scored
+from medsae_plugin.scores.summary import latent_frame, summaries
+from medsae_plugin.scores.table import format_table
+
+METRICS_FILE, LATENTS_FILE = "metrics.json", "latents.parquet"
+
+
+class Evaluation(Figures):
+    """SAEs, baselines and neurons scored against labels. `str()` is the table, `frame()` one row a latent.
+
+    select, report: where top latents were chosen, and where every figure is from. candidates: all that was scored, each
+    SAE with its baselines; `saes` are the SAEs. resampling: None where only sums are known.
+    """
+
+    schema_version: Literal[3] = Field(default=3, alias="schema")
+    medsae_plugin: str = __version__
+    encoder: Encoder
+    aggregate: str
+    select: Split
+    report: Split
+    q: float | None = None
+    resampling: dict[str, int] | None = None
+    images_without_labels: int = 0
+    unreadable_images: int = 0
+    candidates: list[UnitScores]
+    _frame: pd.DataFrame | None = PrivateAttr(None)
+    _folder: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_2(cls, content: Any) -> Any:
+        """What version 0.1 wrote: an untrained SAE said whose it is by its name, an interval was a pair."""
+        if not isinstance(content, Mapping) or content.get("schema") != 2:
+            return content
+        return {**content, "schema": 3, "candidates": [_of_2(c) for c in content.get("candidates", [])]}
+
+    def model_post_init(self, context: Any) -> None:
+        for scores in self.candidates:
+            scores.link(self.candidates)
+
+    @classmethod
+    def of(
+        cls,
+        scored: Sequence[Scored],
+        encoder: Mapping[str, Any],
+        aggregate: str,
+        splits: Mapping[str, Any],
+        **more: Any,
+    ) -> Evaluation:
+        """The figures of these units."""
+        evaluation = cls(
+            encoder=Encoder(**encoder), aggregate=aggregate, candidates=summaries(scored), **splits, **more
+        )
+        evaluation._frame = latent_frame(scored)
+        return evaluation
+
+    @classmethod
+    def open(cls, path: str | Path) -> Evaluation:
+        """The evaluation in a folder, or in a `metrics.json`.
+
+        Raises:
+            MedSAEError: there is none, a damaged one, or one of another protocol or version.
+        """
+        file = Path(path) / METRICS_FILE if Path(path).is_dir() else Path(path)
+        if not file.is_file():
+            raise MedSAEError(f"there is no {file.name} in {file.parent}")
+        evaluation = cls.read(read_json(file), file)
+        evaluation._folder = file.parent
+        return evaluation
+
+    @classmethod
+    def read(cls, content: Any, where: Path | str = METRICS_FILE) -> Evaluation:
+        """The evaluation that is the content of a `metrics.json`.
+
+        Raises:
+            MedSAEError: it is not what `save` writes.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            at = ".".join(map(str, first["loc"])) or "the file"
+            raise MedSAEError(f"{where} is not what medsae evaluate writes ({at}: {first['msg']})") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write `metrics.json`, and `latents.parquet` where the latents' figures are at hand."""
+        folder = Path(folder)
+        make_folder(folder)
+        if self._frame is not None:
+            with replacing(folder / LATENTS_FILE) as temporary:
+                self._frame.to_parquet(temporary, index=False)
+        write_text(folder / METRICS_FILE, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of `metrics.json`; undefined figures are null."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def frame(self, name: str | None = None) -> pd.DataFrame:
+        """One row a latent (or neuron): its own figures, then its figures for every label, `figure: label`.
+
+        Args:
+            name: of one SAE alone.
+
+        Raises:
+            MedSAEError: the folder that this was opened from has no `latents.parquet`.
+        """
+        if self._frame is None:
+            file = (self._folder or Path()) / LATENTS_FILE
+            if self._folder is None or not file.is_file():
+                raise MedSAEError(f"{self._folder} is incomplete: there is no {LATENTS_FILE} in it")
+            self._frame = pd.read_parquet(file)
+        return self._frame if name is None else self._frame[self._frame["name"] == name].reset_index(drop=True)
+
+    @property
+    def saes(self) -> list[UnitScores]:
+        return [c for c in self.candidates if c.kind == "sae"]
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(o.label for o in self.candidates[0].observations) if self.candidates else ()
+
+    def __getitem__(self, name: str) -> UnitScores:
+        """The scores of this name."""
+        for scores in self.candidates:
+            if scores.name == name:
+                return scores
+        raise KeyError(name)
+
+    def __str__(self) -> str:
+        return format_table(self.saes, self.select, self.report, self.aggregate, self.resampling is not None)
+
+
+def _of_2(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    entry = {k: v for k, v in candidate.items() if k != "mean_top_r_interval"}
+    low, high = candidate.get("mean_top_r_interval") or (None, None)
+    twin = candidate.get("kind") == "untrained"
+    name = str(candidate.get("name", "")).removeprefix("untrained ")
+    return {**entry, "mean_top_r_low": low, "mean_top_r_high": high, "baseline_of": name if twin else None}

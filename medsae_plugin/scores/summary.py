@@ -1,0 +1,135 @@
+"""From scored units to what is written of them: their models, and one row a latent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medsae_plugin.scores import metrics
+from medsae_plugin.scores.declared import mean_top_r
+from medsae_plugin.scores.images import ROLES, LabelledImages
+from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
+from medsae_plugin.scores.registry import METRICS, Metric, number, shown
+from medsae_plugin.scores.resampling import interval
+from medsae_plugin.scores.scoring import Scored
+
+
+def ranked() -> dict[str, bool]:
+    """The figures that SAEs are ranked by, and whether more is better."""
+    return {m.name: m.better == "higher" for m in shown("rank")}
+
+
+def counts(images: LabelledImages) -> dict[str, Split]:
+    """Of each role the split it is on, and how many images and patients that has."""
+    rows = {role: images.rows(role) for role in ROLES}
+    return {
+        role: Split(
+            split=images.splits[role],
+            images=len(rows[role]),
+            patients=len(set(images.patient_codes[rows[role]])),
+            without_row=images.without_row(role),
+        )
+        for role in ROLES
+    }
+
+
+def summaries(scored: Sequence[Scored]) -> list[UnitScores]:
+    """Each one's summary, with an SAE's mean rank among the SAEs and its gain over its hook's neurons."""
+    entries = [_summary(s) for s in scored]
+    neurons = {s.units.hook: s for s in scored if s.units.kind == "neurons"}
+    trained = [k for k, s in enumerate(scored) if s.units.kind == "sae"]
+    figures = [{name: entries[k].value(name) for name in ranked()} for k in trained]
+    for k, rank in zip(trained, metrics.mean_ranks(figures, ranked()), strict=True):
+        entries[k].mean_rank = rank
+        entries[k].gain_over_neurons = _gain(scored[k], neurons[scored[k].units.hook])
+    return entries
+
+
+def latent_frame(scored: Sequence[Scored]) -> pd.DataFrame:
+    """One row a latent (or neuron): its own figures, then its figures for every label; all on `report` unless said."""
+    return pd.concat([_rows(s) for s in scored], ignore_index=True)
+
+
+def _summary(scored: Scored) -> UnitScores:
+    units, fidelity = scored.units, scored.fidelity
+    figures: dict[str, Any] = {m.name: number(scored[m.name]) for m in _computed(scored) if m.per == "sae"}
+    if "significant" in figures:
+        figures["significant"] = int(scored["significant"])
+    return UnitScores(
+        name=units.name,
+        kind=units.kind,
+        hook=units.hook,
+        architecture=units.architecture,
+        d_in=units.d_in,
+        d_sae=None if units.kind == "neurons" else units.n,
+        baseline_of=units.baseline_of,
+        fidelity=None if fidelity is None else _finite(fidelity.figures()),
+        image_level=_finite(metrics.sparsity(scored.report)),
+        density_histogram=metrics.density_histogram(scored.report).tolist(),
+        observations=_observations(scored),
+        **figures,
+    )
+
+
+def _observations(scored: Scored) -> list[Observation]:
+    """Of each label its top latent's figures on `report`."""
+    report = scored.report
+    columns = {
+        m.name: scored[m.name] if m.per == "top" else scored.of_top(m.name)
+        for m in _computed(scored)
+        if "observations" in m.show
+    }
+    return [
+        Observation(
+            label=label,
+            positives=int(report.positives[c]),
+            known=int(report.known[c]),
+            patients=int(report.patients[c]),
+            latent=scored.units.label(int(scored.top[c])),
+            follows=_followed(scored, int(scored.top[c])),
+            **{name: number(values[c]) for name, values in columns.items()},
+        )
+        for c, label in enumerate(report.label_names)
+    ]
+
+
+def _followed(scored: Scored, latent: int) -> str | None:
+    """The label that a latent has its largest r with, on `report`."""
+    if latent < 0 or np.isnan(scored["r"][latent]).all():
+        return None
+    return scored.label_names[int(np.nanargmax(scored["r"][latent]))]
+
+
+def _gain(sae: Scored, neurons: Scored) -> Gain:
+    difference = number(mean_top_r(sae) - mean_top_r(neurons))
+    if sae.matrix is None or neurons.matrix is None:
+        return Gain(mean_top_r=difference)
+    low, high = interval(sae.mean_r_resampled() - neurons.mean_r_resampled())
+    return Gain(mean_top_r=difference, low=number(float(low)), high=number(float(high)))
+
+
+def _rows(scored: Scored) -> pd.DataFrame:
+    units = scored.units
+    columns: dict[str, Any] = {
+        "name": units.name,
+        "kind": units.kind,
+        "hook": units.hook,
+        "latent": [str(units.label(j)) for j in range(units.n)],
+    }
+    kept = [m for m in _computed(scored) if "latents" in m.show]
+    columns |= {m.name: scored[m.name] for m in kept if m.per == "latent"}
+    for m in kept:
+        if m.per == "label":
+            columns |= {f"{m.name}: {label}": scored[m.name][:, c] for c, label in enumerate(scored.label_names)}
+    return pd.DataFrame(columns)
+
+
+def _computed(scored: Scored) -> list[Metric]:
+    return [m for m in METRICS.values() if scored.has(m.name)]
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: number(value) for name, value in figures.items()}

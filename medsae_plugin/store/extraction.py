@@ -1,0 +1,287 @@
+"""One pass of images through an encoder, into an activation store."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from medsae_plugin.encoders.hook_names import select_hooks
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import writing
+from medsae_plugin.store import layout
+from medsae_plugin.store.decoding import Decoded, Request, decode, default_workers, worker_deaths_explained
+from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.store.positions import PositionPolicy, parse_positions
+from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.store.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from medsae_plugin.data.tables import ImageTable
+    from medsae_plugin.encoders import HookedVisionEncoder
+
+# A shard is what a killed run loses, and two of them are in memory: one being filled, one being written.
+_SHARD_BYTES = 2**27
+_MOST_IMAGES_PER_SHARD = 1024
+_LEAST_IMAGES_PER_SHARD = 32
+_POLL_SECONDS = 0.2
+
+
+def extract(
+    encoder: HookedVisionEncoder,
+    images: ImageTable,
+    hooks: str | Sequence[str],
+    out: str | Path,
+    *,
+    positions: str | PositionPolicy = "all",
+    batch_size: int = 32,
+    images_per_shard: int | None = None,
+    workers: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    strict: bool = False,
+    progress: bool = True,
+) -> ActivationStore:
+    """Store the encoder's activations at `hooks` for every image of the table, from one pass over the images.
+
+    Run again on the same folder, it goes on after the shards that are there; several processes may run it on one folder
+    at once and share the work. However it was interrupted and shared, the same call leaves the same files, byte for
+    byte. (Another batch size or device may change the last bits of an activation, and is allowed when going on.)
+
+    Args:
+        encoder: its `activations`, `preprocessor` and `hook_specs` are used.
+        images: their ids, patients and splits go into the store, never labels or absolute paths.
+        hooks: names of `encoder.hook_specs`, or patterns: `blocks.{0..5}.hook_resid_post`, `blocks.*.hook_mlp_out`,
+            `all` (see `encoders.hook_names.select_hooks`).
+        out: the store's folder; made if it is not there.
+        positions: `all`, `cls`, `mean` or `sample:N`, see `PositionPolicy`.
+        batch_size: images a forward pass; a batch does not reach beyond its shard.
+        images_per_shard: by default so many that a shard has about 128 MiB, but 32 to 1024.
+        workers: decoding processes; by default one less than the cores, 1 to 8. 0 decodes in this process.
+        dtype: what is stored: float32, float16 or bfloat16.
+        seed: of `sample:N`.
+        strict: an unreadable image is an error instead of a row of `failures.csv`.
+        progress: a bar on stderr with images per second and time left.
+
+    Raises:
+        MedSAEError: an unknown hook or a policy it cannot follow; `out` holds something else or a store whose manifest
+            disagrees; an unreadable image if `strict`, or nothing but; an activation that is not finite; memory or disk
+            run out; a decoding process died. Finished shards are kept.
+    """
+    policy = parse_positions(positions) if isinstance(positions, str) else positions
+    workers = default_workers() if workers is None else workers
+    if batch_size < 1 or workers < 0 or seed < 0 or (images_per_shard is not None and images_per_shard < 1):
+        raise MedSAEError("batch_size and images_per_shard must be at least 1, workers and seed at least 0")
+    if len(images) == 0:
+        raise MedSAEError("the table has no images")
+    infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
+    manifest = _manifest(encoder, images, infos, policy, seed, images_per_shard or _default_per_shard(infos, dtype))
+    out = Path(out)
+    with writing(out, "Finished shards are kept"):
+        writer = StoreWriter(out, manifest, images.frame)
+        job = _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
+        try:
+            _fill(job, writer)
+        finally:
+            writer.release_all()
+        writer.finish()
+    store = ActivationStore(out)
+    if strict and len(store.failures):
+        first = store.failures.iloc[0]
+        raise MedSAEError(f"{first['path']}: {first['reason']} ({len(store.failures)} unreadable images in {out})")
+    return store
+
+
+@dataclass(frozen=True)
+class _Job:
+    encoder: HookedVisionEncoder
+    images: ImageTable
+    hooks: dict[str, HookInfo]
+    policy: PositionPolicy
+    dtype: torch.dtype
+    seed: int
+    strict: bool
+    batch_size: int
+    workers: int
+    progress: bool
+
+
+class _ShardBuffer:
+    """The rows of a shard that is being filled."""
+
+    def __init__(self, job: _Job, n_images: int) -> None:
+        self._job = job
+        self._ends = dict.fromkeys(job.hooks, 0)
+        self._rows = {
+            name: torch.empty((n_images * info.rows_per_image, info.d), dtype=job.dtype)
+            for name, info in job.hooks.items()
+        }
+        self._positions = {name: np.empty(len(rows), np.int32) for name, rows in self._rows.items()}
+        self._images = {name: np.empty(len(rows), np.int32) for name, rows in self._rows.items()}
+        self.failures: list[tuple[int, str]] = []
+
+    def add(self, activations: dict[str, torch.Tensor], image_ids: list[int]) -> None:
+        """Raises MedSAEError where an activation, as stored, is not finite."""
+        job = self._job
+        for name, info in job.hooks.items():
+            rows, positions = job.policy.select(activations[name], job.encoder.hook_specs[name], image_ids, job.seed)
+            first, end = self._ends[name], self._ends[name] + len(rows)
+            stored = self._rows[name][first:end]
+            stored.copy_(rows)
+            if not stored.isfinite().all():
+                bad = int((~stored.isfinite().all(1)).nonzero()[0]) // info.rows_per_image
+                raise MedSAEError(
+                    f"{job.images.frame['path'].iloc[image_ids[bad]]}: activations at {name} are not finite as "
+                    f"{info.dtype}; check the encoder's weights"
+                    + ("" if info.dtype == "float32" else ", or store float32")
+                )
+            self._positions[name][first:end] = positions
+            self._images[name][first:end] = np.repeat(np.asarray(image_ids, np.int32), info.rows_per_image)
+            self._ends[name] = end
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {}
+        for name, end in self._ends.items():
+            tensors[f"{name}/activations"] = self._rows[name][:end]
+            tensors[f"{name}/image_index"] = torch.from_numpy(self._images[name][:end])
+            tensors[f"{name}/position"] = torch.from_numpy(self._positions[name][:end])
+        return tensors
+
+
+def _fill(job: _Job, writer: StoreWriter) -> None:
+    """Write the missing shards, and wait for those that other writers have claimed, taking over if one dies."""
+    missing = writer.missing() if not writer.is_complete else []
+    if not missing:
+        return
+    n_images, n_missing = len(job.images), sum(len(writer.shard_images(shard)) for shard in missing)
+    with tqdm(
+        total=n_images, initial=n_images - n_missing, unit="image", desc="extracting", disable=not job.progress
+    ) as bar:
+        while missing:
+            if any(_is_free(writer, shard) for shard in missing):
+                _fill_claimed(job, writer, bar)
+            else:
+                time.sleep(_POLL_SECONDS)
+            missing = writer.missing()
+            bar.n = n_images - sum(len(writer.shard_images(shard)) for shard in missing)
+            bar.refresh()
+
+
+def _is_free(writer: StoreWriter, shard: int) -> bool:
+    # Let go again: workers forked while a lock is held would hold it too, and outlive a killed parent by seconds.
+    free = writer.claim(shard)
+    if free:
+        writer.release(shard)
+    return free
+
+
+def _fill_claimed(job: _Job, writer: StoreWriter, bar: tqdm[Any]) -> None:
+    """Claim shards, one after the other, and write them, until none is left to claim."""
+    paths = job.images.frame["path"].tolist()
+    writing: Future[None] | None = None
+    buffer: _ShardBuffer | None = None
+    with worker_deaths_explained(), ThreadPoolExecutor(1, "shard-writer") as pool:
+        requests = _requests(writer, job.batch_size)
+        for batch in decode(job.images.root, paths, job.encoder.preprocessor, requests, job.workers):
+            shard = batch.request.shard
+            buffer = buffer or _ShardBuffer(job, len(writer.shard_images(shard)))
+            _add(job, buffer, batch)
+            bar.update(len(batch.request.image_ids))
+            if batch.request.is_last:
+                if writing is not None:
+                    writing.result()
+                writing = pool.submit(_write, writer, shard, buffer)
+                buffer = None
+        if writing is not None:
+            writing.result()
+
+
+def _requests(writer: StoreWriter, batch_size: int) -> Iterator[Request]:
+    """The batches of claimed shards. They are cut shard by shard: a resumed run computes the same batches."""
+    for shard in writer.claims():
+        ids = writer.shard_images(shard)
+        for first in range(0, len(ids), batch_size):
+            yield Request(shard, ids[first : first + batch_size], first + batch_size >= len(ids))
+
+
+def _add(job: _Job, buffer: _ShardBuffer, batch: Decoded) -> None:
+    buffer.failures += batch.failures
+    if job.strict and batch.failures:
+        image, reason = batch.failures[0]
+        raise MedSAEError(f"{job.images.frame['path'].iloc[image]}: {reason}")
+    if batch.arrays is None:
+        return
+    encoder = job.encoder
+    try:
+        pixels = encoder.preprocessor.normalize(batch.arrays).to(encoder.device, encoder.dtype)
+        buffer.add(encoder.activations(pixels, list(job.hooks)), batch.image_ids)
+    except torch.OutOfMemoryError as error:
+        raise MedSAEError(
+            f"{encoder.device} ran out of memory at batch size {job.batch_size}. Finished shards are kept: run "
+            "the same extraction again with a smaller one"
+        ) from error
+
+
+def _write(writer: StoreWriter, shard: int, buffer: _ShardBuffer) -> None:
+    writer.write(shard, buffer.tensors(), buffer.failures)
+    writer.release(shard)
+
+
+def _hook_infos(
+    encoder: HookedVisionEncoder, hooks: Sequence[str], policy: PositionPolicy, dtype: torch.dtype
+) -> dict[str, HookInfo]:
+    """In the order of the forward pass, whatever the order asked for."""
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise MedSAEError(f"activations cannot be stored as {dtype}; use float32, float16 or bfloat16")
+    if not hooks:
+        raise MedSAEError(f"no hook was asked for; {encoder.name} has {', '.join(encoder.hook_specs)}")
+    infos = {}
+    for name in select_hooks(hooks, [*encoder.hook_specs], encoder.name):
+        spec = encoder.hook_specs[name]
+        policy.check(spec)
+        infos[name] = HookInfo(
+            spec.d,
+            spec.n_positions,
+            spec.grid,
+            spec.n_prefix,
+            policy.rows_per_image(spec),
+            str(dtype).removeprefix("torch."),
+        )
+    return infos
+
+
+def _manifest(
+    encoder: HookedVisionEncoder,
+    images: ImageTable,
+    hooks: dict[str, HookInfo],
+    policy: PositionPolicy,
+    seed: int,
+    per_shard: int,
+) -> dict[str, Any]:
+    return {
+        "schema_version": layout.SCHEMA_VERSION,
+        "encoder": {
+            "name": encoder.name,
+            "weights_sha256": encoder.weights_sha256,
+            "dtype": str(encoder.dtype).removeprefix("torch."),
+        },
+        "preprocessing": encoder.preprocessor.config,
+        "hooks": {name: info.to_json() for name, info in hooks.items()},
+        "positions": str(policy),
+        "seed": seed,
+        "images": {"count": len(images), "sha256": images.content_hash(), "per_shard": per_shard},
+    }
+
+
+def _default_per_shard(hooks: dict[str, HookInfo], dtype: torch.dtype) -> int:
+    image_bytes = sum(info.rows_per_image * info.d * dtype.itemsize for info in hooks.values())
+    fitting = _SHARD_BYTES // image_bytes // _LEAST_IMAGES_PER_SHARD * _LEAST_IMAGES_PER_SHARD
+    return math.floor(min(_MOST_IMAGES_PER_SHARD, max(_LEAST_IMAGES_PER_SHARD, fitting)))

@@ -1,0 +1,301 @@
+"""Reading an activation store."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import sha256_of
+from medsae_plugin.store import layout
+from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.store.shuffle import ShuffledRows
+
+# numpy has no bfloat16: rows are gathered as unsigned integers of that size and viewed by torch.
+_BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
+_SAFETENSORS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+# Mapped shards at a time: macOS allows a process 256 open files.
+_MAX_MAPPED = 128
+_CHUNK_ELEMENTS = 2**20
+
+
+class ActivationStore:
+    """The activations of images at an encoder's hooks, on disk. Files are mapped, never read whole.
+
+    Attributes:
+        path: the folder.
+        manifest: `manifest.json`: `encoder` (name, weights_sha256, dtype), `preprocessing`, `hooks`, `positions`,
+            `seed`, `images` (count, sha256 of the image table, per_shard).
+        hooks: a `HookInfo` of each hook, in the order of the forward pass.
+        images: `images.csv`, one row an image of the table, readable or not.
+        failures: `failures.csv`, the images that could not be read, with reasons.
+
+    Raises:
+        MedSAEError: the folder is not a store, is damaged, or its extraction is unfinished.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest: dict[str, Any] = layout.read_manifest(self.path)
+        if not (self.path / layout.CHECKSUMS).exists():
+            names = layout.shard_names(self.manifest)
+            done = sum((self.path / name).exists() for name in names)
+            raise MedSAEError(
+                f"{self.path} is unfinished: {done} of {len(names)} shards are there; run the same extraction again"
+            )
+        try:
+            self.hooks = {name: HookInfo.from_json(entry) for name, entry in self.manifest["hooks"].items()}
+            self.images = _read_csv(self.path / layout.IMAGES)
+            self.failures = _read_csv(self.path / layout.FAILURES)
+            self._locate()
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise MedSAEError(f"{self.path} is damaged: {error}") from None
+        self._mapped = lru_cache(_MAX_MAPPED)(self._map_shard)
+
+    def __repr__(self) -> str:
+        return f"ActivationStore({str(self.path)!r})"
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    @property
+    def encoder_name(self) -> str:
+        """Of the encoder whose activations these are."""
+        return str(self.manifest["encoder"]["name"])
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the encoder whose activations these are."""
+        return str(self.manifest["encoder"]["weights_sha256"])
+
+    def width_at(self, hook: str) -> int | None:
+        """d of a hook; None where the store does not have it."""
+        return self.hooks[hook].d if hook in self.hooks else None
+
+    @property
+    def readable_images(self) -> pd.DataFrame:
+        """The rows of `images` that could be read, in the order of `by_image`."""
+        return self.images.iloc[self._readable].reset_index(drop=True)
+
+    def summary(self) -> str:
+        """One line: how many images and rows of what."""
+        encoder = self.manifest["encoder"]["name"]
+        unreadable = f" ({len(self.failures)} unreadable, see {layout.FAILURES})" if len(self.failures) else ""
+        hooks = ", ".join(f"{name} ({self.n_rows(name)} x {hook.d})" for name, hook in self.hooks.items())
+        return f"{len(self._shard_of)} images of {encoder}{unreadable}: {hooks}"
+
+    def n_rows(self, hook: str, split: str | None = None) -> int:
+        """How many rows the hook has, of one split or of all; 0 for a split that the store does not have."""
+        return len(self._members(split)) * self._info(hook).rows_per_image
+
+    def batches(
+        self,
+        hooks: str | Sequence[str],
+        batch_size: int,
+        *,
+        split: str | None = "train",
+        seed: int = 0,
+        start_step: int = 0,
+    ) -> Iterator[dict[str, Float[torch.Tensor, "batch d"]]]:
+        """An endless stream of batches of float32 rows, shuffled across shards anew in each epoch.
+
+        Every hook's rows are visited once an epoch, in an order that depends on the seed and the number of rows alone,
+        so hooks with as many rows an image come in pairs: row i of both is the same image and place. Every batch is
+        full; one may end an epoch and begin the next. `start_step` starts at that batch of the same stream, reading
+        nothing of the earlier ones. See `ShuffledRows` for how thoroughly large stores are shuffled.
+
+        Raises:
+            MedSAEError: an unknown hook, a split without readable images, a damaged shard.
+        """
+        names = [hooks] if isinstance(hooks, str) else list(hooks)
+        if batch_size < 1 or seed < 0 or start_step < 0:
+            raise MedSAEError("batch_size must be at least 1, seed and start_step at least 0")
+        members = self._some_members(split)
+        streams = {name: ShuffledRows(self.n_rows(name, split), seed) for name in names}
+
+        def stream() -> Iterator[dict[str, torch.Tensor]]:
+            step = start_step
+            while True:
+                place = step * batch_size
+                yield {name: self._rows(name, members, rows.take(place, batch_size)) for name, rows in streams.items()}
+                step += 1
+
+        return stream()
+
+    def by_image(
+        self, hook: str, split: str | None = None, batch_images: int = 64
+    ) -> Iterator[tuple[np.ndarray, Float[torch.Tensor, "rows d"], torch.Tensor]]:
+        """Each readable image once, in ascending order of id, `batch_images` at a time.
+
+        Returns:
+            An iterator of (image ids (images,), float32 activations (rows, d), for each row the place of its image in
+            the ids (rows,)); an image's rows are together, in the order of their positions.
+
+        Raises:
+            MedSAEError: an unknown hook, a split without readable images, a damaged shard.
+        """
+        per_image = self._info(hook).rows_per_image
+        members = self._some_members(split)
+
+        def stream() -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+            for first in range(0, len(members), batch_images):
+                count = min(batch_images, len(members) - first)
+                rows = np.arange(first * per_image, (first + count) * per_image)
+                ids = self._readable[members[first : first + count]]
+                yield ids, self._rows(hook, members, rows), torch.arange(count).repeat_interleave(per_image)
+
+        return stream()
+
+    def rows_of(
+        self, hook: str, image_ids: Sequence[int] | Int[np.ndarray, " images"]
+    ) -> Float[torch.Tensor, "images rows d"]:
+        """The float32 activations of these images, in the order given, each image's rows in that of their positions.
+
+        Raises:
+            MedSAEError: an unknown hook, an image that the store does not hold, a damaged shard.
+        """
+        per_image = self._info(hook).rows_per_image
+        ids = np.asarray(image_ids, dtype=np.int64)
+        members = np.searchsorted(self._readable, ids)
+        held = members < len(self._readable)
+        held[held] = self._readable[members[held]] == ids[held]
+        if not held.all():
+            raise MedSAEError(f"{self.path} holds no activations of image {ids[~held][0]}")
+        return self._rows(hook, members, np.arange(len(ids) * per_image)).unflatten(0, (len(ids), per_image))
+
+    def image_rows(self, hook: str, images: slice) -> Float[torch.Tensor, "rows d"]:
+        """The rows of a slice of `readable_images`, float32.
+
+        Raises:
+            MedSAEError: an unknown hook, a damaged shard.
+        """
+        per_image = self._info(hook).rows_per_image
+        members = np.arange(len(self._readable))[images]
+        return self._rows(hook, members, np.arange(len(members) * per_image))
+
+    def mean_and_scale(self, hook: str, split: str | None = "train") -> tuple[Float[torch.Tensor, "d"], float]:
+        """The mean mu (d,) of the rows and the scale s for which E||s (x - mu)||^2 = d, in float64, in one pass.
+
+        Raises:
+            MedSAEError: as `by_image`; or all rows are equal, so that no scale exists.
+        """
+        info = self._info(hook)
+        total = torch.zeros(info.d, dtype=torch.float64)
+        squares = 0.0
+        shift: torch.Tensor | None = None
+        for _, rows, _ in self.by_image(hook, split, max(1, _CHUNK_ELEMENTS // (info.d * info.rows_per_image))):
+            x = rows.double()
+            if shift is None:
+                shift = x.mean(0)  # near mu, so that the difference of squares below keeps its digits
+            x = x - shift
+            total += x.sum(0)
+            squares += float(x.square().sum())
+        assert shift is not None
+        n = self.n_rows(hook, split)
+        offset = total / n
+        variance = squares / n - float(offset.square().sum())
+        if variance <= 0:
+            raise MedSAEError(f"{self.path}: all rows of {hook} are equal, so they cannot be scaled")
+        return shift + offset, (info.d / variance) ** 0.5
+
+    def verify(self) -> list[str]:
+        """Check every file against its checksum.
+
+        Returns:
+            One line a problem (a file missing, truncated, changed, not of the store); empty when all is sound.
+        """
+        sums = layout.read_checksums(self.path)
+        problems = []
+        expected = [layout.MANIFEST, layout.IMAGES, layout.FAILURES, *layout.shard_names(self.manifest)]
+        for name in expected:
+            path = self.path / name
+            if name not in sums:
+                problems.append(f"{name}: no checksum in {layout.CHECKSUMS}")
+            elif not path.is_file():
+                problems.append(f"{name}: missing")
+            elif sha256_of(path) != sums[name]:
+                problems.append(f"{name}: {_what_changed(path)}")
+        known = {*expected, layout.CHECKSUMS, layout.PARTIAL}
+        extra = {entry.name for entry in self.path.iterdir()} | set(sums)
+        return problems + [f"{name}: not a file of the store" for name in sorted(extra - known)]
+
+    def _locate(self) -> None:
+        """The place of each readable image: its shard, and its slot within."""
+        count, per_shard = self.manifest["images"]["count"], self.manifest["images"]["per_shard"]
+        ids = self.images["image_id"].to_numpy()
+        if not np.array_equal(ids, np.arange(count)):
+            raise ValueError(f"{layout.IMAGES} does not hold the {count} images of the manifest")
+        self._readable = np.setdiff1d(ids, self.failures["image_id"].to_numpy())
+        self._shard_of = self._readable // per_shard
+        self._slot = np.arange(len(self._readable)) - np.searchsorted(self._shard_of, self._shard_of)
+        self._split = self.images["split"].to_numpy()[self._readable]
+
+    def _members(self, split: str | None) -> np.ndarray:
+        """The places among the readable images of those in the split."""
+        return np.arange(len(self._readable)) if split is None else np.flatnonzero(self._split == split)
+
+    def _some_members(self, split: str | None) -> np.ndarray:
+        members = self._members(split)
+        if len(members) == 0:
+            has = ", ".join(sorted(set(self._split) - {""})) or "none"
+            raise MedSAEError(f"{self.path} has no readable images in split {split!r} (splits it has: {has})")
+        return members
+
+    def _info(self, hook: str) -> HookInfo:
+        if hook not in self.hooks:
+            raise MedSAEError(f"{self.path} has no hook {hook!r}; it has {', '.join(self.hooks)}")
+        return self.hooks[hook]
+
+    def _rows(self, hook: str, members: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """Rows counted over the images `members`, as float32."""
+        info = self.hooks[hook]
+        image, within = np.divmod(rows, info.rows_per_image)
+        place = members[image]
+        shard, row = self._shard_of[place], self._slot[place] * info.rows_per_image + within
+        bits = np.empty((len(rows), info.d), _BITS[info.dtype])
+        order = np.argsort(shard, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
+            bits[group] = self._mapped(int(shard[group[0]]))[hook][row[group]]
+        return torch.from_numpy(bits).view(getattr(torch, info.dtype)).float()
+
+    def _map_shard(self, shard: int) -> dict[str, np.ndarray]:
+        """The bits of each hook's activations, mapped."""
+        path = self.path / layout.shard_name(shard)
+        header, start = layout.read_shard_header(path)
+        n_images = int((self._shard_of == shard).sum())
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        arrays = {}
+        for name, info in self.hooks.items():
+            entry = header.get(f"{name}/activations", {})
+            shape = [n_images * info.rows_per_image, info.d]
+            if entry.get("shape") != shape or entry.get("dtype") != _SAFETENSORS[info.dtype]:
+                raise MedSAEError(f"{path} does not hold {name} as {shape} {info.dtype}, as the manifest says")
+            offset = start + entry["data_offsets"][0]
+            arrays[name] = np.frombuffer(mapped, _BITS[info.dtype], shape[0] * shape[1], offset).reshape(shape)
+        return arrays
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # Nothing but text: a patient called "NA" or "007" stays one.
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return frame.astype({"image_id": np.int64})
+
+
+def _what_changed(path: Path) -> str:
+    if path.suffix == ".safetensors":
+        try:
+            layout.read_shard_header(path)
+        except MedSAEError as error:
+            return str(error).removeprefix(str(path)).removeprefix(" is ")
+    return "changed: its checksum is not that of the extraction"
