@@ -21,7 +21,7 @@ name: mine
 description: 心拡大 ≥ 1
 licence: MIT
 family: swin
-source: {format: medsae, path: .}
+source: {format: medclip, url: https://example.org/x.zip}
 preprocessing: {mode: L, size: 32, fit: pad, resample: bicubic, mean: [0.5], std: [0.25]}
 vision: {image_size: 32, embed_dim: 8, depths: [2, 2], num_heads: [1, 2], window_size: 4}
 projection_dim: 6
@@ -43,7 +43,7 @@ def test_what_a_console_cannot_print_is_replaced(card, monkeypatch, encoding):
 
 
 def test_a_full_output_is_said(monkeypatch, capfd):
-    monkeypatch.setattr(sys, "stdout", Path("/dev/full").open("w", encoding="utf-8"))
+    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     assert main(["encoders"]) == 1
     assert "standard output cannot be written: No space left on device" in capfd.readouterr().err
 
@@ -62,7 +62,7 @@ def test_closed_streams_and_a_full_stderr_stop_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["encoders"]) == 0
     monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(sys, "stderr", Path("/dev/full").open("w", encoding="utf-8"))
+    monkeypatch.setattr(sys, "stderr", open("/dev/full", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     prepare_console()
     assert list(tqdm(range(3), mininterval=0)) == [0, 1, 2]
     assert main(["phantoms", "--n", "1", "--out", str(tmp_path / "p")]) == 0
