@@ -10,10 +10,10 @@ import numpy as np
 from sae_lens import SAE
 
 import medsae_plugin as medsae
+from medsae_plugin.causal import attribute, effect_of_edits
 from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.data.prompts import prompts_for
 from medsae_plugin.encoders import ZeroShot, ablate, scale
-from medsae_plugin.causal import attribute, effect_of_edits
 
 
 def main(out: Path, finding: str = "Pleural Effusion", n: int = 50) -> None:

@@ -9,10 +9,6 @@ from scipy import stats
 from torch.nn import functional as F
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.causal.passes import PixelBatches
-from medsae_plugin.cli import main
-from medsae_plugin.data.prompts import load_prompts
-from medsae_plugin.encoders import ZeroShot, ablate, clamp, steer
 from medsae_plugin.causal import (
     Attribution,
     attribute,
@@ -21,6 +17,10 @@ from medsae_plugin.causal import (
     load_saes,
     summarise_attribution,
 )
+from medsae_plugin.causal.passes import PixelBatches
+from medsae_plugin.cli import main
+from medsae_plugin.data.prompts import load_prompts
+from medsae_plugin.encoders import ZeroShot, ablate, clamp, steer
 from medsae_plugin.scores.resampling import PatientBootstrap
 
 

@@ -21,7 +21,7 @@ name: mine
 description: 心拡大 ≥ 1
 licence: MIT
 family: swin
-source: {format: medsae, path: .}
+source: {format: medclip, url: https://example.org/x.zip}
 preprocessing: {mode: L, size: 32, fit: pad, resample: bicubic, mean: [0.5], std: [0.25]}
 vision: {image_size: 32, embed_dim: 8, depths: [2, 2], num_heads: [1, 2], window_size: 4}
 projection_dim: 6

@@ -16,13 +16,13 @@ from sae_lens.saes.sae import SAEMetadata
 from sklearn.metrics import roc_auc_score
 
 from medsae_plugin import MedSAEError, read_table
+from medsae_plugin.causal import downstream_fidelity, format_fidelity, load_saes
 from medsae_plugin.causal.retrieval import Texts, recall_at, texts_of
 from medsae_plugin.cli import main
 from medsae_plugin.data.images import read_image
 from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot
 from medsae_plugin.encoders.cards import pretrained_folder
-from medsae_plugin.causal import downstream_fidelity, format_fidelity, load_saes
 
 PATCHES, BRANCH = "stages.2.blocks.3.hook_resid_post", "stages.2.blocks.3.hook_mlp_out"
 

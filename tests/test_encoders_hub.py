@@ -167,7 +167,7 @@ def test_a_model_of_the_hub_is_fetched_at_its_revision_once(hub: tuple[type[Hub]
     card.write_text(yaml.safe_dump(wrong))
     images(tmp_path)
     status, _, err = ask("extract", card, "--images", tmp_path, "--out", tmp_path / "store")
-    assert status == 1 and f"lab/tiny-dino has no revision '{'f' * 40}'" in err
+    assert status == 1 and "lab/tiny-dino has no such revision" in err
 
 
 def test_of_medgemma_only_the_shards_with_the_vision_tower_are_fetched(hub: tuple[type[Hub], Ask], tmp_path: Path):
@@ -198,4 +198,4 @@ def test_without_shapes_on_the_card_only_the_config_is_fetched(hub: tuple[type[H
     absent = hub_card("clip-vit-base", tmp_path, "lab/absent")
     images(tmp_path)
     status, _, err = ask("extract", absent, "--images", tmp_path, "--out", tmp_path / "store")
-    assert status == 1 and "no such repository on the Hub" in err
+    assert status == 1 and "there is no repository lab/absent on the Hub" in err

@@ -130,11 +130,10 @@ def test_a_connection_that_is_cut_says_to_run_it_again(monkeypatch, server):
 
 def test_a_token_that_no_request_can_carry_is_not_repeated(monkeypatch, server):
     endpoint(monkeypatch, f"http://127.0.0.1:{server[1].server_port}")
-    for token in ("hf_ä-secret", "hf_\x01-secret"):
-        monkeypatch.setenv("HF_TOKEN", token)
-        with pytest.raises(MedSAEError, match="HF_TOKEN") as caught:
-            hub_file("org/name", "model.safetensors")
-        assert "secret" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", "hf_ä-secret")
+    with pytest.raises(MedSAEError, match="HF_TOKEN") as caught:
+        hub_file("org/name", "model.safetensors")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_is_no_hub_is_said(monkeypatch, server):

@@ -39,10 +39,10 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from medsae_plugin.causal import attribute, format_attribution, load_saes, summarise_attribution
     from medsae_plugin.causal.passes import PixelBatches
     from medsae_plugin.encoders import ZeroShot
     from medsae_plugin.files import make_folder, write_text
-    from medsae_plugin.causal import attribute, format_attribution, load_saes, summarise_attribution
 
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)

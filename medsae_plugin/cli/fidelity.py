@@ -39,8 +39,8 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.files import make_folder, write_text
     from medsae_plugin.causal import downstream_fidelity, format_fidelity, load_saes
+    from medsae_plugin.files import make_folder, write_text
 
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)

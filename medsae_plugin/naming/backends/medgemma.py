@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from medsae_plugin.errors import MedSAEError
+from medsae_plugin.errors import MedSAEError, reason_of
+from medsae_plugin.fetch import network_reason
 from medsae_plugin.files import sha256_of
 from medsae_plugin.naming.chat import Conversation, Failure, Picture, Turn
 
@@ -137,8 +138,7 @@ class MedGemma:
                 f"https://huggingface.co/{self.model} with your account, then log in here with `hf auth login` "
                 "(or set HF_TOKEN), and run this again"
             )
-        lines = text.strip().splitlines() or [type(error).__name__]
-        return MedSAEError(f"{self.model} cannot be loaded: {lines[0][:300]}")
+        return MedSAEError(f"{self.model} cannot be loaded: {(network_reason(error) or reason_of(error))[:300]}")
 
 
 def _check_4bit(device: str) -> None:

@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import PurePath
 from typing import Any
 
-from medsae_plugin.errors import MedSAEError
+from medsae_plugin.errors import MedSAEError, reason_of
+from medsae_plugin.fetch import network_reason
 from medsae_plugin.naming.chat import Conversation, Failure, Picture, Turn
 from medsae_plugin.text import printable
 
@@ -90,7 +91,7 @@ class Server:
             except openai.APIStatusError as error:
                 return Failure(_reason(error), lasting=error.status_code in (400, 413, 422))
             except openai.APIConnectionError as error:
-                return Failure(_reason(error), lasting=False)
+                return Failure((network_reason(error) or _reason(error))[:200], lasting=False)
             except (AttributeError, IndexError, TypeError, ValueError, openai.APIResponseValidationError):
                 if attempt < self.retries:
                     time.sleep(min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE))
@@ -111,5 +112,4 @@ def _part(part: str | Picture) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0][:200])
+    return printable(reason_of(error)[:200])
