@@ -109,6 +109,16 @@ def test_an_old_spelling_works_and_names_the_new_one(folder):
     assert "--reports is now --table" in done.stderr and "no table at absent.csv" in done.stderr
 
 
+def test_sites_whose_untrained_saes_differ_are_not_merged(folder):
+    """Their sums would be of other weights under one name."""
+    for seed in ("0", "1"):
+        done = run(folder, "stats", *EVALUATE[1:5], "--out", f"site{seed}", "--seed", seed)
+        assert done.returncode == 0, done.stderr
+    done = run(folder, "merge", "site0", "site1", "--out", "merged")
+    assert done.returncode == 1 and "seed is 0 and 1" in done.stderr
+    assert run(folder, "merge", "site0", "site0", "--out", "merged").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

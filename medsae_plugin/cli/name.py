@@ -23,6 +23,7 @@ from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from medsae_plugin.naming.namers import ChatNamer
+    from medsae_plugin.naming.names import Names
     from medsae_plugin.naming.trials import Judge
     from medsae_plugin.store import ActivationStore
 
@@ -145,7 +146,6 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.naming.asking import told
     from medsae_plugin.naming.evidence import Counts
     from medsae_plugin.naming.namers import ChatNamer
-    from medsae_plugin.naming.names import kept_beside
     from medsae_plugin.naming.top_latents import told_top_names
     from medsae_plugin.store import ActivationStore
 
@@ -183,15 +183,19 @@ def run(args: argparse.Namespace) -> None:
     for line in told(askers):
         print(line)
     print(told_top_names(store, args.sae, table, args.out, args.split, vocabulary), end="")
-    print(f"written: {args.out / 'names.json'}, {args.out / 'names.csv'}, {args.sae / 'names.json'}")
-    for line in (
-        *kept_beside(names, args.out, "refined further"),
-        *kept_beside(names, args.sae, "of another run; --replace lets these take their place"),
-    ):
-        print(line)
+    _say_written(names, args.out, args.sae)
     failed = [unit for unit in names.units if unit.status == "unanswered"]
     if model is not None and failed and not any(unit.status == "named" for unit in names.units):
         raise MedSAEError(f"nothing got a name; {failed[-1].kind} {failed[-1].latent}: {failed[-1].problem}")
+
+
+def _say_written(names: Names, out: Path, sae: Path) -> None:
+    from medsae_plugin.naming.names import kept_beside
+
+    print(f"written: {out / 'names.json'}, {out / 'names.csv'}, {sae / 'names.json'}")
+    further, others = "refined further", "of another run; --replace lets these take their place"
+    for line in (*kept_beside(names, out, further), *kept_beside(names, sae, others)):
+        print(line)
 
 
 def _judge(args: argparse.Namespace, namer: ChatNamer) -> Judge:

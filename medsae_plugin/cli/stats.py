@@ -48,6 +48,7 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_stats(args: argparse.Namespace) -> None:
+    from medsae_plugin.scores.models import Split
     from medsae_plugin.scores.sites import site_statistics
     from medsae_plugin.scores.table import without_rows
     from medsae_plugin.store import ActivationStore
@@ -64,8 +65,9 @@ def run_stats(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     site.save(args.out)
-    counts = (f"{site.about[r]['images']} images of {site.about[r]['patients']} patients" for r in ("select", "report"))
-    for line in without_rows(site.about["select"], site.about["report"]):
+    splits = [Split(**site.about[role]) for role in ("select", "report")]
+    counts = (f"{split.images} images of {split.patients} patients" for split in splits)
+    for line in without_rows(*splits):
         print(line)
     print(f"{args.out}: sums over {' and '.join(counts)}; no image, path or patient is in them")
 
