@@ -76,7 +76,6 @@ class SiteStatistics:
         try:
             about = json.loads((folder / SITE).read_text("utf-8"))
             version, units = about["schema_version"], about["units"]
-            about.setdefault("seed", 0)  # of the untrained SAEs, which could not be chosen before
         except FileNotFoundError:
             raise MedSAEError(f"{folder} holds no statistics of a site: it has no {SITE}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -94,7 +93,7 @@ class SiteStatistics:
         Raises:
             MedSAEError: the other has another encoder, other SAEs, labels or splits.
         """
-        for what in ("encoder", "aggregate", "labels", "units", "seed"):
+        for what in ("encoder", "aggregate", "labels", "units"):
             if self.about[what] != other.about[what]:
                 raise MedSAEError(
                     f"the sites do not fit each other: {what} is {self.about[what]} and {other.about[what]}"
@@ -148,7 +147,6 @@ def site_statistics(
         "schema_version": SCHEMA_VERSION,
         "encoder": store.manifest["encoder"],
         "aggregate": aggregate,
-        "seed": seed,
         "labels": list(images.label_names),
         **{role: split.model_dump() for role, split in counts(images).items()},
         "units": [{name: getattr(one, name) for name in DESCRIPTION} for one in units],
