@@ -37,8 +37,9 @@ def test_each_labels_top_latent_is_the_finding_that_was_drawn(phantom_case, scor
     table = phantom_case.table
     fires = np.array([[name in seen for name in FINDINGS] for seen in phantom_case.findings], dtype=float)
     splits = table.frame["split"].to_numpy()
-    for label, o in observations(scored, table).items():
-        y, latent = table.labels[:, table.label_names.index(label)], FINDINGS.index(label)
+    by_label = observations(scored, table)
+    for label in FINDINGS:
+        o, y, latent = by_label[label], table.labels[:, table.label_names.index(label)], FINDINGS.index(label)
         known, train = ~np.isnan(y) & (splits == "test"), ~np.isnan(y) & (splits == "train")
         r = {j: stats.pearsonr(fires[train, j], y[train])[0] for j in range(len(FINDINGS)) if np.ptp(fires[train, j])}
         if o["latent"] is None or max(r, key=r.get) != latent:
