@@ -37,11 +37,11 @@ def has_heatmaps(store: ActivationStore, hook: str) -> bool:
     return info.grid is not None and info.rows_per_image == info.n_positions
 
 
-def heatmaps(firing: Firing, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
+def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Float[np.ndarray, "images rows columns"]:
     """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
     info = firing.store.hooks[firing.units.hook]
     assert info.grid is not None
-    ids = firing.images.frame["image_id"].to_numpy()[list(rows)]
+    ids = firing.images.frame["image_id"].to_numpy()[np.array(rows, dtype=np.int64)]
     activations = firing.store.rows_of(firing.units.hook, ids)
     fired = firing.encode(rearrange(activations, "image position d -> (image position) d"), unit)
     fired = rearrange(fired, "(image position) -> image position", image=len(ids))[:, info.n_prefix :]
