@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from planted import planted_rows, write_store
 from safetensors.torch import load_file, save_file
 
-from medsae_plugin import MedSAEError, SAESpec, TrainingConfig, evaluate_saes, publish, read_table, train_saes
+from medsae_plugin import MedSAEError, SAESpec, TrainingConfig, evaluate, publish, read_table, train_saes
 from medsae_plugin.cli import main
 from medsae_plugin.data.tables import ImageTable
 
@@ -37,7 +37,7 @@ def made(tmp_path_factory) -> Path:
     specs = [SAESpec(name, name, "topk", expansion=2, options={"k": 3}) for name in NAMES]
     saes = train_saes(store, specs, TrainingConfig(6400, batch_size=64, lr=1e-3), folder / "run", progress=False)
     table: ImageTable = read_table(folder / "labels.csv", label_columns=["Edema", "Cardiomegaly"])
-    evaluate_saes(store, list(saes.values()), table, folder / "scores", progress=False)
+    evaluate(store, list(saes.values()), table, folder / "scores", progress=False)
     return folder
 
 
@@ -155,7 +155,7 @@ SPOILT = {
         lambda run: write(run / "early" / "names.json", json.dumps({"0": {"evidence": ["view1.png"]}})),
         "has an image, 'view1.png'",
     ),
-    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is not JSON"),
+    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is damaged"),
     "counts by label": (
         lambda run: in_metadata(run, label_counts={"Edema": 40, "Fracture": 2}),
         "Fracture: label_counts is 2, fewer than 5",
@@ -207,7 +207,7 @@ def test_the_threshold_is_ten_unless_it_is_set(run, tmp_path):
         ),
         (lambda run: shutil.copytree(run / "early", run / "other"), "does not score the SAE other"),
         (lambda run: in_metadata(run, encoder_sha256="f" * 64), "on another encoder's weights"),
-        (lambda run: (run / "early" / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+        (lambda run: (run / "early" / "metrics.json").write_text("{"), "metrics.json is damaged"),
         (lambda run: (run / "early" / "metrics.json").write_text("{}"), "is not what medsae evaluate writes"),
         (lambda run: edit_json(run / "early" / "metrics.json", optimistic=True), "holds nothing out"),
         (lambda run: edit_json(run / "early" / "metrics.json", select={"split": "test"}), "holds nothing out"),
