@@ -118,11 +118,11 @@ def test_saes_are_given_as_paths_objects_or_by_name(store, tmp_path):
     ]
     sae.cfg.metadata.name = "named"
     assert list(open_latents(sae)) == ["named"]
-    for given, wrong in [
+    for saes, wrong in [
         ([], "there is no SAE"),
         ([one, one], "the same SAE is given twice"),
         ([sae, sae], "two SAEs are named named"),
         (tmp_path, "holds no SAE"),
     ]:
         with pytest.raises(MedSAEError, match=wrong):
-            open_latents(given)
+            open_latents(saes)
