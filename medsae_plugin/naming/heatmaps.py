@@ -41,7 +41,7 @@ def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Flo
     """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
     info = firing.store.hooks[firing.units.hook]
     assert info.grid is not None
-    ids = firing.images.frame["image_id"].to_numpy()[list(rows)]
+    ids = firing.images.frame["image_id"].to_numpy()[np.asarray(rows)]
     activations = firing.store.rows_of(firing.units.hook, ids)
     fired = firing.encode(rearrange(activations, "image position d -> (image position) d"), unit)
     fired = rearrange(fired, "(image position) -> image position", image=len(ids))[:, info.n_prefix :]
