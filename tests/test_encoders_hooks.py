@@ -304,7 +304,7 @@ def test_what_is_wrong_with_a_card_is_said(tmp_path):
         "lacks": {"source": {"format": "transformers"}},
         "format is not one of": {"source": {"format": "pickle", "path": "x"}},
         "family 'cnn' is not one of": {"family": "cnn"},
-        "unknown fields colour": {"colour": 1},
+        "unknown field colour": {"colour": 1},
         "mode is L or RGB": {"preprocessing": {**PREPROCESSING, "mode": "CMYK"}},
         "mean is a list": {"preprocessing": {**PREPROCESSING, "mean": 0.5}},
         "cannot be loaded: there is no such folder": {},

@@ -75,21 +75,22 @@ def medclip_towers(state: Tensors, family: str) -> Towers:
         MedSAEError: as `saved_towers`.
     """
     towers = saved_towers(state)
-    return {**towers, "vision": {_renamed(key, _RENAMED[family]): value for key, value in towers["vision"].items()}}
+    vision = {_renamed(key, _RENAMED[family]): value for key, value in towers["vision"].items()}
+    return {"logit_scale": {}, **towers, "vision": vision}
 
 
 def saved_towers(state: Tensors, family: str = "") -> Towers:
-    """A checkpoint in MedCLIP's layout as state dicts of its parts: `vision`, `text` and `logit_scale`.
+    """A checkpoint in MedCLIP's layout as state dicts of its parts: `vision`, `text` and, if it has one, `logit_scale`.
 
     Raises:
         MedSAEError: keys that are neither `vision_model.*`, `text_model.*` nor `logit_scale`.
     """
-    towers: Towers = {"vision": {}, "text": {}, "logit_scale": {}}
+    towers: Towers = {"vision": {}, "text": {}}
     unknown = []
     for key, value in state.items():
         tower, _, rest = key.partition("_model.")
         if key == "logit_scale":
-            towers[key][key] = value
+            towers[key] = {key: value}
         elif tower in ("vision", "text") and rest:
             if _DROPPED.search(rest):
                 continue

@@ -103,7 +103,7 @@ def _save_tokenizer(parts: Parts, folder: Path) -> None:
         content = tokenizer.path.read_bytes()
         with replacing(folder / TOKENIZER) as temporary:
             temporary.write_bytes(content)
-    elif isinstance(tokenizer, CardTokenizer) and Path(tokenizer.source).exists():
+    elif isinstance(tokenizer, CardTokenizer) and tokenizer.is_here:
         tokenizer.save(folder / "tokenizer")
 
 

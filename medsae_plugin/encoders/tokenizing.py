@@ -76,6 +76,12 @@ class CardTokenizer:
         options = {"padding": "max_length" if self.pads else False, "truncation": most is not None, "max_length": most}
         return list(self._tokenizer(text, **options)["input_ids"])
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine."""
+        place = Path(self.source)
+        return place.is_file() or any((place / name).is_file() for name in (TOKENIZER, VOCABULARY, _SETTINGS))
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
         self._tokenizer.save_pretrained(folder)
