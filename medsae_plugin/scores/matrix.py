@@ -228,7 +228,7 @@ def _encode(
     batch_images = max(1, _CHUNK_ELEMENTS // (widest * info.rows_per_image))
     batches = store.by_image(hook, split=None, batch_images=batch_images)
     with tqdm(total=len(store.readable_images), desc=f"latents of {hook}", unit="image", disable=not progress) as bar:
-        for image_ids, rows, _ in batches:
+        for image_ids, rows in batches:
             for one, writer in zip(units, writers, strict=True):
                 writer.add(image_activations(rows, one, len(image_ids), aggregate).cpu().numpy())
             bar.update(len(image_ids))
