@@ -427,7 +427,7 @@ def test_import_command(foreign, tmp_path, capsys):
     ("change", "message"),
     [
         ({"--hook": "hook_embeding"}, "has no hook point 'hook_embeding'"),
-        ({"--hook": "hook_embed"}, "the SAE takes 96 dimensions; phantom-swin has 24"),
+        ({"--hook": "hook_embed"}, "takes 96 dimensions; encoder phantom-swin has 24 at hook_embed"),
         ({"--encoder": "medclip"}, "no card named 'medclip'"),
         ({"checkpoint": "absent.pt"}, "there is no dictionary_learning checkpoint at"),
     ],
