@@ -55,11 +55,11 @@ def _entry(sae: Published, folder: Path) -> dict[str, Any]:
     return {
         "id": sae.name,
         "path": sae.name,
-        "hook": scores["hook"],
-        "variance_explained": scores["fidelity"]["explained_variance"],
-        "l0": scores["fidelity"]["l0"],
+        "hook": scores.hook,
+        "variance_explained": scores.value("explained_variance"),
+        "l0": scores.value("l0"),
         "sha256": {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS)},
-        "metrics": {key: scores[key] for key in ("mean_top_r", "mean_top_entropy", "mean_entropy")},
+        "metrics": {key: scores.value(key) for key in ("mean_top_r", "mean_top_entropy", "mean_entropy")},
     }
 
 

@@ -222,9 +222,7 @@ def test_load_medsae_compares_the_encoders_weights():
     with pytest.raises(MedSAEError, match="was trained on encoder weights"):
         load_medsae(RELEASE, SAES[0], encoder=encoder, strict=True)
     encoder.weights_sha256 = ""
-    with pytest.raises(
-        MedSAEError, match="not taken for an SAE of this phantom-swin, unchecked: these weights"
-    ):
+    with pytest.raises(MedSAEError, match="not taken for an SAE of this phantom-swin, unchecked: these weights"):
         load_medsae(RELEASE, SAES[0], encoder=encoder, strict=True)
 
 

@@ -140,7 +140,7 @@ class _Release(BaseModel):
 
 
 def _read_file(path: Path) -> list[ReleaseCard]:
-    releases = read_yaml(path, dict[str, _Release], "release card")
+    releases: dict[str, _Release] = read_yaml(path, dict[str, _Release], "release card")
     if not releases:
         raise MedSAEError(f"{path} is no release card: it should map names of releases to their fields")
     return [_card(name, release, path) for name, release in releases.items()]

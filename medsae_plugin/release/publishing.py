@@ -99,7 +99,7 @@ def _licence_of(sae: Published) -> str:
     """The licence of the SAE's encoder, which the SAE was made from."""
     from medsae_plugin.encoders.cards import list_cards, load_card
 
-    encoder = sae.metadata.get("model_name")
+    encoder = sae.config.metadata.model_name
     if encoder not in list_cards():
         raise MedSAEError(f"no card of the package tells the licence of the encoder {encoder}; give the SAEs' own")
     return load_card(encoder).licence
