@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,8 @@ def hub_file(
     note: str = "",
     but: type[Exception] | tuple[()] = (),
     force_download: bool = False,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """A file of a model repository, from the cache or the Hub; the token is huggingface_hub's.
 
@@ -49,36 +50,30 @@ def hub_file(
 
     Args:
         what: names it in messages. note: ends the message of a refusal. but: let this exception pass.
+        cache_dir: huggingface_hub's, where another folder is the cache. local_files_only: ask the cache alone.
 
     Raises:
         MedSAEError: no such repository, revision or file; no leave to read it; no connection and not in the cache; a
             connection that was cut; a disk that does not take it; or content that is not what the Hub says it is.
     """
     what = what or f"{filename} of {repo_id}"
-    cache, local = _options.get()
     with hub_errors(repo_id, what, note, but):
         from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError
 
-        cached = try_to_load_from_cache(repo_id, filename, cache, revision)
-        absent = not isinstance(cached, str) or force_download
-        if absent and (reason := "local_files_only is set" if local else unreachable()):
+        cached = try_to_load_from_cache(repo_id, filename, cache_dir, revision)
+        needed = not isinstance(cached, str) or force_download
+        if needed and (reason := "local_files_only is set" if local_files_only else unreachable()):
             if cached is not None and not force_download:  # it has been looked for, and is not there
                 raise EntryNotFoundError(filename)
+            if local_files_only:
+                raise MedSAEError(f"{what} is not in the cache, and {reason}")
             raise MedSAEError(
                 f"{what} is not in the cache, and the Hub cannot be reached ({reason}); connect once to fetch it"
             )
-        with writing(Path(cache or constants.HF_HUB_CACHE), "HF_HOME names another folder for the cache"):
-            path = Path(
-                hf_hub_download(
-                    repo_id,
-                    filename,
-                    revision=revision,
-                    cache_dir=cache,
-                    force_download=force_download,
-                    local_files_only=local,
-                )
-            )
+        with writing(Path(cache_dir or constants.HF_HUB_CACHE), "HF_HOME names another folder for the cache"):
+            options: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+            path = Path(hf_hub_download(repo_id, filename, revision=revision, force_download=force_download, **options))
     _check_blob(path)
     return path
 
@@ -91,28 +86,6 @@ def hub_file_if_any(repo_id: str, filename: str, revision: str | None = None, **
         return hub_file(repo_id, filename, revision, but=EntryNotFoundError, **options)
     except EntryNotFoundError:
         return None
-
-
-@contextmanager
-def hub_options(cache_dir: str | Path | None = None, local_files_only: bool = False) -> Iterator[None]:
-    """huggingface_hub's options of these names for all that is fetched within, however deep.
-
-    Args:
-        local_files_only: ask no server, of other addresses neither.
-    """
-    token = _options.set((None if cache_dir is None else Path(cache_dir).expanduser(), local_files_only))
-    try:
-        yield
-    finally:
-        _options.reset(token)
-
-
-def any_hub_options() -> bool:
-    """Whether `hub_options` are set."""
-    return _options.get() != (None, False)
-
-
-_options: ContextVar[tuple[Path | None, bool]] = ContextVar("hub_options", default=(None, False))
 
 
 def check_files(folder: Path, sha256: Mapping[str, str]) -> None:
@@ -308,10 +281,8 @@ def download(url: str, target: Path) -> None:
 
     Raises:
         MedSAEError: the server refuses, or the connection is cut time and again; what has come is kept. The disk does
-            not take it. `hub_options` say local_files_only.
+            not take it.
     """
-    if _options.get()[1]:
-        raise MedSAEError(f"{target} is not there, and local_files_only is set; fetch {url} once without it")
     make_folder(target.parent)
     part = target.with_name(target.name + ".part")
     for attempt in range(_ATTEMPTS):

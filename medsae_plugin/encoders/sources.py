@@ -12,7 +12,7 @@ from torch import nn
 
 from medsae_plugin.encoders.cards import EncoderCard
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import hub_file_if_any
+from medsae_plugin.fetch import hub_file
 from medsae_plugin.files import sha256_of
 
 CONFIG = "config.json"
@@ -83,8 +83,19 @@ def fetched(card: EncoderCard, place: str, name: str) -> Path | None:
         return path if path.is_file() else None
     if is_local(place):
         raise MedSAEError(f"card {card.name}: {place} cannot be loaded: there is no such folder")
-    what, note = f"card {card.name}: {place}", card.access or ""
-    return hub_file_if_any(place, name, card.source.get("revision"), what=what, note=note)
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return hub_file(
+            place,
+            name,
+            card.source.get("revision"),
+            what=f"card {card.name}: {place}",
+            note=card.access or "",
+            but=EntryNotFoundError,
+        )
+    except EntryNotFoundError:
+        return None
 
 
 def checkpoint_sha256(files: Sequence[Path]) -> str:

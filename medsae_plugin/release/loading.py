@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import any_hub_options, hub_errors, hub_file, hub_options
+from medsae_plugin.fetch import hub_errors, hub_file
 from medsae_plugin.release.cards import ReleaseCard
+from medsae_plugin.release.reading import hub_options
 from medsae_plugin.release.registry import find_release
 from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_sound, load_errors, load_sae
 from medsae_plugin.scores.units import Latents
@@ -55,21 +56,24 @@ def load_medsae(
     """
     from medsae_plugin.encoders import HookedVisionEncoder
 
-    with hub_options(cache_dir, local_files_only):
-        sae, named = _opened(release, sae_id, revision, device)
-        what = f"SAE {sae_id} of {release}"
-        if isinstance(encoder, HookedVisionEncoder):
-            hooked = encoder
-        elif name := encoder or named or sae.cfg.metadata.model_name:
-            hooked = HookedVisionEncoder.from_pretrained(name, weights=weights, device=device)
-        else:
-            raise MedSAEError(f"{what} does not name its encoder; give one")
+    options: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    options = {name: value for name, value in options.items() if value}
+    sae, named = _opened(release, sae_id, revision, device, options)
+    what = f"SAE {sae_id} of {release}"
+    if isinstance(encoder, HookedVisionEncoder):
+        hooked = encoder
+    elif name := encoder or named or sae.cfg.metadata.model_name:
+        hooked = HookedVisionEncoder.from_pretrained(name, weights=weights, device=device, **options)
+    else:
+        raise MedSAEError(f"{what} does not name its encoder; give one")
     Latents.of(sae, what).check_fits(hooked, strict)
     hooked.add_sae(sae)
     return MedSAE(sae, hooked)
 
 
-def _opened(release: str, sae_id: str, revision: str | None, device: str) -> tuple[SAE[Any], str | None]:
+def _opened(
+    release: str, sae_id: str, revision: str | None, device: str, options: dict[str, Any]
+) -> tuple[SAE[Any], str | None]:
     """The SAE, and the encoder that its release's card names."""
     card = find_release(release)
     if card is not None:
@@ -77,15 +81,16 @@ def _opened(release: str, sae_id: str, revision: str | None, device: str) -> tup
             raise MedSAEError(f"the card of {release} pins its revision; give the repository's id to choose one")
         if sae_id not in card.saes:
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
-        return _registered(release, sae_id, device), _encoder_of(card)
+        with hub_options(**options):
+            return _registered(release, sae_id, device), _encoder_of(card)
     if "/" in release:
-        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision).parent
-        hub_file(release, f"{sae_id}/{WEIGHTS}", revision)
+        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision, **options).parent
+        hub_file(release, f"{sae_id}/{WEIGHTS}", revision, **options)
         return load_sae(folder, device), None
-    if any_hub_options():
+    if options:
         raise MedSAEError(
-            f"{release} is no release of ours but SAE-Lens's own to fetch, which takes neither cache_dir nor "
-            "local_files_only: set HF_HOME or HF_HUB_OFFLINE=1 in the environment instead"
+            f"{release} is not a release of ours, and SAE-Lens, which fetches its own, takes no {', '.join(options)}: "
+            "set HF_HOME or HF_HUB_OFFLINE=1 in the environment instead"
         )
     return _registered(release, sae_id, device), None
 

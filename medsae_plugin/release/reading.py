@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +40,28 @@ def read_config(
     return read_sae(card, repo_id, folder_name, device, force_download, cfg_overrides)[0]
 
 
+@contextmanager
+def hub_options(**options: Any) -> Iterator[None]:
+    """Options of `hub_file` for what is read within: SAE-Lens, which calls the loaders, hands none on."""
+    token = _hub_options.set(options)
+    try:
+        yield
+    finally:
+        _hub_options.reset(token)
+
+
+_hub_options: ContextVar[dict[str, Any] | None] = ContextVar("hub_options", default=None)
+
+
 def _checked_folder(card: ReleaseCard, folder_name: str, force_download: bool) -> Path:
     sae = next(sae for sae in card.saes.values() if sae.path == folder_name)
     if card.folder is not None:
         folder = card.folder / folder_name
     else:
         assert card.repo_id is not None
+        options = {"force_download": force_download, **(_hub_options.get() or {})}
         for name in sae.sha256:
-            path = hub_file(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
+            path = hub_file(card.repo_id, f"{folder_name}/{name}", card.revision, **options)
         folder = path.parent
     check_files(folder, sae.sha256)
     return folder
