@@ -77,7 +77,7 @@ def test_imported_before_sae_lens():
         "from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory\n"
         "assert not get_pretrained_saes_directory.__wrapped__.cache_info().currsize\n"
         "assert 'medsae_plugin.release.registry' not in sys.modules\n"
-        "assert not any('medsae' in type(f).__module__ for f in sys.meta_path)\n"
+        "assert not any('_sae_lens' in type(f).__module__ for f in sys.meta_path)\n"
     )
     assert run(code + _KNOWN) == ["phantom-swin"]
 
