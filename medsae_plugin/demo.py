@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, read_json, write_text
+from medsae_plugin.files import make_folder, read_json, refuse_other_content, write_text
 
 ENCODER = "phantom-swin"
 RECIPE = "demo.yaml"
@@ -73,7 +73,6 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
         if read_json(note) == arguments:
             return
         raise MedSAEError(f"{out} holds a demo with other arguments; delete it or choose another folder")
-    if out.exists() and any(out.iterdir()):
-        raise MedSAEError(f"{out} is not empty and holds no demo; choose another folder")
+    refuse_other_content(out, "demo")
     make_folder(out)
     write_text(note, json.dumps(arguments) + "\n")

@@ -78,15 +78,14 @@ def hub_file(
     return path
 
 
-def has_file(repo_id: str, filename: str, revision: str | None = None) -> bool:
-    """Whether a repository has a file, as far as can be told offline too."""
+def hub_file_if_any(repo_id: str, filename: str, revision: str | None = None, **options: Any) -> Path | None:
+    """As `hub_file`; None where the repository has no such file, as far as can be told offline too."""
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        hub_file(repo_id, filename, revision, but=EntryNotFoundError)
+        return hub_file(repo_id, filename, revision, but=EntryNotFoundError, **options)
     except EntryNotFoundError:
-        return False
-    return True
+        return None
 
 
 def check_files(folder: Path, sha256: Mapping[str, str]) -> None:

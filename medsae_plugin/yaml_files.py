@@ -10,14 +10,13 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medsae_plugin.errors import MedSAEError
 
-T = TypeVar("T")
 Place = tuple[Any, ...]  # keys and indices, from the root
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -75,7 +74,7 @@ class CheckedYAML:
             place = place[:-1]
         self._found.append((self._lines[place], problem))
 
-    def as_(self, kind: type[T]) -> T | None:
+    def as_(self, kind: Any) -> Any:
         """The content as this type; None where it is not, with the problems noted."""
         if self._found:
             return None
@@ -119,7 +118,7 @@ class CheckedYAML:
                 self._note_lines(value, (*place, i))
 
 
-def read_yaml(path: str | Path, kind: type[T], what: str = "file") -> T:
+def read_yaml(path: str | Path, kind: Any, what: str = "file") -> Any:
     """The content of a YAML file as this type.
 
     Args:
@@ -131,7 +130,7 @@ def read_yaml(path: str | Path, kind: type[T], what: str = "file") -> T:
     return parse_yaml(yaml_text(path, what), kind, str(path))
 
 
-def parse_yaml(text: str, kind: type[T], where: str) -> T:
+def parse_yaml(text: str, kind: Any, where: str) -> Any:
     """The content of a YAML text as this type; `where` begins every message. Raises as `read_yaml`."""
     checked = CheckedYAML(text, where)
     content = checked.as_(kind)

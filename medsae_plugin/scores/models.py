@@ -84,26 +84,32 @@ class UnitScores(Figures):
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
-    _beside: list[UnitScores] = PrivateAttr([])
+    _scored: list[UnitScores] = PrivateAttr([])
 
     @property
     def folder_name(self) -> str:
         """Of the latent matrix, within an evaluation's `latents/`."""
         return self.name.replace("/", "--").replace(" ", "-")
 
-    def link(self, beside: list[UnitScores]) -> None:
-        """Tell it what it was scored beside, itself among them."""
-        self._beside = beside
+    def link(self, scored: list[UnitScores]) -> None:
+        """Tell it what was scored with it, itself among them."""
+        self._scored = scored
 
     @property
     def neurons(self) -> UnitScores:
         """The raw neurons of the same hook."""
-        return next(c for c in self._beside if c.kind == "neurons" and c.hook == self.hook)
+        return next(c for c in self._scored if c.kind == "neurons" and c.hook == self.hook)
 
     @property
     def baselines(self) -> list[UnitScores]:
         """What stands beside this SAE, such as an untrained one."""
-        return [c for c in self._beside if c.baseline_of == self.name]
+        return [c for c in self._scored if c.baseline_of == self.name]
+
+    @property
+    def beside(self) -> list[UnitScores]:
+        """What tables show next to this SAE: its hook's raw neurons, then its baselines."""
+        neurons = [c for c in self._scored if c.kind == "neurons" and c.hook == self.hook]
+        return [*neurons, *self.baselines]
 
     @property
     def untrained(self) -> UnitScores | None:
