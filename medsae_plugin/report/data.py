@@ -13,7 +13,7 @@ import pandas as pd
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.report.evidence import digits, nearest, strips, strongest
-from medsae_plugin.report.pictures import heat_shape, heatmaps, thumbnail
+from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
 from medsae_plugin.report.sources import Run, ScoredSAE, report_rows
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
@@ -218,7 +218,7 @@ def _images(
     store: ActivationStore, s: ScoredSAE, kept: np.ndarray, best: Strongest, entry: dict[str, Any]
 ) -> list[int]:
     """Note the strongest images and their heatmaps in an SAE's entry; returns the images in order of importance."""
-    maps = heatmaps(store, s, best)
+    maps = heatmap_digits(store, s, best)
     entry["heat"] = heat_shape(store, s.scores.hook) if maps else None
     entry["latents"]["strongest"] = [
         [
