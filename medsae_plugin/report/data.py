@@ -17,8 +17,8 @@ from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
 from medsae_plugin.report.sources import Run, ScoredSAE, report_rows
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
-from medsae_plugin.scores.models import UnitScores
-from medsae_plugin.scores.registry import Metric, shown
+from medsae_plugin.scores.models import Observation, UnitScores
+from medsae_plugin.scores.registry import METRICS, Metric, Show, shown
 from medsae_plugin.scores.strongest import Strongest
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_LATENTS = 12_000
 """Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
 
+_PLACES: tuple[Show, ...] = ("report", "comparison", "observations")
 _LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
 
 
@@ -60,7 +61,7 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
     data = {
         "labels": list(run.label_names),
         "header": {k: v for k, v in run.evaluation.to_json().items() if k != "candidates"},
-        "metrics": [_declared(m) for m in shown("report")],
+        "metrics": [_declared(m) for m in METRICS.values() if m.show & {"report", "comparison"} and _has(run, m)],
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
         "comparison": compared(run),
@@ -116,15 +117,16 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
     every[kept] = follows
     drawn = strips(s.matrix, rows, None if labels is None else labels[rows], every)
     near, near_r = nearest(s.matrix, rows)
-    blank = s.scores.untrained
     return {
         **_summary(s.scores),
         "name": s.name,
         "encoder": s.encoder,
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
         "histogram": s.scores.density_histogram,
-        "neurons": {**_summary(s.scores.neurons), "observations": _brief(s.scores.neurons)},
-        "untrained": {**_summary(blank), "observations": _brief(blank)} if blank else None,
+        "beside": [
+            {**_summary(other), "observations": [_brief(o) for o in other.observations]}
+            for other in (s.scores.neurons, *s.scores.baselines)
+        ],
         "training": _training(s),
         "left_out": len(s.latents) - len(kept),
         "latents": {
@@ -142,24 +144,41 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
 
 
 def _declared(m: Metric) -> dict[str, Any]:
-    """What the page needs to show a figure."""
+    """What the page needs to show a figure, and the places that it is shown at."""
     return {
         "name": m.name,
         "title": m.title,
+        "words": m.words or m.title,
         "unit": m.unit,
         "per": m.per,
         "digits": m.digits,
         "less": m.better == "lower",
+        "low": m.low,
+        "high": m.high,
+        "in": [place for place in _PLACES if place in m.show],
     }
+
+
+def _has(run: Run, m: Metric) -> bool:
+    """Whether an SAE of the run has a figure: what was declared since it was scored it does not."""
+    if m.per == "latent":
+        return any(m.name in s.latents for s in run.saes)
+    if m.per == "label":
+        return any(f"{m.name}: {run.label_names[0]}" in s.latents for s in run.saes)
+    if m.per == "top":
+        return any(o.value(m.name) is not None for s in run.saes for o in s.scores.observations)
+    return any(s.scores.value(m.name) is not None for s in run.saes)
 
 
 def _summary(scores: UnitScores) -> dict[str, Any]:
     return scores.model_dump(mode="json", exclude=_LEFT_OUT)
 
 
-def _brief(scores: UnitScores) -> list[dict[str, Any]]:
-    keys = ("r", "r_low", "r_high", "entropy", "auroc")
-    return [{"label": o.label, "latent": o.latent, **{key: o.value(key) for key in keys}} for o in scores.observations]
+def _brief(o: Observation) -> dict[str, Any]:
+    """The figures that the page shows of an observation's top latent, with their intervals."""
+    told = [m for m in shown("report") if "observations" in m.show]
+    return {"label": o.label, "latent": o.latent,
+            **{key: o.value(key) for m in told for key in (m.name, m.low, m.high) if key}}  # fmt: skip
 
 
 def _training(s: ScoredSAE) -> dict[str, Any] | None:
