@@ -173,7 +173,8 @@ def median_positive(s: Scored) -> PerLatent:
 
 
 @metric("mean_top_r", title="mean r of top latents", words="mean top r", per="sae", better="higher",
-        low="mean_top_r_low", high="mean_top_r_high", show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
+        low="mean_top_r_low", high="mean_top_r_high",
+        show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
 def mean_top_r(s: Scored) -> float:
     """Over the labels that vary on `report`.
 

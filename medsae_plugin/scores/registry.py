@@ -26,7 +26,8 @@ Figure = Callable[[Any], Any]
 class Metric:
     """One figure of scored units.
 
-    name: its key in files. title: in tables. words: where there is room for more, "" for the title. unit: "" for none. better: which way is better, "" for neither.
+    name: its key in files. title: in tables. words: where there is room for more, "" for the title.
+    unit: "" for none. better: which way is better, "" for neither.
     digits: as in a format, such as `.2f`.
     per: `latent`, an array `(units,)`; `label`, `(units, labels)`; `top`, `(labels,)`, of each label's top latent;
         `sae`, one number. Of the first two a label shows its top latent's.
