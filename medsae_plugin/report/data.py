@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.report.evidence import digits, nearest, strips, strongest
 from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
-from medsae_plugin.report.sources import Run, ScoredSAE, report_rows
+from medsae_plugin.report.sources import Run, ScoredSAE, report_rows, ribbons
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
 from medsae_plugin.scores.models import Observation, UnitScores
@@ -60,11 +61,11 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
     present = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
     data = {
         "labels": list(run.label_names),
-        "header": {k: v for k, v in run.evaluation.to_json().items() if k != "candidates"},
+        "header": run.evaluation.model_dump(mode="json", by_alias=True, exclude={"candidates"}),
         "metrics": [_declared(m) for m in METRICS.values() if m.show & {"report", "comparison"} and _has(run, m)],
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
-        "comparison": compared(run),
+        "comparison": _compared(run.comparison),
         "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
@@ -216,21 +217,12 @@ def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
     }
 
 
-def compared(run: Run) -> Any:
+def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
     """The comparison, and of each flow the links between fates and origins, counted; None where there is none."""
-    if run.comparison is None:
+    if comparison is None:
         return None
-    content = run.comparison.to_json()
-    links = run.comparison.frame("links")
-    latents = run.comparison.frame("latents").set_index(["name", "latent"])
-    flows = []
-    for entry in content["flows"]:
-        mine = links[(links["a"] == entry["a"]) & (links["b"] == entry["b"])] if len(links) else links
-        fates = [latents.at[(entry["a"], j), "fate"] for j in mine["source"]] if len(mine) else []
-        origins = [latents.at[(entry["b"], j), "origin"] for j in mine["target"]] if len(mine) else []
-        counted = pd.Series(list(zip(fates, origins, strict=True)), dtype=object).value_counts(sort=False)
-        flows.append({**entry, "ribbons": [[*pair, int(n)] for pair, n in counted.items()]})  # type: ignore[misc]
-    return {**content, "flows": flows}
+    flows = [{**flow.model_dump(mode="json"), "ribbons": ribbons(comparison, flow)} for flow in comparison.flows]
+    return {**comparison.to_json(), "flows": flows}
 
 
 def _images(
