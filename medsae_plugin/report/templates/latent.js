@@ -34,12 +34,13 @@ function neighbour(k, index, by) {
 
 // Of every observation a bar of r with its interval, and the other figures beside; on a narrow screen below its name.
 function bars(sae, item) {
-  const columns = LATENT.filter((m) => m.per === "label"), R = 56 * columns.length, narrow = wide(620) < 500, L = narrow ? 6 : 192;
+  let R = 0;  // pixels from the right end; the first column stands leftmost
+  const columns = LATENT.filter((m) => m.per === "label").reverse().map((m) => { const end = R; R += Math.min(Math.max(56, 6.4 * m.title.length + 12), 130); return [m, end]; }), narrow = wide(620) < 500, L = narrow ? 6 : 192;
   const W = Math.max(wide(620), L + 150 + R), H = narrow ? 42 : 24, top = 18, l = sae.latents, X = (v) => L + (W - L - R - 8) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
   const told = LABELS.map((label, c) => `${label} ${form(l.r[c][item.i])}`).join(", ");
   return svg(W, LABELS.length * H + top + 4, `Correlation of latent ${item.index} with each observation: ${told}.`,
     [-0.5, 0, 0.5, 1].map((v) => [s("path", { class: "axis", d: `M${X(v)} ${top}V${top + LABELS.length * H}` }), text(X(v), 12, brief(v), { "text-anchor": "middle" })]),
-    columns.map((m, k) => text(W - R + 56 * (k + 1), 12, within(m.title, 54), { "text-anchor": "end" }, s("title", {}, m.words))),
+    columns.map(([m, end]) => text(W - end, 12, within(m.title, 124), { "text-anchor": "end" }, s("title", {}, m.words))),
     LABELS.map((label, c) => {
       const r = l.r[c][item.i], y = top + c * H + (narrow ? 30 : H / 2), o = sae.observations[c];
       const [low, high] = o.latent === item.index ? [o.r_low, o.r_high] : fisher(r, o.patients), sure = known(l.fdr[c][item.i]) && l.fdr[c][item.i] < 0.05;
@@ -47,7 +48,7 @@ function bars(sae, item) {
         narrow ? text(0, y - 14, within(shown(label), W), { class: c === item.label ? "strong" : "" }) : text(L - 10, y + 4, within(shown(label), L - 10), { "text-anchor": "end", class: c === item.label ? "strong" : "" }),
         known(r) && s("rect", { x: Math.min(X(0), X(r)), width: Math.abs(X(r) - X(0)), y: y - 6, height: 12, fill: sure ? (r < 0 ? "var(--orange)" : "var(--accent)") : "var(--line)", rx: 1.5 }),
         known(low) && known(high) && s("path", { d: `M${X(low)} ${y}H${X(high)}M${X(low)} ${y - 3}v6M${X(high)} ${y - 3}v6`, stroke: "var(--ink)", "stroke-width": 1.2, fill: "none" }),
-        columns.map((m, k) => text(W - R + 56 * (k + 1), y + 4, figure(m, valueOf(sae, m, item, c)), { "text-anchor": "end" })));
+        columns.map(([m, end]) => text(W - end, y + 4, figure(m, valueOf(sae, m, item, c)), { "text-anchor": "end" })));
     }));
 }
 
