@@ -19,7 +19,7 @@ from sae_lens import SAE
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.data.tables import ImageTable, read_table
 from medsae_plugin.scores import Resampling
-from medsae_plugin.scores.matrix import sae_sha256
+from medsae_plugin.scores.units import sae_sha256
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import Recipe
 

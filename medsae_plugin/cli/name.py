@@ -312,7 +312,7 @@ def _print_requests(askers: list[Asker]) -> None:
 
 
 def _say_without_heatmaps(store: ActivationStore, hook: str) -> None:
-    from medsae_plugin.naming.heatmaps import has_heatmaps
+    from medsae_plugin.scores.heatmaps import has_heatmaps
 
     if store.hooks[hook].grid is not None and not has_heatmaps(store, hook):
         print(f"the store does not keep all positions of {hook}, so images were shown without heatmaps")

@@ -33,6 +33,14 @@ def add(commands: Commands) -> None:
         metavar="ROOT",
         help="show the strongest images; ROOT is the folder that the store's image paths start from",
     )
+    parser.add_argument(
+        "--view",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JS",
+        help="a view of your own: a JavaScript file, or a folder of them; may be repeated",
+    )
     add_table(parser, required=False)
     parser.set_defaults(run=run)
 
@@ -52,5 +60,6 @@ def run(args: argparse.Namespace) -> None:
         table=read_table(args) if args.table else None,
         store=ActivationStore(args.store) if args.store else None,
         images=args.with_images,
+        views=args.view,
     )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {'with' if args.with_images else 'without'} images")
