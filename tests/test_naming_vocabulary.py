@@ -84,7 +84,7 @@ def test_terms_come_from_reports_that_affirm_them(pipeline, tmp_path, capsys):
     assert [vocabulary.category_of(t) for t in ("pleural effusion", "heart")] == ["Pleural Effusion", "Anatomy"]
     assert "smith" not in vocabulary.terms, "what one report says stays there"
     pd.DataFrame({"id": range(6), "Report": reports}).to_csv(tmp_path / "r.csv", index=False)
-    arguments = ["vocabulary", "--reports", str(tmp_path / "r.csv"), "--report-column", "Report", "--fewest", "2"]
+    arguments = ["vocabulary", "--table", str(tmp_path / "r.csv"), "--report-column", "Report", "--fewest", "2"]
     out = tmp_path / "terms.tsv"
     assert main([*arguments, "--out", str(out), "--model", pipeline, "--quiet"]) == 0
     assert out.read_text().splitlines()[0] == "nodule\tENTITY\t3"

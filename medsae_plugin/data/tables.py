@@ -127,7 +127,7 @@ def read_table(
         report_column: the column of report texts, kept as `report`; default none.
         uncertain: what -1 stands for: unknown (`ignore`), 0 or 1; `keep` leaves it -1, for the paper's protocol alone.
             Empty is 0 in a CheXpert table ("not mentioned") and unknown in any other.
-        dialect: `chexpert` or `plain`; default by the columns' names and the paths.
+        dialect: `chexpert`, `plain` or another of `DIALECTS`; default by the columns' names and the paths.
         known_paths: paths that the table's should be like, such as those of a store's images.
 
     Raises:
