@@ -109,7 +109,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
     first = next((tmp_path / "broken" / "passes" / "00").glob("*/sae_weights.safetensors"))
     written = first.stat().st_mtime_ns
     monkeypatch.undo()
-    content = sweep(store, recipe, table, tmp_path / "broken", **arguments)
+    comparison = sweep(store, recipe, table, tmp_path / "broken", **arguments)
     assert first.stat().st_mtime_ns == written
     broken = tmp_path / "broken" / "passes"
     for weights in broken.glob("*/*/sae_weights.safetensors"):
@@ -122,11 +122,11 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
         best = by_sparsity["explained_variance"].cummax()
         on_front = by_sparsity["explained_variance"] > best.shift(fill_value=-np.inf)
         assert (by_sparsity["pareto"] == on_front).all()
-    assert {tuple(s["saes"]) for s in content["stability"]} == {
+    assert {tuple(s.saes) for s in comparison.stability} == {
         ("embedding-seed0", "embedding-seed1"),
         ("stages.0.resid_post-seed0", "stages.0.resid_post-seed1"),
     }
-    assert [(f["a"], f["b"]) for f in content["flows"]] == [
+    assert [(f.a, f.b) for f in comparison.flows] == [
         ("stages.0.resid_post-seed0", "embedding-seed0"),
         ("stages.0.resid_post-seed1", "embedding-seed1"),
     ]

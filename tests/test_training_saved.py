@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from medsae_plugin.scores.candidates import load_candidates
 from planted import planted_rows, write_store
 from sae_lens import SAE, AbsTopKSAE, AbsTopKSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.scores.opening import open_units
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, split_by_sign, train_saes
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAE_LENS_NORMALIZATIONS
@@ -162,7 +162,7 @@ def test_an_abstopk_sae_split_by_sign_is_the_same_sae(rescale):
 def test_signed_latents_are_not_scored_without_a_word(store, tmp_path):
     AbsTopKSAE(AbsTopKSAEConfig(d_in=12, d_sae=24, k=2)).save_model(tmp_path)
     with pytest.raises(MedSAEError, match=r"abstopk SAE, whose latents are signed.*split_by_sign"):
-        load_candidates(store, [tmp_path])
+        open_units(store, [tmp_path])
 
 
 @pytest.mark.parametrize(
