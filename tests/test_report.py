@@ -165,8 +165,8 @@ def test_evidence_against_dense_arrays(run):
     ("arguments", "message"),
     [
         (["report", "."], "no output of medsae evaluate"),
-        (["report", "RUN", "--with-images", "IMAGES"], "--with-images needs --store"),
-        (["report", "RUN", "--with-images", "NOWHERE", "--store", "STORE"], "there is no image at"),
+        (["report", "RUN", "--images", "IMAGES"], "--images needs --store"),
+        (["report", "RUN", "--images", "NOWHERE", "--store", "STORE"], "there is no image at"),
         (["report", "RUN", "--names", "NOWHERE"], "names.json"),
         (["report", "RUN", "--saes", "NOWHERE"], "holds no SAE"),
     ],

@@ -135,7 +135,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
 def test_the_commands(small_run, tmp_path, capsys):
     recipe = str(small_run.sweep.parent / "grid.yaml")
     table = ["--table", str(small_run.images / "labels.csv"), "--quiet", "--labels", ",".join(LABELS)]
-    again = ["sweep", recipe, "--store", str(small_run.store.path), *table]
+    again = ["sweep", str(small_run.store.path), "--recipe", recipe, *table]
     assert main([*again, "--out", str(tmp_path / "sweep")]) == 0
     out = capsys.readouterr().out
     assert "Stability across seeds" in out and "What becomes of latents" in out and "Edema" in out
@@ -147,7 +147,7 @@ def test_the_commands(small_run, tmp_path, capsys):
     assert "embedding-seed1" in capsys.readouterr().out
     content = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     assert [(m["a"], m["b"]) for m in content["matching"]] == [("embedding-seed0", "embedding-seed1")]
-    assert main(["compare", *compare[1:3], "--store", compare[1], *compare[4:]]) == 1
+    assert main(["compare", *compare[1:3], "--also", compare[1], *compare[4:]]) == 1
     assert "of the same encoder" in capsys.readouterr().err
 
 

@@ -15,6 +15,11 @@ MEDGEMMA = "google/medgemma-4b-it"
 _SPEC = re.compile(r"(medgemma)(?::(.+))?|(server):(.+)@(https?://.+)")
 
 
+def is_model(spec: str) -> bool:
+    """Whether `open_chat` knows the form of a spec."""
+    return _SPEC.fullmatch(spec) is not None
+
+
 def open_chat(
     spec: str,
     *,
