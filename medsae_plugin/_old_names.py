@@ -56,7 +56,7 @@ def old_function(package: str, name: str) -> Callable[..., Any]:
     if name not in (known := old_functions()):
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     new, function = known[name]
-    warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=4)
+    warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=3)
     return function
 
 
