@@ -97,9 +97,10 @@ def test_they_stand_in_the_comparison(made):
 def test_saes_are_ranked_by_a_figure_that_ranks(made):
     _, comparison = made
     saes = [s for s in comparison.saes if s.kind == "sae"]
-    better = {"mean_top_r": -1, "mean_top_entropy": 1, "silent": 1}
+    better = {"mean_top_r": -1, "mean_top_entropy": 1, "mean_monosemanticity": -1, "silent": 1}
     assert all(METRICS[name].better == ("lower" if sign > 0 else "higher") for name, sign in better.items())
-    ranks = [pd.Series([sign * s.value(name) for s in saes]).rank() for name, sign in better.items()]
+    assert {s.value("mean_monosemanticity") for s in saes} == {None}, "a store without embeddings, so all rank alike"
+    ranks = [pd.Series([sign * (s.value(name) or 0) for s in saes]).rank() for name, sign in better.items()]
     np.testing.assert_allclose([s.mean_rank for s in saes], np.mean(ranks, axis=0))
 
 
