@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -42,6 +42,7 @@ def old_functions() -> dict[str, tuple[str, Callable[..., Any]]]:
         "evaluate_saes": ("evaluate", lambda *a, **k: _new("evaluate")(*a, **k).to_json()),
         "format_table": ("print(evaluation)", lambda metrics: str(_new("Evaluation").read(metrics))),
         "compare_saes": ("compare", lambda *a, **k: _new("compare")(*a, **k).to_json()),
+        "prompts_for": ("EncoderCard.own_prompts", _prompts_for),
         "format_comparison": ("print(comparison)", lambda c: str(_new("Comparison").model_validate(c))),
     }
 
@@ -59,13 +60,20 @@ def old_function(package: str, name: str) -> Callable[..., Any]:
     return function
 
 
+def _prompts_for(encoder_name: str) -> Any:
+    cards, prompts = import_module("medsae_plugin.encoders.cards"), import_module("medsae_plugin.data.prompts")
+    if encoder_name in cards.list_cards():
+        return cards.load_card(encoder_name).own_prompts()
+    return prompts.load_prompts(prompts.CHEXPERT)
+
+
 def _new(name: str) -> Any:
     return getattr(import_module("medsae_plugin"), name)
 
 
 class _OldModules(MetaPathFinder):
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         for old, new in MODULES.items():
             if fullname == old or fullname.startswith(f"{old}."):

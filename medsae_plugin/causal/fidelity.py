@@ -17,7 +17,7 @@ from transformer_lens.hook_points import HookPoint
 from medsae_plugin._version import __version__
 from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.causal.retrieval import Texts, recall_at, texts_of
-from medsae_plugin.data.prompts import Prompts, prompts_for
+from medsae_plugin.data.prompts import Prompts
 from medsae_plugin.encoders.splicing import output_hook
 from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
 from medsae_plugin.errors import MedSAEError
@@ -68,7 +68,7 @@ def downstream_fidelity(
     """
     if not saes:
         raise MedSAEError("there is no SAE to splice in")
-    prompts = prompts or prompts_for(encoder.name)
+    prompts = prompts or encoder.card.own_prompts()
     labels = [label for label in table.label_names if label in prompts.sentences]
     if not labels:
         raise MedSAEError(

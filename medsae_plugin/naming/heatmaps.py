@@ -30,9 +30,9 @@ _OPACITY = 0.55
 _CROP_LEVEL, _CROP_MARGIN, _CROP_LEAST = 0.5, 0.08, 0.3
 
 
-def heatmaps(firing: Firing, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
+def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Float[np.ndarray, "images rows columns"]:
     """A unit's activations over the grid of positions of these rows' images; see `scores.heatmaps`."""
-    ids = firing.images.frame["image_id"].to_numpy()[list(rows)]
+    ids = firing.images.frame["image_id"].to_numpy()[np.asarray(rows)]
     return scores.heatmaps(firing.store, firing.units, [unit], ids)[:, 0]
 
 

@@ -2,7 +2,7 @@
 function about() {
   const pictures = data.images ? Object.keys(data.images.pictures).length : 0, left = data.saes.reduce((t, x) => t + x.left_out, 0);
   const facts = [
-    ["Images", data.images ? `Shown: ${pictures} of the ${data.images.wanted} that are among the eight strongest of a latent, at 128 pixels${pictures < data.images.wanted ? "; the rest would make the file too large, or could not be read" : ""}. This file holds images and labels of patients: share it as you would share those.` : "Left out, as is everything about a single image or patient. Make the report with --with-images to show them."],
+    ["Images", data.images ? `Shown: ${pictures} of the ${data.images.wanted} that are among the eight strongest of a latent, at 128 pixels${pictures < data.images.wanted ? "; the rest would make the file too large, or could not be read" : ""}. This file holds images and labels of patients: share it as you would share those.` : "Left out, as is everything about a single image or patient. Make the report with --images to show them."],
     ["Latents", left ? `${left} are left out: the file keeps those that correlate most with any observation.` : "All latents of every SAE are here."],
     [upper(listed(KINDS.map(kindName))), "Only their summaries and their top figures are here; latents.parquet has a row for each."],
     ["Other figures of each latent", `In latents.parquet. This file keeps ${listed(metrics("report", "label").map((m) => m.title))} with each observation, to three digits.`],

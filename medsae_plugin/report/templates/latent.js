@@ -79,7 +79,7 @@ function partners(k, item) {
 }
 
 function strongestImages(sae, item) {
-  if (!data.images) return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, "Images are left out of this file. Make the report with --with-images to see them.")];
+  if (!data.images) return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, "Images are left out of this file. Make the report with --images to see them.")];
   const found = sae.latents.strongest[item.i];
   if (!found.length) return null;
   const heat = sae.heat, grid = h("ul", { class: `pictures${state.overlay ? "" : " plain-heat"}` });
