@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 
@@ -107,9 +107,9 @@ def shown(place: Show, *per: Per) -> list[Metric]:
     return [m for m in METRICS.values() if place in m.show and (not per or m.per in per)]
 
 
-def number(x: float) -> float | None:
+def number(x: SupportsFloat) -> float | None:
     """The number, or None where it is not finite: JSON has no nan."""
-    return float(x) if math.isfinite(x) else None
+    return float(x) if math.isfinite(float(x)) else None
 
 
 def mean_known(values: np.ndarray | list[float | None]) -> float:
