@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ Kind = Literal["sae", "untrained", "neurons"]
 _ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 
 
+@runtime_checkable
 class Place(Protocol):
     """Where units may stand: an `ActivationStore` or a `HookedVisionEncoder`."""
 
