@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores.units import Kind
 
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
@@ -21,6 +25,55 @@ class Figures(BaseModel):
         """A declared figure; None where it is undefined or was not computed."""
         value = getattr(self, name, None)
         return None if value is None else float(value)
+
+
+class Result(Figures):
+    """What a command found, as it stands in the JSON file that it writes; a subclass says which of both."""
+
+    FILE: ClassVar[str]
+    COMMAND: ClassVar[str]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The result in a folder, or in a JSON file.
+
+        Raises:
+            MedSAEError: there is none, a damaged one, or one of another kind or version.
+        """
+        file = cls.file_at(path)
+        if not file.is_file():
+            raise MedSAEError(f"there is no {file.name} in {file.parent}")
+        return cls.read(read_json(file), file)
+
+    @classmethod
+    def read(cls, content: Any, where: Path | str | None = None) -> Self:
+        """The result whose `to_json` this is; `where` begins the message where it is not.
+
+        Raises:
+            MedSAEError: it is not what `save` writes.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            at = ".".join(map(str, first["loc"])) or "the file"
+            what = f"{where or cls.FILE} is not what {cls.COMMAND} writes"
+            raise MedSAEError(f"{what} ({at}: {first['msg']})") from None
+
+    @classmethod
+    def file_at(cls, path: str | Path) -> Path:
+        """The JSON file at a path: in it where it is a folder."""
+        return Path(path) / cls.FILE if Path(path).is_dir() else Path(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON file; into `path` where that is a folder."""
+        file = self.file_at(path)
+        make_folder(file.parent)
+        write_text(file, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of the JSON file; undefined figures are null."""
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class Split(Figures):
