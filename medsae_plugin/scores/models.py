@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -12,6 +12,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores.units import Kind
 
+R = TypeVar("R", bound="Result")
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
 
 
@@ -34,7 +35,7 @@ class Result(Figures):
     COMMAND: ClassVar[str]
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls: type[R], path: str | Path) -> R:
         """The result in a folder, or in a JSON file.
 
         Raises:
@@ -46,7 +47,7 @@ class Result(Figures):
         return cls.read(read_json(file), file)
 
     @classmethod
-    def read(cls, content: Any, where: Path | str | None = None) -> Self:
+    def read(cls: type[R], content: Any, where: Path | str | None = None) -> R:
         """The result whose `to_json` this is; `where` begins the message where it is not.
 
         Raises:
