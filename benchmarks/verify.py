@@ -25,20 +25,14 @@ import torch
 from sae_lens import SAE
 
 import medsae_plugin as medsae
+from medsae_plugin.causal import attribute, contrast_with_random, fidelity, load_saes
 from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot, build_encoder
 from medsae_plugin.encoders.cards import pretrained_folder
-from medsae_plugin.encoders.zero_shot import aurocs
 from medsae_plugin.phantoms import generate
-from medsae_plugin.scores import (
-    Resampling,
-    attribute,
-    contrast_with_random,
-    downstream_fidelity,
-    evaluate_saes,
-    load_saes,
-)
+from medsae_plugin.scores import Resampling, evaluate
+from medsae_plugin.scores.ranking import aurocs
 
 N_PHANTOMS, SIZE = 300, 96
 HOOKS = {"embedding": "hook_embedding", "patches": "stages.2.blocks.3.hook_resid_post"}
@@ -119,14 +113,14 @@ def zero_shot_figures(encoder: HookedVisionEncoder, test: medsae.ImageTable, see
 def fidelity_figures(
     encoder: HookedVisionEncoder, folders: dict[str, Path], test: medsae.ImageTable
 ) -> dict[str, float]:
-    fidelity = downstream_fidelity(encoder, load_saes(encoder, [*folders.values()]), test, progress=False)
-    return {f"recovered, {c['name']}": c["recovered"]["mean_auroc"] for c in fidelity["candidates"][: len(folders)]}
+    found = fidelity(encoder, folders, test, progress=False)
+    return {f"recovered, {name}": found[name].recovered.mean_auroc for name in folders}
 
 
 def score_figures(store: Any, sae: Path, table: medsae.ImageTable, seed: int) -> dict[str, float]:
     def mean_r(labelled: medsae.ImageTable) -> dict[str, float]:
-        metrics = evaluate_saes(store, [sae], labelled, resampling=FEW, progress=False)
-        return {c["kind"]: c["mean_top_r"] for c in metrics["candidates"]}
+        evaluation = evaluate(store, [sae], labelled, resampling=FEW, progress=False)
+        return {c.kind: c.value("mean_top_r") for c in evaluation.candidates}
 
     patients, code = np.unique(table.frame["patient"].to_numpy(), return_inverse=True)
     first = np.array([np.flatnonzero(code == k)[0] for k in range(len(patients))])
@@ -171,8 +165,8 @@ def attribution_figures(
 def bundled_figures(store: Any, table: medsae.ImageTable) -> dict[str, float]:
     names = {"last-block": "bundled, last block", "embedding": "bundled, embedding"}
     saes = [pretrained_folder() / "medsae-phantom" / name for name in names]
-    candidates = evaluate_saes(store, saes, table, resampling=FEW, progress=False)["candidates"]
-    right = {c["name"]: sum(o["follows"] == o["label"] for o in c["observations"]) for c in candidates}
+    evaluation = evaluate(store, saes, table, resampling=FEW, progress=False)
+    right = {c.name: sum(o.follows == o.label for o in c.observations) for c in evaluation.candidates}
     return {figure: float(right[name]) for name, figure in names.items()}
 
 

@@ -27,11 +27,12 @@ from tqdm import tqdm
 from medsae_plugin.data.prompts import PHANTOMS, load_prompts
 from medsae_plugin.encoders import EncoderCard, HookedVisionEncoder, build_encoder, load_card, save_encoder
 from medsae_plugin.encoders.tokenizing import TOKENIZER
-from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
+from medsae_plugin.encoders.zero_shot import ZeroShot
 from medsae_plugin.phantoms import FINDINGS, Case, draw_case, sample_case
 from medsae_plugin.phantoms.cases import DEVICES, MILDEST, OPACITIES
 from medsae_plugin.phantoms.generate import sample_rows
 from medsae_plugin.phantoms.sentences import SENTENCES
+from medsae_plugin.scores.ranking import aurocs
 
 CARD = "phantom-swin"
 NAMES = tuple(SENTENCES)

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from medsae_plugin import MedSAEError
 from medsae_plugin.causal import (
     Attribution,
+    AttributionReport,
     attribute,
     contrast_with_random,
     effect_of_edits,
     load_saes,
-    summarise_attribution,
 )
 from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.cli import main
@@ -204,20 +204,21 @@ def test_the_report_says_of_each_observation_what_holds(demo_saes, of_embedding,
     command += ["--store", str(demo_saes.store.path), "--workers", "0", "--quiet", "--out", str(out)]
     assert main(command) == 0
     printed, report = capsys.readouterr().out, json.loads(out.read_text())
-    again = summarise_attribution(of_embedding, demo_saes.split("test"))
+    again = AttributionReport.of(of_embedding, demo_saes.split("test"))
+    assert AttributionReport.open(out).to_json() == report and str(AttributionReport.open(out)) in printed
     assert [o["label"] for o in report["observations"]] == list(of_embedding.labels)
     assert report["live_latents"] == len(of_embedding.live) and report["sae"] == "embedding"
-    for o, expected in zip(report["observations"], again["observations"], strict=True):
+    for o, expected in zip(report["observations"], again.observations, strict=True):
         assert o["strongest"] == sorted(o["strongest"], key=lambda s: -s["ablation"])
-        assert o["agreement"] == pytest.approx(expected["agreement"], abs=1e-3)
-        assert (o["top"] or {}).get("latent") == (expected["top"] or {}).get("latent")
+        assert o["agreement"] == pytest.approx(expected.agreement, abs=1e-3)
+        assert (o["top"] and o["top"]["latent"]) == (expected.top and expected.top.latent)
         assert o["label"] in printed
     effusion = next(o for o in report["observations"] if o["label"] == "Pleural Effusion")
     assert f"{effusion['top']['fall']:+.3f}" in printed and effusion["top"]["images"] < effusion["positives"]
     assert str(tmp_path) not in out.read_text() and "patient0" not in out.read_text()
     with pytest.raises(MedSAEError, match="no label of the table"):
         table = demo_saes.split("test")
-        summarise_attribution(of_embedding, table.__class__(table.root, table.frame, table.labels[:, :1], ("Cavity",)))
+        AttributionReport.of(of_embedding, table.__class__(table.root, table.frame, table.labels[:, :1], ("Cavity",)))
 
 
 def test_latents_that_never_fire_are_an_error_not_an_empty_answer(demo_saes, zero_shot):

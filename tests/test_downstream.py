@@ -16,7 +16,7 @@ from sae_lens.saes.sae import SAEMetadata
 from sklearn.metrics import roc_auc_score
 
 from medsae_plugin import MedSAEError, read_table
-from medsae_plugin.causal import downstream_fidelity, format_fidelity, load_saes
+from medsae_plugin.causal import Fidelity, fidelity, load_saes
 from medsae_plugin.causal.retrieval import Texts, recall_at, texts_of
 from medsae_plugin.cli import main
 from medsae_plugin.data.images import read_image
@@ -59,12 +59,11 @@ def assert_aurocs(got: dict[str, float], zero_shot: ZeroShot, embeddings: torch.
 def test_the_figures_are_those_of_passes_by_hand(demo_saes, saes, pixels):
     encoder, table = demo_saes.encoder, demo_saes.split("test")
     zero_shot = ZeroShot(encoder, load_prompts("phantoms"))
-    got = downstream_fidelity(encoder, saes, table, progress=False)
+    got = fidelity(encoder, saes, table, progress=False)
     embedding, cache = encoder.run_with_cache(pixels, names_filter=[BRANCH, "hook_embedding"])
-    assert_aurocs(got["original"]["auroc"], zero_shot, embedding, table)
-    by_name = {c["name"]: c for c in got["candidates"]}
-    assert [*by_name] == ["embedding", "patches", "branch", "all together"]
-    assert by_name["all together"]["hooks"] == ["hook_embedding", PATCHES, BRANCH]
+    assert_aurocs(got.original.auroc, zero_shot, embedding, table)
+    assert [c.name for c in got.candidates] == ["embedding", "patches", "branch", "all together"]
+    assert got["all together"].hooks == ["hook_embedding", PATCHES, BRANCH]
 
     def with_hooks(**by_hook) -> torch.Tensor:
         places = {"patches": PATCHES, "branch": BRANCH}
@@ -78,16 +77,14 @@ def test_the_figures_are_those_of_passes_by_hand(demo_saes, saes, pixels):
         "branch": embedding,  # the identity
         "all together": saes["embedding"](patched),
     }.items():
-        assert_aurocs(by_name[name]["spliced"]["auroc"], zero_shot, spliced, table)
+        assert_aurocs(got[name].spliced.auroc, zero_shot, spliced, table)
     mean = cache[BRANCH].double().mean(0).float()
     silenced = with_hooks(branch=mean.expand_as)
-    assert_aurocs(by_name["branch"]["ablated"]["auroc"], zero_shot, silenced, table)
-    assert by_name["embedding"]["ablated"]["auroc"] == dict.fromkeys(table.label_names, 0.5)  # one embedding for all
-    for candidate in by_name.values():
-        original, spliced, ablated = (
-            f["mean_auroc"] for f in (got["original"], candidate["spliced"], candidate["ablated"])
-        )
-        assert candidate["recovered"]["mean_auroc"] == pytest.approx((spliced - ablated) / (original - ablated))
+    assert_aurocs(got["branch"].ablated.auroc, zero_shot, silenced, table)
+    assert got["embedding"].ablated.auroc == dict.fromkeys(table.label_names, 0.5)  # one embedding for all
+    for candidate in got.candidates:
+        original, spliced, ablated = (f.mean_auroc for f in (got.original, candidate.spliced, candidate.ablated))
+        assert candidate.recovered.mean_auroc == pytest.approx((spliced - ablated) / (original - ablated))
 
 
 def test_a_perfect_sae_recovers_all_and_one_that_knows_the_mean_alone_nothing(demo_saes):
@@ -100,12 +97,12 @@ def test_a_perfect_sae_recovers_all_and_one_that_knows_the_mean_alone_nothing(de
         blank.W_dec.zero_()
         blank.b_dec.copy_(mean)
     saes = {"perfect": identity_sae(96), "blank": blank}
-    got = downstream_fidelity(demo_saes.encoder, saes, table, progress=False)
-    perfect, nothing = got["candidates"]  # at one hook, so not together
+    got = fidelity(demo_saes.encoder, saes, table, progress=False)
+    perfect, nothing = got.candidates  # at one hook, so not together
     for figure in ("auroc", "recall"):
-        known = {k: v for k, v in perfect["recovered"][figure].items() if v is not None}
+        known = {k: v for k, v in getattr(perfect.recovered, figure).items() if v is not None}
         assert known and known == pytest.approx(dict.fromkeys(known, 1.0))
-    assert nothing["recovered"]["mean_auroc"] == pytest.approx(0, abs=1e-6)
+    assert nothing.recovered.mean_auroc == pytest.approx(0, abs=1e-6)
     assert demo_saes.encoder.acts_to_saes == {}
 
 
@@ -153,7 +150,7 @@ def test_the_command_prints_the_table_and_writes_it(demo_saes, tmp_path, capsys)
     n = len(demo_saes.split("test")) - 1
     assert (figures["images"], figures["unreadable_images"]) == (n, 1)
     assert f"phantom-swin: {n} images of {figures['patients']} patients (1 unreadable); prompts: phantoms." in printed
-    assert printed.startswith(format_fidelity(figures)) and "[3] all together" in printed and "recall@10" in printed
+    assert printed.startswith(str(Fidelity.open(out))) and "[3] all together" in printed and "recall@10" in printed
     row = next(line for line in printed.splitlines() if line.startswith("Pleural Effusion"))
     assert f"{figures['original']['auroc']['Pleural Effusion']:.3f}" in row
     assert str(tmp_path) not in out.read_text() and "patient0" not in out.read_text()
@@ -163,23 +160,23 @@ def test_what_cannot_be_measured_is_said(demo_saes, tmp_path, capsys):
     encoder, table = demo_saes.encoder, demo_saes.split("test").take(np.arange(4))
     saes = {"identity": identity_sae(96)}
     with pytest.raises(MedSAEError, match="no SAE"):
-        downstream_fidelity(encoder, {}, table)
+        fidelity(encoder, {}, table)
     with pytest.raises(MedSAEError, match=r"none of the table's labels \(Cavity\)"):
         unknown = table.__class__(table.root, table.frame, table.labels[:, :1], ("Cavity",))
-        downstream_fidelity(encoder, saes, unknown, progress=False)
+        fidelity(encoder, saes, unknown, progress=False)
     with pytest.raises(MedSAEError, match="has no text tower"):
-        downstream_fidelity(tiny_encoder(), {"a": identity_sae(6)}, table, progress=False)
-    with pytest.raises(MedSAEError, match="95 dimensions at hook_embedding"):
-        downstream_fidelity(encoder, {"a": identity_sae(95)}, table, progress=False)
+        fidelity(tiny_encoder(), {"a": identity_sae(6)}, table, progress=False)
+    with pytest.raises(MedSAEError, match=r"takes 95 dimensions; .* has 96 at hook_embedding"):
+        fidelity(encoder, {"a": identity_sae(95)}, table, progress=False)
     with encoder.saes(identity_sae(96)), pytest.raises(MedSAEError, match="reset_saes"):
-        downstream_fidelity(encoder, saes, table, progress=False)
+        fidelity(encoder, saes, table, progress=False)
     missing = table.__class__(tmp_path, table.frame, table.labels, table.label_names)
     with pytest.raises(MedSAEError, match=r"no image of the table can be read; the first, .*no such file"):
-        downstream_fidelity(encoder, saes, missing, progress=False)
+        fidelity(encoder, saes, missing, progress=False)
     long = table.take(np.arange(2))
     long.frame["report"] = "the heart is enlarged and " * 9
     with pytest.raises(MedSAEError, match="cannot take a report"):
-        downstream_fidelity(encoder, saes, long, progress=False)
+        fidelity(encoder, saes, long, progress=False)
     folder = str(demo_saes.folders["embedding"])
     command = ["fidelity", "phantom-swin", "--table", str(demo_saes.labels), "--quiet", "--workers", "0"]
     for arguments, message in {

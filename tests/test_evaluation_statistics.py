@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores import metrics, sketch
+from medsae_plugin.scores.strongest import Strongest
 from medsae_plugin.scores.sums import LatentStatistics
 
 NAMES = ("Edema", "Fracture", "Pneumonia")
@@ -28,12 +29,11 @@ def draw(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return activations, labels, rng.normal(size=(n, D)) + 0.5
 
 
-def statistics_of(a, labels, embeddings, batch: int = 1000, k: int = 3, first_id: int = 0) -> LatentStatistics:
-    s = LatentStatistics(a.shape[1], NAMES, embeddings.shape[1], k)
+def statistics_of(a, labels, embeddings, batch: int = 1000) -> LatentStatistics:
+    s = LatentStatistics(a.shape[1], NAMES, embeddings.shape[1])
     for i in range(0, a.shape[0], batch):
         part = slice(i, i + batch)
-        ids = np.arange(first_id, first_id + a.shape[0])[part]
-        s.update(a[part], labels[part], embeddings[part], ids)
+        s.update(a[part], labels[part], embeddings[part])
     return s
 
 
@@ -80,10 +80,19 @@ def test_other_sums_are_those_of_all_images_at_once():
         {"l0": (a > 0).sum(1).mean(), "dead": (share == 0).mean(), "dense": (share > 0.1).mean()}
     )
     assert metrics.density_histogram(s).sum() == (share > 0).sum()
+
+
+def test_the_strongest_images_are_those_of_sorting_whatever_the_parts():
+    a = np.round(draw(150)[0], 1)  # ties
+    image, latent = a.nonzero()
+    got = Strongest.none(7, 3)
+    for part in np.array_split(np.random.default_rng(0).permutation(len(image)), 4):
+        got = got.merge(Strongest.of(latent[part], a[image[part], latent[part]], image[part], 7, 3))
     for j in range(7):
         strongest = np.lexsort((np.arange(150), -a[:, j]))[:3]
         strongest = np.where(a[strongest, j] > 0, strongest, -1)
-        np.testing.assert_array_equal(s.strongest.images[j], strongest)
+        np.testing.assert_array_equal(got.images[j], strongest)
+        np.testing.assert_array_equal(got.values[j], np.where(strongest >= 0, a[strongest, j], 0))
 
 
 def test_monosemanticity_is_the_pair_loops():
@@ -117,14 +126,13 @@ def test_merging_parts_in_any_order_gives_the_whole(cuts, order, sparsely):
         a = sparse.csr_array(np.where(a > 0.8, a, 0))
     low, high = sorted(cuts)
     bounds = [(0, low), (low, high), (high, 120)]
-    merged = LatentStatistics(7, NAMES, D, 3)
+    merged = LatentStatistics(7, NAMES, D)
     for k in order:
         first, last = bounds[k]
-        merged.merge(statistics_of(a[first:last], y[first:last], e[first:last], first_id=first))
+        merged.merge(statistics_of(a[first:last], y[first:last], e[first:last]))
     whole = statistics_of(a, y, e)
     for name in ("n_images", "fired", "fired_known", "fired_positive", "minimum", "maximum", "histogram", "positives"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
-    np.testing.assert_array_equal(merged.strongest.images, whole.strongest.images)
     for score in (metrics.pearson, metrics.selectivity, metrics.monosemanticity):
         np.testing.assert_allclose(score(merged), score(whole), atol=1e-9)
 
@@ -140,7 +148,7 @@ def test_a_sketched_quantile_is_the_lower_one_to_its_relative_error(values, q):
 
 def test_what_is_saved_is_what_is_loaded_and_merges_on(tmp_path):
     a, y, e = draw(90)
-    first, second = statistics_of(a[:50], y[:50], e[:50], k=0), statistics_of(a[50:], y[50:], e[50:], k=0)
+    first, second = statistics_of(a[:50], y[:50], e[:50]), statistics_of(a[50:], y[50:], e[50:])
     second.patients = np.array([3.0, 4.0, 5.0])
     second.save(tmp_path / "site.safetensors")
     loaded = LatentStatistics.load(tmp_path / "site.safetensors")
@@ -203,8 +211,6 @@ def test_bad_input_is_refused_in_words():
         s.update(torch.ones(1, 2), np.zeros((1, 3)), 0 * e)
     with pytest.raises(MedSAEError, match="cannot merge statistics: label_names"):
         s.merge(LatentStatistics(2, NAMES[:2], 1))
-    with pytest.raises(MedSAEError, match="image_ids"):
-        LatentStatistics(2, NAMES, 0, 2).update(torch.ones(1, 2), np.zeros((1, 3)))
     s.update(torch.ones(0, 2), np.zeros((0, 3)), np.ones((0, 1)))
     assert s.n_images == 0
 

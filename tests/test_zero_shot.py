@@ -10,7 +10,7 @@ from medsae_plugin import HookedVisionEncoder, MedSAEError
 from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.data.tables import OBSERVATIONS
 from medsae_plugin.encoders import ZeroShot, load_card
-from medsae_plugin.encoders.zero_shot import aurocs
+from medsae_plugin.scores.ranking import aurocs
 
 
 def test_chexperts_prompts_state_and_deny_every_observation_and_say_their_source():

@@ -174,19 +174,15 @@ class Scored:
         return self.matrix, self.held_out
 
 
-def sum_up(matrix: LatentMatrix, images: LabelledImages, k_strongest: int = 0) -> dict[str, LatentStatistics]:
+def sum_up(matrix: LatentMatrix, images: LabelledImages) -> dict[str, LatentStatistics]:
     """Statistics of a matrix on `select` and on `report`, from one pass over its shards."""
-    sums = {
-        role: LatentStatistics(matrix.n_latents, images.label_names, images.d_embedding, k_strongest) for role in ROLES
-    }
-    image_ids = matrix.images["image_id"].to_numpy()
+    sums = {role: LatentStatistics(matrix.n_latents, images.label_names, images.d_embedding) for role in ROLES}
     for rows, activations in matrix.shards():
         embeddings = images.embeddings(rows) if images.embeddings else np.zeros((activations.shape[0], 0))
         by_image = sparse.csr_array(activations)
         for role, statistics in sums.items():
             mine = np.flatnonzero(images.roles[rows] == role)
-            ids = image_ids[rows][mine]
-            statistics.update(by_image[mine], images.labels[rows][mine], embeddings[mine], ids)
+            statistics.update(by_image[mine], images.labels[rows][mine], embeddings[mine])
     for role, statistics in sums.items():
         statistics.patients = images.count_patients(role)
     return sums

@@ -34,9 +34,10 @@ function neighbour(k, index, by) {
 
 // Of every observation a bar of r with its interval, and the other figures beside; on a narrow screen below its name.
 function bars(sae, item) {
-  let R = 0;  // pixels from the right end; the first column stands leftmost
-  const columns = LATENT.filter((m) => m.per === "label").reverse().map((m) => { const end = R; R += Math.min(Math.max(56, 6.4 * m.title.length + 12), 130); return [m, end]; }), narrow = wide(620) < 500, L = narrow ? 6 : 192;
-  const W = Math.max(wide(620), L + 150 + R), H = narrow ? 42 : 24, top = 18, l = sae.latents, X = (v) => L + (W - L - R - 8) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
+  const narrow = wide(620) < 500, L = narrow ? 6 : 192, H = narrow ? 42 : 24, top = 18, l = sae.latents;
+  let R = 0;  // pixels that the columns take, from the right
+  const columns = LATENT.filter((m) => m.per === "label").reverse().map((m) => { const end = R; R += Math.min(Math.max(narrow ? 50 : 56, 6.4 * m.title.length + 12), 130); return [m, end]; });
+  const W = Math.max(wide(620), L + R + (narrow ? 108 : 158)), X = (v) => L + (W - L - R - 8) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
   const told = LABELS.map((label, c) => `${label} ${form(l.r[c][item.i])}`).join(", ");
   return svg(W, LABELS.length * H + top + 4, `Correlation of latent ${item.index} with each observation: ${told}.`,
     [-0.5, 0, 0.5, 1].map((v) => [s("path", { class: "axis", d: `M${X(v)} ${top}V${top + LABELS.length * H}` }), text(X(v), 12, brief(v), { "text-anchor": "middle" })]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,15 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from medsae_plugin._version import __version__
-from medsae_plugin.causal.passes import PixelBatches
+from medsae_plugin.causal.passes import PixelBatches, load_saes
+from medsae_plugin.causal.results import Fidelity, Labelled, PromptSet, Spliced, TextCounts, ZeroShotFigures
 from medsae_plugin.causal.retrieval import Texts, recall_at, texts_of
 from medsae_plugin.data.prompts import Prompts
 from medsae_plugin.encoders.splicing import output_hook
-from medsae_plugin.encoders.zero_shot import ZeroShot, aurocs
+from medsae_plugin.encoders.zero_shot import ZeroShot
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores.registry import number
-from medsae_plugin.text import aligned
+from medsae_plugin.scores.models import Encoder
+from medsae_plugin.scores.ranking import aurocs
+from medsae_plugin.scores.registry import mean_known, number
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -30,44 +30,43 @@ if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.encoders import HookedVisionEncoder
 
-SCHEMA_VERSION = 1
 ORIGINAL, TOGETHER = "original", "all together"
 RECALL_AT = (1, 5, 10)
 
 
-def downstream_fidelity(
+def fidelity(
     encoder: HookedVisionEncoder,
-    saes: Mapping[str, SAE[Any]],
+    saes: Any,
     table: ImageTable,
     prompts: Prompts | None = None,
     *,
     batch_size: int = 32,
     workers: int | None = 0,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Fidelity:
     """What the encoder's zero-shot findings and retrieval keep with an SAE spliced in (the vision counterpart of a
     language model's loss recovered).
 
     Each SAE is spliced in by itself, without the error term, and several of different hooks also all together. The
     encoder is measured as it is (original), with the SAE (spliced), and with the SAE's hook set to its mean over the
     images, position by position (ablated). `recovered = (spliced - ablated) / (original - ablated)`: 1 where nothing
-    is lost, 0 where no more is left than without the image. It is null where the hook makes no difference.
+    is lost, 0 where no more is left than without the image. It is None where the hook makes no difference.
 
     Args:
-        saes: by name; see `medsae_plugin.causal.passes.load_saes`.
+        saes: as to `open_latents`: folders or SAEs, one or several, or what `train_saes` returned. Folders are loaded
+            to the encoder's device.
         table: its labels are scored where the prompts have them; its `report` column, if any, is what is retrieved.
         prompts: by default the package's for the encoder.
 
     Returns:
-        The contents of `fidelity.json`: per observation the zero-shot AUROC, the mean over observations, and
-        image-to-text recall@k (see `evaluation.retrieval`), for original, spliced, ablated, and what is recovered.
+        Per observation the zero-shot AUROC, the mean over observations, and image-to-text recall@k (see
+        `causal.retrieval`), for original, spliced, ablated, and what is recovered.
 
     Raises:
         MedSAEError: no SAE, no text tower, no label that the prompts know, an SAE that does not fit the encoder, no
             image that can be read.
     """
-    if not saes:
-        raise MedSAEError("there is no SAE to splice in")
+    named = load_saes(encoder, saes)
     prompts = prompts or encoder.card.own_prompts()
     labels = [label for label in table.label_names if label in prompts.sentences]
     if not labels:
@@ -77,28 +76,26 @@ def downstream_fidelity(
         )
     if encoder.acts_to_saes:
         raise MedSAEError(f"SAEs are spliced into {encoder.name} already; take them out with reset_saes() first")
-    with encoder.saes(list(saes.values())):
+    with encoder.saes(list(named.values())):
         pass  # refused now, not after the first pass
-    groups, zero_shot = _groups(saes), ZeroShot(encoder, prompts)
+    groups, zero_shot = _groups(named), ZeroShot(encoder, prompts)
     batches = PixelBatches(encoder, table, batch_size=batch_size, workers=workers, progress=progress)
     embeddings = _all_embeddings(batches, groups)
     read = table.take(batches.read_rows)
     texts = texts_of(encoder, zero_shot, read)
     figures = {key: _figures(e, zero_shot, read, labels, texts) for key, e in embeddings.items()}
-    return {
-        "schema": SCHEMA_VERSION,
-        "medsae_plugin": __version__,
-        "encoder": {"name": encoder.name, "weights_sha256": encoder.weights_sha256},
-        "prompts": {"name": prompts.name, "source": prompts.source},
-        "images": len(read),
-        "patients": int(read.frame["patient"].nunique()),
-        "unreadable_images": len(batches.failures),
-        "labels_without_prompts": [label for label in table.label_names if label not in labels],
-        "texts": {"kind": texts.kind, "texts": len(texts.embeddings), "images": int((texts.own >= 0).sum())},
-        "observations": [_counts(read, label) for label in labels],
-        "original": figures[ORIGINAL, ""],
-        "candidates": [_candidate(name, group, figures) for name, group in groups.items()],
-    }
+    return Fidelity(
+        encoder=Encoder(name=encoder.name, weights_sha256=encoder.weights_sha256),
+        prompts=PromptSet(name=prompts.name, source=prompts.source),
+        images=len(read),
+        patients=int(read.frame["patient"].nunique()),
+        unreadable_images=len(batches.failures),
+        labels_without_prompts=[label for label in table.label_names if label not in labels],
+        texts=TextCounts(kind=texts.kind, texts=len(texts.embeddings), images=int((texts.own >= 0).sum())),
+        observations=[_counts(read, label) for label in labels],
+        original=figures[ORIGINAL, ""],
+        candidates=[_spliced(name, group, figures) for name, group in groups.items()],
+    )
 
 
 class _MeanActivation:
@@ -156,78 +153,41 @@ def _embeddings(
 
 def _figures(
     embeddings: Float[Tensor, "images d"], zero_shot: ZeroShot, table: ImageTable, labels: Sequence[str], texts: Texts
-) -> dict[str, Any]:
+) -> ZeroShotFigures:
     columns = [zero_shot.labels.index(label) for label in labels]
     # Each different embedding once: a matrix product may round equal rows differently, and break their ties.
     different, place = embeddings.unique(dim=0, return_inverse=True)
     scores = zero_shot.scores(different.to(zero_shot.stated.device))[:, columns].cpu()[place].numpy()
     values = aurocs(scores, table.labels[:, [table.label_names.index(label) for label in labels]])
-    defined = [value for value in values if math.isfinite(value)]
-    return {
-        "auroc": {label: number(value) for label, value in zip(labels, values, strict=True)},
-        "mean_auroc": float(np.mean(defined)) if defined else None,
-        "recall": {str(k): number(value) for k, value in recall_at(embeddings, texts, RECALL_AT).items()},
-    }
+    recall = recall_at(embeddings, texts, RECALL_AT)
+    return ZeroShotFigures(
+        auroc={label: number(value) for label, value in zip(labels, values, strict=True)},
+        mean_auroc=number(mean_known(values)),
+        recall={str(k): number(value) for k, value in recall.items()},
+    )
 
 
-def _candidate(name: str, group: list[SAE[Any]], figures: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
-    spliced, ablated = figures[name, "spliced"], figures[name, "ablated"]
-    return {
-        "name": name,
-        "hooks": [output_hook(sae) for sae in group],
-        "spliced": spliced,
-        "ablated": ablated,
-        "recovered": _recovered(figures[ORIGINAL, ""], spliced, ablated),
-    }
+def _spliced(name: str, group: list[SAE[Any]], figures: Mapping[tuple[str, str], ZeroShotFigures]) -> Spliced:
+    original, spliced, ablated = figures[ORIGINAL, ""], figures[name, "spliced"], figures[name, "ablated"]
+    return Spliced(
+        name=name,
+        hooks=[output_hook(sae) for sae in group],
+        spliced=spliced,
+        ablated=ablated,
+        recovered=ZeroShotFigures(
+            auroc={k: _recovered(v, spliced.auroc[k], ablated.auroc[k]) for k, v in original.auroc.items()},
+            mean_auroc=_recovered(original.mean_auroc, spliced.mean_auroc, ablated.mean_auroc),
+            recall={k: _recovered(v, spliced.recall[k], ablated.recall[k]) for k, v in original.recall.items()},
+        ),
+    )
 
 
-def _recovered(original: Any, spliced: Any, ablated: Any) -> Any:
-    if isinstance(original, dict):
-        return {key: _recovered(original[key], spliced[key], ablated[key]) for key in original}
-    if original is None or original == ablated:
+def _recovered(original: float | None, spliced: float | None, ablated: float | None) -> float | None:
+    if original is None or spliced is None or ablated is None or original == ablated:
         return None
     return (spliced - ablated) / (original - ablated)
 
 
-def _counts(table: ImageTable, label: str) -> dict[str, Any]:
+def _counts(table: ImageTable, label: str) -> Labelled:
     column = table.labels[:, table.label_names.index(label)]
-    return {"label": label, "positives": int((column == 1).sum()), "known": int((~np.isnan(column)).sum())}
-
-
-def format_fidelity(fidelity: dict[str, Any]) -> str:
-    """The figures as a table: a row an observation, then the mean and recall@k; three columns a candidate."""
-    candidates = fidelity["candidates"]
-    kinds = ("spliced", "ablated", "recovered")
-    heads = [f"[{i}] {kind}" if kind == "spliced" else kind for i, _ in enumerate(candidates, 1) for kind in kinds]
-    rows = [["zero-shot AUROC", "+", "original", *heads]]
-
-    def row(title: str, count: str, *path: str) -> list[str]:
-        cells = [_at(fidelity["original"], path), *[_at(c[kind], path) for c in candidates for kind in kinds]]
-        return [title, count, *["-" if value is None else f"{value:.3f}" for value in cells]]
-
-    rows += [row(o["label"], str(o["positives"]), "auroc", o["label"]) for o in fidelity["observations"]]
-    rows.append(row("mean", "", "mean_auroc"))
-    rows += [row(f"recall@{k}", "", "recall", k) for k in fidelity["original"]["recall"]]
-    texts = fidelity["texts"]
-    chance = ", ".join(f"{min(1.0, int(k) / max(texts['texts'], 1)):.3f}" for k in fidelity["original"]["recall"])
-    unreadable = f" ({fidelity['unreadable_images']} unreadable)" if fidelity["unreadable_images"] else ""
-    without = fidelity["labels_without_prompts"]
-    return "\n".join(
-        [
-            f"{fidelity['encoder']['name']}: {fidelity['images']} images of {fidelity['patients']} patients"
-            f"{unreadable}; prompts: {fidelity['prompts']['name']}"
-            + (f", with none for {', '.join(without)}." if without else "."),
-            "ablated: the hook at its mean over the images. recovered: (spliced - ablated) / (original - ablated).",
-            f"recall@k: the image's own among {texts['texts']} texts ({texts['kind']}), {texts['images']} images; "
-            f"by chance {chance}.",
-            *[f"[{i}] {c['name']}, at {', '.join(c['hooks'])}" for i, c in enumerate(candidates, 1)],
-            "",
-            *aligned(rows, rule_after=(1, 1 + len(fidelity["observations"]))),
-        ]
-    )
-
-
-def _at(figures: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        figures = figures[key]
-    return figures
+    return Labelled(label=label, positives=int((column == 1).sum()), known=int((~np.isnan(column)).sum()))
