@@ -175,7 +175,7 @@ def dictionary_figures(seed: int, d: int = 16, n: int = 24, rows: int = 2000) ->
     from medsae_plugin.training.specs import build_sae
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from planted import dictionary, planted_rows, write_store
+    from helpers.planted import dictionary, planted_rows, write_store
 
     with tempfile.TemporaryDirectory() as temporary:
         store = write_store(Path(temporary) / "store", {"h": planted_rows(rows, d, n, seed)[0]}, seed=seed)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import dictionary, planted_rows, write_store
+from helpers.planted import dictionary, planted_rows, write_store
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy as scipy_entropy

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers.repository_scripts import script
 from PIL import Image
-from repository_scripts import script
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from extraction_case import tiny_encoder
-from planted import identity_sae
+from helpers.extraction_case import tiny_encoder
+from helpers.planted import identity_sae
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sklearn.metrics import roc_auc_score

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from helpers.tiny_encoders import TINY, write_tiny_card
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
 from sae_lens.saes.sae import SAEMetadata
-from tiny_encoders import TINY, write_tiny_card
 from torch import Tensor, nn
 
 from medsae_plugin.encoders import HookedVisionEncoder, ablate, load_card

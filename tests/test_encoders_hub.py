@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_encoders import HOOKS, TINY
+from helpers.tiny_encoders import HOOKS, TINY
 
 # One process for all, since it alone takes seconds to import: a line of JSON asks, a line of JSON answers.
 CLIENT = """

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from extraction_case import tiny_encoder
-from tiny_encoders import TINY, write_tiny_card
+from helpers.extraction_case import tiny_encoder
+from helpers.tiny_encoders import TINY, write_tiny_card
 from torch import nn
 
 from medsae_plugin import MedSAEError

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from helpers.planted import planted_rows, write_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planted import planted_rows, write_store
 from sae_lens import SAE
 from scipy import sparse
 

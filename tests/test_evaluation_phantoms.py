@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import relu_sae, save_sae, write_store
+from helpers.planted import relu_sae, save_sae, write_store
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 

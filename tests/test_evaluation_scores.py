@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import planted_rows, reading_weights, relu_sae, save_sae, write_store
+from helpers.planted import planted_rows, reading_weights, relu_sae, save_sae, write_store
 from sae_lens import SAE
 from scipy import stats
 from sklearn.metrics import roc_auc_score

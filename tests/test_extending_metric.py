@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 
 import medsae_plugin as medsae
 from medsae_plugin.report.data import report_data

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-import chromium
 import numpy as np
 import pytest
+from helpers import chromium
+from helpers.small_run import LABELS, SmallRun
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from small_run import LABELS, SmallRun
 
 from medsae_plugin import MedSAEError, evaluate
 from medsae_plugin.cli import main

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.planted import planted_rows, write_store
 from huggingface_hub import ModelCard
-from planted import planted_rows, write_store
 from sae_lens import SAE
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from safetensors.torch import load_file

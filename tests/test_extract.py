@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from extraction_case import (
+from helpers.extraction_case import (
     EMBEDDING,
     SPATIAL,
     before_each_pass,

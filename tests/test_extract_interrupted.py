@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from extraction_case import extract_slowly, make_images
+from helpers.extraction_case import extract_slowly, make_images
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.store import ActivationStore

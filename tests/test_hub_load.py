@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_server import Fault, Hub
+from helpers.hub_server import Fault, Hub
 from safetensors.torch import load, save
 
 from medsae_plugin.encoders.cards import pretrained_folder

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from repository_scripts import script
+from helpers.repository_scripts import script
 
 from medsae_plugin import demo
 from medsae_plugin.fetch import check_files

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hub_server import Fault, etag_of
+from helpers.hub_server import Fault, etag_of
+from helpers.planted import planted_rows, write_store
 from huggingface_hub import ModelCard
-from planted import planted_rows, write_store
 from safetensors.torch import load_file, save_file
 
 from medsae_plugin import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planted import write_store
+from helpers.planted import write_store
 
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.errors import MedSAEError

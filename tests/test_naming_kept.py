@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from chat_server import ChatServer
-from naming_case import FINDINGS, HOOK, PhantomCase, oracle_judge, oracle_namer
-from planted import relu_sae, save_sae
+from helpers.chat_server import ChatServer
+from helpers.naming_case import FINDINGS, HOOK, PhantomCase, oracle_judge, oracle_namer
+from helpers.planted import relu_sae, save_sae
 
 from medsae_plugin.cli import main
 from medsae_plugin.errors import MedSAEError
@@ -167,7 +167,7 @@ def test_what_the_namer_was_told_is_no_success(case, sae, tmp_path, capsys):
 
 def test_a_latent_without_a_label_above_chance_is_not_named_by_one(case, tmp_path):
     """A latent that fires at random has a strongest label all the same; the reason tells it, and its r and p."""
-    from planted import write_store
+    from helpers.planted import write_store
 
     from medsae_plugin.store import ActivationStore
 

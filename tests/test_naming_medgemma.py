@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_gemma import IMAGE_TOKENS, save_tiny_gemma
 from PIL import Image
-from tiny_gemma import IMAGE_TOKENS, save_tiny_gemma
 
 import medsae_plugin.naming.backends.medgemma as backend
 from medsae_plugin.cli import main

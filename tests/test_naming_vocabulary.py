@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import spacy
 import torch
-from planted import in_a_gap, relu_sae, save_sae
+from helpers.planted import in_a_gap, relu_sae, save_sae
 from sae_lens import SAE
 
 from medsae_plugin.cli import main

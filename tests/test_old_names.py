@@ -9,7 +9,7 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 import pytest
-from planted import planted_rows, reading_weights, relu_sae, write_store
+from helpers.planted import planted_rows, reading_weights, relu_sae, write_store
 
 import medsae_plugin as medsae
 from medsae_plugin._old_names import MODULES, old_functions

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from small_run import HOSTILE, LABELS, NAMED, SmallRun
+from helpers.small_run import HOSTILE, LABELS, NAMED, SmallRun
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main

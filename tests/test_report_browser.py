@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import chromium
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import chromium
+from helpers.small_run import HOSTILE, LABELS, NAMED, POSITIONS, N, SmallRun
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
-from small_run import HOSTILE, LABELS, NAMED, POSITIONS, N, SmallRun
 
 from medsae_plugin.report import open_run, write_report
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 from sae_lens import (
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from planted import planted_rows, reading_weights, relu_sae, write_store
+from helpers.planted import planted_rows, reading_weights, relu_sae, write_store
 
 from medsae_plugin import Evaluation, MedSAEError, evaluate, read_table
 from medsae_plugin.encoders.cards import pretrained_folder

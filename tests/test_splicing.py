@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import next_transformer_lens
 import pytest
 import torch
-from extraction_case import PREPROCESSING, VIT
-from extraction_case import SWIN as SWIN_CONFIG
+from helpers import next_transformer_lens
+from helpers.extraction_case import PREPROCESSING, VIT
+from helpers.extraction_case import SWIN as SWIN_CONFIG
 from sae_lens import SAE, HookedSAETransformer, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig

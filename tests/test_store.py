@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from extraction_case import EMBEDDING, SPATIAL, expected_activations, make_images, tiny_encoder
+from helpers.extraction_case import EMBEDDING, SPATIAL, expected_activations, make_images, tiny_encoder
 from safetensors import safe_open
 
 from medsae_plugin.errors import MedSAEError

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import small_run
 import torch
-from planted import planted_rows, write_store
-from small_run import LABELS
+from helpers import small_run
+from helpers.planted import planted_rows, write_store
+from helpers.small_run import LABELS
 
 from medsae_plugin import MedSAEError, SAESpec, TrainingConfig
 from medsae_plugin.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 

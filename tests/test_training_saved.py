@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 from sae_lens import SAE, AbsTopKSAE, AbsTopKSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from safetensors.torch import load_file

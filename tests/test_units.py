@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from helpers.planted import identity_sae, relu_sae, save_sae, write_store
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import identity_sae, relu_sae, save_sae, write_store
 
 from medsae_plugin.encoders import HookedVisionEncoder
 from medsae_plugin.errors import MedSAEError

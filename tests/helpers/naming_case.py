@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from planted import relu_sae, save_sae, write_store
 from sae_lens import StandardSAE
 
+from helpers.planted import relu_sae, save_sae, write_store
 from medsae_plugin.data.tables import ImageTable, read_table
 from medsae_plugin.naming.chat import Conversation, Failure, Picture
 from medsae_plugin.naming.heatmaps import picture

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from planted import planted_rows, reading_weights, write_store
 from sae_lens import SAE
 
+from helpers.planted import planted_rows, reading_weights, write_store
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.data.tables import ImageTable, read_table
 from medsae_plugin.scores import Resampling

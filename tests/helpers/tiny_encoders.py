@@ -8,7 +8,9 @@ from typing import Any
 import torch
 import transformers as tf
 import yaml
-from reference_models import (
+from torch import Tensor
+
+from helpers.reference_models import (
     DENSE_BLOCKS,
     State,
     biomedclip_image,
@@ -18,9 +20,8 @@ from reference_models import (
     resnet_features,
     resnet_state,
 )
-from torch import Tensor
 
-HOOKS = Path(__file__).parent.parent / "hooks"
+HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 SHAPES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 VIT = {**SHAPES, "image_size": 32, "patch_size": 8}
 TEXT = {**SHAPES, "vocab_size": 40, "max_position_embeddings": 12}

@@ -22,7 +22,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
-from hub_state import Commit, Fault, Hub, Repo, etag_of, is_lfs
+
+from helpers.hub_state import Commit, Fault, Hub, Repo, etag_of, is_lfs
 
 __all__ = ["Client", "Fault", "Hub", "etag_of", "running_hub"]
 
