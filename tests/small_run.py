@@ -57,8 +57,8 @@ class SmallRun:
 def make(folder: Path) -> SmallRun:
     prepared = prepare(folder)
     sweep(*prepared, folder / "sweep", **OPTIONS)
-    for sae in (folder / "sweep" / "passes").glob("*/*/cfg.json"):
-        set_weights(sae.parent, seed=int(sae.parent.name[-1]))
+    for seed, sae in enumerate(sorted((folder / "sweep" / "passes").glob("*/*/cfg.json"))):
+        set_weights(sae.parent, seed)
     shutil.rmtree(folder / "sweep" / "comparison")
     sweep(*prepared, folder / "sweep", **OPTIONS)  # goes on with trained SAEs, to compare them
     store, _, table = prepared

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from extraction_case import one_thread  # noqa: F401
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
 from sae_lens.saes.sae import SAEMetadata

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from extraction_case import one_thread  # noqa: F401
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig

@@ -207,7 +207,7 @@ def test_the_threshold_is_ten_unless_it_is_set(run, tmp_path):
         ),
         (lambda run: shutil.copytree(run / "early", run / "other"), "does not score the SAE other"),
         (lambda run: in_metadata(run, encoder_sha256="f" * 64), "on another encoder's weights"),
-        (lambda run: (run / "early" / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+        (lambda run: (run / "early" / "metrics.json").write_text("{"), "metrics.json is damaged"),
         (lambda run: (run / "early" / "metrics.json").write_text("{}"), "is not what medsae evaluate writes"),
         (lambda run: edit_json(run / "early" / "metrics.json", optimistic=True), "holds nothing out"),
         (lambda run: edit_json(run / "early" / "metrics.json", select={"split": "test"}), "holds nothing out"),

@@ -88,10 +88,10 @@ WRONG = {
     "a page": (lambda f: (f / WEIGHTS).write_text("<!DOCTYPE html><html>log in</html>"), "cut short or damaged"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"no {WEIGHTS}"),
     "no config": (lambda f: (f / CONFIG).unlink(), f"no {CONFIG}"),
-    "cut config": (lambda f: (f / CONFIG).write_text('{"d_in": 8,'), "is not JSON, so it is cut short or damaged"),
+    "cut config": (lambda f: (f / CONFIG).write_text('{"d_in": 8,'), "is damaged, or not what its name says"),
     "binary config": (
         lambda f: (f / CONFIG).write_bytes(b"\xff\xfe\x00"),
-        "is not JSON, so it is cut short or damaged",
+        "is damaged, or not what its name says",
     ),
     "a list": (lambda f: (f / CONFIG).write_text("[1]"), "should hold a JSON object"),
     "unknown architecture": (lambda f: edit(f, architecture="supertopk"), "'supertopk', which SAE-Lens .* not know"),

@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_when_training_goes_on(store, tmp_path, fi
     with pytest.raises(MedSAEError, match=rf"checkpoint .*{last.name} is damaged .* delete it"):
         train_saes(store, specs, CONFIG, out, resume=True, progress=False)
     (out / "run.json").write_text("{")
-    with pytest.raises(MedSAEError, match=r"run\.json is not JSON"):
+    with pytest.raises(MedSAEError, match=r"run\.json is damaged"):
         train_saes(store, specs, CONFIG, out, resume=True, progress=False)
 
 

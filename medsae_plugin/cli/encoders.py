@@ -75,7 +75,7 @@ def _show(name: str) -> None:
     for hook, d, grid, prefix in rows:
         print(f"{hook.ljust(widths[0])}  {d.rjust(widths[1])}  {grid.rjust(widths[2])}  {prefix}".rstrip())
     if pattern := next((hook for hook, *_ in rows if "{" in hook), None):
-        print(f"\nmedsae extract takes these as they stand here, in quotes: --hooks '{pattern}'")
+        print(f"\nGive them to medsae extract as they stand here, in quotes: --hooks '{pattern}'")
 
 
 def _rows(specs: Iterable[HookSpec]) -> list[tuple[str, str, str, str]]:

@@ -80,12 +80,12 @@ class LatentMatrix:
         """Images on which each latent is not zero, `(n_latents,)`."""
         return np.diff(np.stack(self._indptr), axis=1).sum(0)
 
-    def columns(self, start: int, stop: int) -> sparse.csc_array:
+    def columns(self, start: int | np.integer, stop: int | np.integer) -> sparse.csc_array:
         """The activations of latents `start` to `stop` on every image, `(n_images, stop - start)`, float32."""
         parts = [self._slice(k, start, stop) for k in range(len(self._shards))]
         return sparse.csc_array(sparse.vstack(parts, format="csc"))
 
-    def column(self, latent: int) -> Float[np.ndarray, " images"]:
+    def column(self, latent: int | np.integer) -> Float[np.ndarray, " images"]:
         """One latent's activation on every image, dense, float32."""
         return self.columns(latent, latent + 1).toarray()[:, 0]
 
@@ -105,7 +105,7 @@ class LatentMatrix:
             first = k * ROWS_PER_SHARD
             yield slice(first, min(first + ROWS_PER_SHARD, self.n_images)), self._slice(k, 0, self.n_latents)
 
-    def _slice(self, shard: int, start: int, stop: int) -> sparse.csc_array:
+    def _slice(self, shard: int, start: int | np.integer, stop: int | np.integer) -> sparse.csc_array:
         indptr = self._indptr[shard][start : stop + 1]
         nonzeros = slice(int(indptr[0]), int(indptr[-1]))
         if nonzeros.start == nonzeros.stop:  # safetensors refuses an empty slice at the end

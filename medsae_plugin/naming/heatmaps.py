@@ -37,7 +37,7 @@ def has_heatmaps(store: ActivationStore, hook: str) -> bool:
     return info.grid is not None and info.rows_per_image == info.n_positions
 
 
-def heatmaps(subject: Subject, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
+def heatmaps(subject: Subject, unit: int, rows: Sequence[int | np.integer]) -> Float[np.ndarray, "images rows columns"]:
     """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
     info = subject.store.hooks[subject.hook]
     assert info.grid is not None

@@ -50,7 +50,7 @@ class ImageData:
             reports = tuple(str(texts[row]) if row >= 0 else "" for row in rows)
         return cls(table.root, images.reset_index(drop=True), labels, table.label_names, reports)
 
-    def path(self, row: int) -> Path:
+    def path(self, row: int | np.integer) -> Path:
         """Where the image of this row is on disk."""
         return self.root / self.frame["path"].iloc[row]
 

@@ -67,7 +67,7 @@ def heat_shape(store: ActivationStore, hook: str) -> list[int]:
     return [min(side, HEAT_SIDE) for side in grid] if grid else []
 
 
-def shrunk(grid: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+def shrunk(grid: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "_ _"]:
     """A grid of at most `HEAT_SIDE` cells a side: the largest value in each part."""
     for axis in (0, 1):
         if grid.shape[axis] > HEAT_SIDE:

@@ -37,7 +37,9 @@ class Server:
         MedSAEError: the `openai` package is missing, or a figure is out of range.
     """
 
-    def __init__(self, url: str, model: str, *, concurrency: int = 8, timeout: float = 120.0, retries: int = 5) -> None:
+    def __init__(
+        self, url: str, model: str, *, concurrency: int = 8, timeout: int | float = 120.0, retries: int = 5
+    ) -> None:
         try:
             import openai
         except ImportError:
