@@ -40,7 +40,7 @@ def heatmaps(subject: Subject, unit: int, rows: Sequence[int | np.integer]) -> F
     """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
     info = subject.store.hooks[subject.hook]
     assert info.grid is not None
-    ids = subject.data.frame["image_id"].to_numpy()[list(rows)]
+    ids = subject.data.frame["image_id"].to_numpy()[np.asarray(rows, dtype=np.int64)]
     activations = subject.store.rows_of(subject.hook, ids)
     fired = subject.encode(activations.flatten(0, 1), unit).reshape(len(ids), -1)
     return fired[:, info.n_prefix :].reshape(len(ids), *info.grid).numpy()
