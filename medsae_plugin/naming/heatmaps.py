@@ -41,7 +41,7 @@ def heatmaps(subject: Subject, unit: int, rows: Sequence[int | np.integer]) -> F
     """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
     info = subject.store.hooks[subject.hook]
     assert info.grid is not None
-    ids = subject.data.frame["image_id"].to_numpy()[list(rows)]
+    ids = subject.data.frame["image_id"].to_numpy()[np.asarray(rows, dtype=np.int64)]
     activations = subject.store.rows_of(subject.hook, ids)
     fired = subject.encode(rearrange(activations, "image position d -> (image position) d"), unit)
     fired = rearrange(fired, "(image position) -> image position", image=len(ids))[:, info.n_prefix :]
