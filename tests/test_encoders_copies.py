@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import next_transformer_lens  # noqa: F401  for the processes that are started here
 import pytest
 import torch
 import transformers as tf

@@ -83,6 +83,8 @@ def _shapes(encoder: HookedRoot, shape: Grid, n_prefix: int, run: Callable[[], o
 
     def note(activation: Tensor, hook: object) -> None:
         name, n, d = str(getattr(hook, "name", "")), activation.shape[1], activation.shape[-1]
+        if activation.numel() == 0:  # an older torch convolves an image that is smaller than the kernel, on meta
+            raise ValueError(f"{name} carries nothing")
         if activation.ndim == 2:
             specs[name] = HookSpec(name, d, None)
             return

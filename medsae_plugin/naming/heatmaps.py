@@ -32,7 +32,7 @@ _CROP_LEVEL, _CROP_MARGIN, _CROP_LEAST = 0.5, 0.08, 0.3
 
 def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Float[np.ndarray, "images rows columns"]:
     """A unit's activations over the grid of positions of these rows' images; see `scores.heatmaps`."""
-    ids = firing.images.frame["image_id"].to_numpy()[np.asarray(rows)]
+    ids = firing.images.frame["image_id"].to_numpy()[np.asarray(rows, dtype=np.int64)]
     return scores.heatmaps(firing.store, firing.units, [unit], ids)[:, 0]
 
 

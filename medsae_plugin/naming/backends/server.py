@@ -91,7 +91,9 @@ class Server:
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise MedSAEError(f"{self.url} refuses {self.model}: {_reason(error)}") from None
             except openai.APIStatusError as error:
-                return Failure(_reason(error), lasting=error.status_code in (400, 413, 422))
+                status, reason = str(error.status_code), _reason(error)  # older releases of openai leave it out
+                reason = reason if status in reason else f"{status} {reason}"
+                return Failure(reason, lasting=error.status_code in (400, 413, 422))
             except openai.APIConnectionError as error:
                 return Failure((network_reason(error) or _reason(error))[:200], lasting=False)
             except (AttributeError, IndexError, TypeError, ValueError, openai.APIResponseValidationError):
