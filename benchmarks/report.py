@@ -20,7 +20,7 @@ from medsae_plugin.report import write_report
 from medsae_plugin.scores import Resampling
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-import chromium
+from helpers import chromium
 
 # Most images are reported on, so that there are many pictures to show.
 SPLITS = {"train": 0.15, "val": 0.05, "test": 0.8}

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import next_transformer_lens  # noqa: F401  so that SAE-Lens can be imported after it
 import numpy as np
 import pytest
 import torch
+from helpers import next_transformer_lens  # noqa: F401  so that SAE-Lens can be imported after it
 from helpers.hub_server import Client, Hub, running_hub
 
 if TYPE_CHECKING:

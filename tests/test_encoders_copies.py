@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import next_transformer_lens  # noqa: F401  for the processes that are started here
 import pytest
 import torch
 import transformers as tf
+from helpers import next_transformer_lens  # noqa: F401  for the processes that are started here
 from helpers.tiny_encoders import TINY, write_tiny_card
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
