@@ -29,8 +29,8 @@ def test_an_own_dialect_is_recognised_before_the_packages_and_taken_by_name(tmp_
     assert "dialect ward (its column 'ward'): an empty label is 0, not seen" in done.stderr
     rows = [line.split() for line in done.stderr.splitlines()]
     assert ["Edema", "2", "2", "0"] in rows and ["Pleural", "Effusion", "2", "2", "0"] in rows
-    done = run(tmp_path, *extract, "cxr/own.csv", "--out", "plain")
-    assert "dialect plain" in done.stderr
+    done = run(tmp_path, *extract, "cxr/own.csv", "--out", "theirs")
+    assert "dialect chexpert" in done.stderr
     named = [*extract, "cxr/unmarked.csv", "--dialect", "ward", "--out", "named"]
     assert "dialect ward (as was said)" in run(tmp_path, "--import", "my_dialect", *named).stderr
     done = run(tmp_path, *named)
