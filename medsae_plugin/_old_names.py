@@ -48,6 +48,7 @@ def old_functions() -> dict[str, tuple[str, Callable[..., Any]]]:
         "evaluate_saes": ("evaluate", lambda *a, **k: _new("evaluate")(*a, **k).to_json()),
         "format_table": ("print(evaluation)", lambda metrics: str(_new("Evaluation").read(metrics))),
         "compare_saes": ("compare", lambda *a, **k: _new("compare")(*a, **k).to_json()),
+        "prompts_for": ("EncoderCard.own_prompts", _prompts_for),
         "format_comparison": ("print(comparison)", lambda c: str(_new("Comparison").model_validate(c))),
         "downstream_fidelity": ("fidelity", lambda *a, **k: _new("fidelity")(*a, **k).to_json()),
         "format_fidelity": ("print(fidelity)", lambda f: str(_new("Fidelity").read(f))),
@@ -73,6 +74,13 @@ def old_function(package: str, name: str) -> Callable[..., Any]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=3)
     return function
+
+
+def _prompts_for(encoder_name: str) -> Any:
+    cards, prompts = import_module("medsae_plugin.encoders.cards"), import_module("medsae_plugin.data.prompts")
+    if encoder_name in cards.list_cards():
+        return cards.load_card(encoder_name).own_prompts()
+    return prompts.load_prompts(prompts.CHEXPERT)
 
 
 def _new(name: str) -> Any:

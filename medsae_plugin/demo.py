@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, read_json, write_text
+from medsae_plugin.files import make_folder, read_json, refuse_other_content, write_text
+
+if TYPE_CHECKING:
+    from medsae_plugin.comparison import Comparison
+    from medsae_plugin.scores import Evaluation
 
 ENCODER = "phantom-swin"
 RECIPE = "demo.yaml"
@@ -18,14 +22,16 @@ PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, an
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo leaves: the contents of `metrics.json` and `comparison.json`, and where its files are."""
+    """What a demo finds, and where its files are."""
 
-    metrics: dict[str, Any]
-    comparison: dict[str, Any]
+    evaluation: Evaluation
+    comparison: Comparison
     files: dict[str, Path]
 
 
-def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: bool = True) -> Demo:
+def run_demo(
+    out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, device: str = "cpu", progress: bool = True
+) -> Demo:
     """Draw `n` phantoms, extract two layers of the bundled encoder, train an SAE on each, compare them, write a report.
 
     Run again with the same arguments, it goes on where it was stopped.
@@ -33,8 +39,7 @@ def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: b
     Raises:
         MedSAEError: `out` holds something else than a demo with these arguments.
     """
-    from medsae_plugin import HookedVisionEncoder, extract, load_recipe, read_table, train_saes
-    from medsae_plugin.comparison import compare_saes
+    from medsae_plugin import Evaluation, HookedVisionEncoder, compare, extract, load_recipe, read_table, train_saes
     from medsae_plugin.encoders.cards import pretrained_folder
     from medsae_plugin.phantoms import generate
     from medsae_plugin.report import write_report
@@ -46,12 +51,14 @@ def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: b
     if not labels.is_file():
         generate(n, labels.parent, seed=seed, size=PHANTOM_SIZE, progress=progress)
     table = read_table(labels).split_by_patient(seed=seed)
-    encoder = HookedVisionEncoder.from_pretrained(ENCODER)
+    encoder = HookedVisionEncoder.from_pretrained(ENCODER, device=device)
     hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
     store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
-    saes = train_saes(store, recipe.specs, recipe.config, out / "saes", resume=True, progress=progress)
+    saes = train_saes(
+        store, recipe.specs, replace(recipe.config, device=device), out / "saes", resume=True, progress=progress
+    )
     compared = out / "comparison"
-    comparison = compare_saes(store, list(saes.values()), table, compared, progress=progress)
+    comparison = compare(store, list(saes.values()), table, compared, device=device, progress=progress)
     report = write_report(out, out / "report.html", table=table, store=store, images=labels.parent)
     files = {
         "phantoms": labels,
@@ -62,8 +69,7 @@ def run_demo(out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, progress: b
         "comparison": compared / "comparison.json",
         "report": report,
     }
-    metrics = read_json(files["scores"])
-    return Demo(metrics, comparison, files)
+    return Demo(Evaluation.open(files["scores"]), comparison, files)
 
 
 def _claim(out: Path, arguments: dict[str, int]) -> None:
@@ -73,7 +79,6 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
         if read_json(note) == arguments:
             return
         raise MedSAEError(f"{out} holds a demo with other arguments; delete it or choose another folder")
-    if out.exists() and any(out.iterdir()):
-        raise MedSAEError(f"{out} is not empty and holds no demo; choose another folder")
+    refuse_other_content(out, "demo")
     make_folder(out)
     write_text(note, json.dumps(arguments) + "\n")

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -85,13 +86,14 @@ class CheckedYAML:
             place = place[:-1]
         self._found.append((self._lines[place], problem))
 
-    def as_(self, kind: type[T]) -> T | None:
+    def as_(self, kind: type[T] | GenericAlias) -> T | None:
         """The content as this type; None where it is not, with the problems noted."""
         if self._found:
             return None
         try:
             # By way of JSON, which a strict type takes tables and lists from.
-            return TypeAdapter(kind).validate_json(json.dumps(self.content, default=str))
+            adapter: TypeAdapter[T] = TypeAdapter(kind)  # type: ignore[arg-type]
+            return adapter.validate_json(json.dumps(self.content, default=str))
         except ValidationError as error:
             found = _once_a_number(error.errors(include_url=False))
             meant = {(*e["loc"][:-1], near) for e in found if (near := _meant(e, kind))}
@@ -129,7 +131,7 @@ class CheckedYAML:
                 self._note_lines(value, (*place, i))
 
 
-def read_yaml(path: str | Path, kind: type[T], what: str = "file") -> T:
+def read_yaml(path: str | Path, kind: type[T] | GenericAlias, what: str = "file") -> T:
     """The content of a YAML file as this type.
 
     Args:
@@ -141,7 +143,7 @@ def read_yaml(path: str | Path, kind: type[T], what: str = "file") -> T:
     return parse_yaml(yaml_text(path, what), kind, str(path))
 
 
-def parse_yaml(text: str, kind: type[T], where: str) -> T:
+def parse_yaml(text: str, kind: type[T] | GenericAlias, where: str) -> T:
     """The content of a YAML text as this type; `where` begins every message. Raises as `read_yaml`."""
     checked = CheckedYAML(text, where)
     content = checked.as_(kind)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import next_transformer_lens  # noqa: F401  so that SAE-Lens can be imported after it
 import numpy as np
 import pytest
 import torch

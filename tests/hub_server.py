@@ -1,6 +1,6 @@
 """A Hugging Face Hub on loopback, for the real huggingface_hub client: `HF_ENDPOINT` is its `url`.
 
-It speaks what a model repository needs: create, branch, info, tree, preupload, LFS batch and upload, commit, and
+It speaks what a model repository needs: create, branch, info, preupload, LFS batch and upload, commit, and
 resolve with ETags, redirects and ranges; private and gated repositories; and it fails on demand.
 `HF_ENDPOINT` is read when huggingface_hub is imported, so clients run in processes of their own: see `Client`.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
-from hub_state import Commit, Fault, Hub, Repo, etag_of, git_oid, is_lfs
+from hub_state import Commit, Fault, Hub, Repo, etag_of, is_lfs
 
 __all__ = ["Client", "Fault", "Hub", "etag_of", "running_hub"]
 
@@ -245,20 +245,6 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": [{"rfilename": path} for path in sorted(commit.files)],
         }
 
-    def tree(self, body: bytes, repo: str, revision: str, folder: str | None = None) -> Any:
-        commit = self._commit_at(self._readable(repo), revision)
-        start = f"{folder}/" if folder else ""
-        entries = []
-        for path, content in sorted(commit.files.items()):
-            if path.startswith(start):
-                entry = {"type": "file", "path": path, "size": len(content), "oid": git_oid(content)}
-                if is_lfs(path):
-                    entry["lfs"] = {"oid": etag_of(path, content), "size": len(content), "pointerSize": 134}
-                entries.append(entry)
-        if folder and not entries:
-            raise _Refused(404, "EntryNotFound", f"{folder} does not exist")
-        return entries
-
     def validate_yaml(self, body: bytes) -> Any:
         front = re.match(r"---\n(.*?)\n---\n", json.loads(body)["content"], re.DOTALL)
         if front is None or not isinstance(yaml.safe_load(front[1]), dict):
@@ -359,7 +345,6 @@ _ROUTES: tuple[tuple[str, str, Any], ...] = (
     ("POST", rf"/api/models/{_REPO}/preupload/(?P<revision>.+)", _Handler.preupload),
     ("POST", rf"/api/models/{_REPO}/commit/(?P<revision>.+)", _Handler.commit),
     ("GET", rf"/api/models/{_REPO}(/revision/(?P<revision>.+))?", _Handler.info),
-    ("GET", rf"/api/models/{_REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", _Handler.tree),
     ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", _Handler.lfs_upload),
     ("POST", rf"/lfs-verify/{_REPO}", _Handler.lfs_verify),

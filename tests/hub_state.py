@@ -97,9 +97,6 @@ class Hub:
         """Without the initial one."""
         return self.repos[repo_id].branches[branch][1:]
 
-    def count(self, method: str, pattern: str) -> int:
-        return sum(m == method and re.search(pattern, path) is not None for m, path in self.requests)
-
     def take_fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
@@ -134,10 +131,8 @@ def is_lfs(path: str) -> bool:
     return path.endswith(LFS_SUFFIXES)
 
 
-def git_oid(content: bytes) -> str:
-    """git's hash of a blob."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
 def etag_of(path: str, content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest() if is_lfs(path) else git_oid(content)
+    """SHA-256 of a large file, git's hash of a small one."""
+    if is_lfs(path):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -18,7 +18,7 @@ from medsae_plugin.naming.chat import Conversation, Failure, Picture
 from medsae_plugin.naming.heatmaps import picture
 from medsae_plugin.naming.names import NamedUnit, Names
 from medsae_plugin.phantoms import FINDINGS, generate, read_truth
-from medsae_plugin.scores.matrix import sae_sha256
+from medsae_plugin.scores.units import sae_sha256
 from medsae_plugin.store import ActivationStore
 
 HOOK = "hook_embedding"

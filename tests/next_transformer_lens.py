@@ -1,4 +1,4 @@
-"""Lets SAE-Lens 6 be imported beside transformer-lens 4, for the tests of splicing alone.
+"""Lets SAE-Lens 6 be imported beside transformer-lens 4, for the tests of encoders that splice SAEs in.
 
 SAE-Lens 6 asks for transformer-lens < 4, and imports from it, when it is imported, what 4 has moved or dropped. Its
 SAEs need none of that but `HookedRootModule` and `HookPoint`, which 4 has. So under 4 the names are put where SAE-Lens

@@ -19,7 +19,7 @@ from sae_lens import SAE
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.data.tables import ImageTable, read_table
 from medsae_plugin.scores import Resampling
-from medsae_plugin.scores.matrix import sae_sha256
+from medsae_plugin.scores.units import sae_sha256
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import Recipe
 
@@ -57,8 +57,8 @@ class SmallRun:
 def make(folder: Path) -> SmallRun:
     prepared = prepare(folder)
     sweep(*prepared, folder / "sweep", **OPTIONS)
-    for sae in (folder / "sweep" / "passes").glob("*/*/cfg.json"):
-        set_weights(sae.parent, seed=int(sae.parent.name[-1]))
+    for seed, sae in enumerate(sorted((folder / "sweep" / "passes").glob("*/*/cfg.json"))):
+        set_weights(sae.parent, seed)
     shutil.rmtree(folder / "sweep" / "comparison")
     sweep(*prepared, folder / "sweep", **OPTIONS)  # goes on with trained SAEs, to compare them
     store, _, table = prepared

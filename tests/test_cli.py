@@ -92,7 +92,7 @@ def test_mistakes_are_told_in_a_line_without_a_traceback(tmp_path, monkeypatch, 
 
 def test_help_and_version_import_nothing_heavy():
     code = (
-        "import sys\nfrom medsae_plugin.cli import build_parser\nbuild_parser().format_help()\n"
+        "import sys\nfrom medsae_plugin.cli import declared\ndeclared().parser().format_help()\n"
         "print([m for m in ('torch', 'sae_lens', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

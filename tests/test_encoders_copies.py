@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import next_transformer_lens  # noqa: F401  for the processes that are started here
 import pytest
 import torch
 import transformers as tf
-from extraction_case import one_thread  # noqa: F401
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
 from sae_lens.saes.sae import SAEMetadata

@@ -7,7 +7,6 @@ import pytest
 import torch
 import transformers as tf
 import yaml
-from extraction_case import one_thread  # noqa: F401
 from safetensors.torch import load_file, save_file
 from tiny_encoders import TINY, VIT, write_tiny_card
 

@@ -11,8 +11,9 @@ from sae_lens import SAE
 from scipy import sparse
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import latents
+from medsae_plugin.scores import matrix as module
 from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter, latent_matrix
+from medsae_plugin.scores.units import Latents, Neurons
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 
 CONFIG = TrainingConfig(total_training_samples=2048, batch_size=128, lr=1e-3)
@@ -31,15 +32,15 @@ def sae(store, tmp_path_factory):
 
 
 def rows_of(store, hook):
-    return np.concatenate([rows.numpy() for _, rows, _ in store.by_image(hook)])
+    return np.concatenate([rows.numpy() for _, rows in store.by_image(hook)])
 
 
 @pytest.mark.parametrize("aggregate", ["max", "mean"])
 def test_a_matrix_holds_each_images_maximum_or_mean(store, sae, tmp_path, monkeypatch, aggregate):
-    monkeypatch.setattr(latents, "ROWS_PER_SHARD", 25)
-    monkeypatch.setattr(latents, "_BLOCK_NONZEROS", 100)
-    matrix = latent_matrix(store, sae, tmp_path / "m", aggregate=aggregate, progress=False)
-    encoded = np.concatenate([sae.encode(rows).detach().numpy() for _, rows, _ in store.by_image("hook_tokens")])
+    monkeypatch.setattr(module, "ROWS_PER_SHARD", 25)
+    monkeypatch.setattr(module, "_BLOCK_NONZEROS", 100)
+    matrix = latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", aggregate=aggregate, progress=False)
+    encoded = np.concatenate([sae.encode(rows).detach().numpy() for _, rows in store.by_image("hook_tokens")])
     expected = getattr(encoded.reshape(60, 4, 24), aggregate)(1)
     np.testing.assert_allclose(matrix.columns(0, 24).toarray(), expected, atol=1e-6)
     np.testing.assert_allclose(matrix.column(5), expected[:, 5], atol=1e-6)
@@ -53,19 +54,19 @@ def test_a_matrix_holds_each_images_maximum_or_mean(store, sae, tmp_path, monkey
 
 
 def test_neurons_are_there_with_both_signs(store, tmp_path):
-    matrix = latent_matrix(store, None, tmp_path / "n", hook="hook_tokens", progress=False)
+    matrix = latent_matrix(store, Neurons.of("hook_tokens", 8), tmp_path / "n", progress=False)
     rows = rows_of(store, "hook_tokens").reshape(60, 4, 8)
     np.testing.assert_array_equal(matrix.columns(0, 16).toarray(), np.hstack([rows.max(1), (-rows).max(1)]))
 
 
 def test_a_matrix_is_made_once_and_again_when_the_sae_changes(store, sae, tmp_path, monkeypatch):
-    first = latent_matrix(store, sae, tmp_path / "m", progress=False)
+    first = latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", progress=False)
     with monkeypatch.context() as patched:
         patched.setattr(type(sae), "encode", lambda *_: pytest.fail("encoded again"))
-        assert latent_matrix(store, sae, tmp_path / "m", progress=False).manifest == first.manifest
+        assert latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", progress=False).manifest == first.manifest
     with np.errstate(all="ignore"):
         sae.b_enc.data += 1
-        changed = latent_matrix(store, sae, tmp_path / "m", progress=False)
+        changed = latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", progress=False)
         sae.b_enc.data -= 1
     assert changed.manifest["sae_sha256"] != first.manifest["sae_sha256"]
 
@@ -74,17 +75,17 @@ def test_other_folders_and_damage_are_told(store, sae, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(MedSAEError, match="holds no latent matrix"):
-        latent_matrix(store, sae, tmp_path / "mine", progress=False)
+        latent_matrix(store, Latents.of(sae, "s"), tmp_path / "mine", progress=False)
     assert (tmp_path / "mine" / "thesis.txt").exists()
     with pytest.raises(MedSAEError, match="holds no latent matrix"):
         LatentMatrix(tmp_path / "mine")
-    matrix = latent_matrix(store, sae, tmp_path / "m", progress=False)
+    matrix = latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", progress=False)
     shard = matrix.path / "shard-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-5])
     with pytest.raises(MedSAEError, match="damaged"):
         LatentMatrix(matrix.path)
-    with pytest.raises(MedSAEError, match="no hook"):
-        latent_matrix(store, None, tmp_path / "x", hook="hook_nowhere", progress=False)
+    with pytest.raises(MedSAEError, match="stands at hook 'hook_nowhere'"):
+        latent_matrix(store, Neurons.of("hook_nowhere", 8), tmp_path / "x", progress=False)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 

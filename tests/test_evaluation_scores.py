@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from medsae_plugin.scores.candidates import untrained
 from planted import planted_rows, reading_weights, relu_sae, save_sae, write_store
 from sae_lens import SAE
 from scipy import stats
@@ -16,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 from medsae_plugin.cli import main
 from medsae_plugin.data.tables import OBSERVATIONS, read_table
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import Resampling, evaluate_saes, format_table, paper
+from medsae_plugin.scores import Resampling, evaluate, paper
+from medsae_plugin.scores.opening import untrained
 from medsae_plugin.scores.sites import SiteStatistics, site_statistics
 
 N, D, FEATURES = 360, 12, 6
@@ -56,36 +56,36 @@ def with_idle_latents(weight: torch.Tensor, name: str) -> torch.Tensor:
 def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     folder, store, codes, sae = planted
     table = read_table(folder / "labels.csv")
-    metrics = evaluate_saes(store, [sae], table, tmp_path / "out", resampling=FEW, progress=False)
-    trained, blank, neurons = metrics["candidates"]
-    assert [c["kind"] for c in metrics["candidates"]] == ["sae", "untrained", "neurons"]
+    evaluation = evaluate(store, [sae], table, tmp_path / "out", resampling=FEW, progress=False)
+    trained, blank, neurons = evaluation.candidates
+    assert [c.kind for c in evaluation.candidates] == ["sae", "untrained", "neurons"]
     rows = next(store.by_image("hook_embedding", batch_images=N))[1]
     latents = SAE.load_from_disk(sae).encode(rows).detach().numpy()
     test = (store.images["split"] == "test").to_numpy()
-    for k, o in enumerate(trained["observations"][:FEATURES]):
+    for k, o in enumerate(trained.observations[:FEATURES]):
         y = np.where(test & (table.labels[:, k] >= 0), table.labels[:, k], np.nan)
         known = ~np.isnan(y)
-        assert o["latent"] == k and o["follows"] == o["label"] and o["p_null"] == 1 / 40
-        assert o["r"] == pytest.approx(stats.pearsonr(np.maximum(codes[known, k] - 0.5, 0), y[known])[0], abs=0.01)
-        assert o["r"] == pytest.approx(stats.pearsonr(latents[known, o["latent"]], y[known])[0], abs=1e-5)
-        assert o["r_low"] <= o["r"] <= o["r_high"] and o["r"] > o["r_null"] and o["r"] <= o["r_same_split"] + 1e-9
-        assert o["auroc"] == pytest.approx(roc_auc_score(y[known], latents[known, o["latent"]]), abs=1e-6)
-        assert o["patients"] == store.images["patient"][known].nunique()
-    never = trained["observations"][FEATURES]
-    assert never["r"] is None and never["auroc"] is None and never["positives"] == 0
-    assert trained["mean_top_r"] > blank["mean_top_r"] and trained["mean_top_r"] > neurons["mean_top_r"]
-    gain = trained["gain_over_neurons"]
-    assert gain["mean_top_r"] == pytest.approx(trained["mean_top_r"] - neurons["mean_top_r"])
-    assert gain["low"] <= gain["mean_top_r"] <= gain["high"]
+        assert o.latent == k and o.follows == o.label and o.p_null == 1 / 40
+        assert o.r == pytest.approx(stats.pearsonr(np.maximum(codes[known, k] - 0.5, 0), y[known])[0], abs=0.01)
+        assert o.r == pytest.approx(stats.pearsonr(latents[known, o.latent], y[known])[0], abs=1e-5)
+        assert o.r_low <= o.r <= o.r_high and o.r > o.r_null and o.r <= o.r_same_split + 1e-9
+        assert o.auroc == pytest.approx(roc_auc_score(y[known], latents[known, o.latent]), abs=1e-6)
+        assert o.patients == store.images["patient"][known].nunique()
+    never = trained.observations[FEATURES]
+    assert never.r is None and never.auroc is None and never.positives == 0
+    assert trained.mean_top_r > blank.mean_top_r and trained.mean_top_r > neurons.mean_top_r
+    gain = trained.gain_over_neurons
+    assert gain.mean_top_r == pytest.approx(trained.mean_top_r - neurons.mean_top_r)
+    assert gain.low <= gain.mean_top_r <= gain.high
     x, x_hat = (t[test].detach().double().numpy() for t in (rows, SAE.load_from_disk(sae)(rows)))
     explained = 1 - ((x - x_hat) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
-    assert trained["fidelity"]["explained_variance"] == pytest.approx(explained, abs=1e-5)
-    text = format_table(metrics)
+    assert trained.fidelity["explained_variance"] == pytest.approx(explained, abs=1e-5)
+    text = str(evaluation)
     assert "null" in text and "untrained" in text and "neurons" in text and "[95%]" in text
     frame = pd.read_parquet(tmp_path / "out" / "latents.parquet")
     assert len(frame) == 24 + 24 + 2 * D and {"auroc: Edema", "fdr: Edema", "monosemanticity"} <= set(frame.columns)
-    again = evaluate_saes(store, [sae], table, tmp_path / "again", resampling=FEW, progress=False)
-    assert again == metrics
+    again = evaluate(store, [sae], table, tmp_path / "again", resampling=FEW, progress=False)
+    assert again.to_json() == evaluation.to_json()
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (tmp_path / "out" / "metrics.json").read_bytes()
 
 
@@ -97,10 +97,10 @@ def test_random_labels_are_seldom_significant(planted):
     _, code = np.unique(patients, return_inverse=True)
     labels = (rng.random((code.max() + 1, 14)) < 0.4)[code].astype(np.float32)
     random = replace(table, labels=labels)
-    trained = evaluate_saes(store, [sae], random, resampling=FEW, progress=False)["candidates"][0]
-    assert sum(o["p_null"] <= 0.05 for o in trained["observations"]) <= 3
-    assert trained["significant"] <= 2
-    assert abs(trained["mean_top_r"]) < trained["mean_top_r_same_split"]
+    trained = evaluate(store, [sae], random, resampling=FEW, progress=False).saes[0]
+    assert sum(o.p_null <= 0.05 for o in trained.observations) <= 3
+    assert trained.significant <= 2
+    assert abs(trained.mean_top_r) < trained.mean_top_r_same_split
 
 
 def test_three_sites_give_the_tables_of_all_their_images(planted, tmp_path):
@@ -128,8 +128,8 @@ def test_three_sites_give_the_tables_of_all_their_images(planted, tmp_path):
     assert_close(merged, every)
     frames = [pd.read_parquet(tmp_path / out / "latents.parquet") for out in ("merged", "all")]
     pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-9)
-    direct = evaluate_saes(store, [sae], table, resampling=FEW, progress=False)
-    for ours, theirs in zip(every["candidates"], direct["candidates"], strict=True):
+    direct = evaluate(store, [sae], table, resampling=FEW, progress=False)
+    for ours, theirs in zip(every["candidates"], direct.to_json()["candidates"], strict=True):
         assert ours["mean_top_r"] == pytest.approx(theirs["mean_top_r"], abs=1e-9)
         assert [o["latent"] for o in ours["observations"]] == [o["latent"] for o in theirs["observations"]]
     for file in (tmp_path / "site0").iterdir():
@@ -217,11 +217,11 @@ def test_what_cannot_be_scored_is_refused(planted, tmp_path):
     folder, store, _, sae = planted
     table = read_table(folder / "labels.csv")
     with pytest.raises(MedSAEError, match="no readable images in split 'dev'"):
-        evaluate_saes(store, [sae], table, report="dev", progress=False)
+        evaluate(store, [sae], table, report="dev", progress=False)
     with pytest.raises(MedSAEError, match="nothing is held out"):
-        evaluate_saes(store, [sae], table, report="train", progress=False)
+        evaluate(store, [sae], table, report="train", progress=False)
     with pytest.raises(MedSAEError, match="no SAE to evaluate"):
-        evaluate_saes(store, [], table, progress=False)
+        evaluate(store, [], table, progress=False)
     narrow = read_table(folder / "labels.csv", label_columns=["Edema"])
     with pytest.raises(MedSAEError, match="No Finding"):
         paper.evaluate_as_paper(store, [sae], narrow, progress=False)
@@ -233,19 +233,19 @@ def test_images_without_a_row_are_not_scored_and_are_counted(planted, tmp_path):
     split = store.images["split"].to_numpy()
     kept = np.arange(N) % 2 == 0
     frame[kept].to_csv(tmp_path / "half.csv", index=False)
-    metrics = evaluate_saes(store, [sae], read_table(tmp_path / "half.csv"), resampling=FEW, progress=False)
+    evaluation = evaluate(store, [sae], read_table(tmp_path / "half.csv"), resampling=FEW, progress=False)
     for role, name in (("select", "train"), ("report", "test")):
-        here = split == name
-        assert metrics[role]["images"] == (here & kept).sum() and metrics[role]["without_row"] == (here & ~kept).sum()
-        assert metrics[role]["patients"] == store.images["patient"][here & kept].nunique()
-    said = format_table(metrics).splitlines()
-    assert f"test ({metrics['report']['images']} images" in said[0]
+        here, counted = split == name, getattr(evaluation, role)
+        assert counted.images == (here & kept).sum() and counted.without_row == (here & ~kept).sum()
+        assert counted.patients == store.images["patient"][here & kept].nunique()
+    said = str(evaluation).splitlines()
+    assert f"test ({evaluation.report.images} images" in said[0]
     assert f"{(~kept & (split == 'test')).sum()} images of test" in said[1] and "no row in the table" in said[1]
     latents = SAE.load_from_disk(sae).encode(next(store.by_image("hook_embedding", batch_images=N))[1]).detach().numpy()
-    first = metrics["candidates"][0]["observations"][0]
+    first = evaluation.saes[0].observations[0]
     scored = kept & (split == "test")
     truth = frame[OBSERVATIONS[0]].to_numpy()[scored]
-    assert first["r"] == pytest.approx(stats.pearsonr(latents[scored, first["latent"]], truth)[0], abs=1e-5)
+    assert first.r == pytest.approx(stats.pearsonr(latents[scored, first.latent], truth)[0], abs=1e-5)
     frame[split == "train"].to_csv(tmp_path / "train.csv", index=False)
     with pytest.raises(MedSAEError, match=r"and 0 of the \d+ images of 'test' have a row in the table"):
-        evaluate_saes(store, [sae], read_table(tmp_path / "train.csv"), resampling=FEW, progress=False)
+        evaluate(store, [sae], read_table(tmp_path / "train.csv"), resampling=FEW, progress=False)

@@ -53,7 +53,7 @@ def files(folder):
 
 def stored(store, hook):
     """Each image's rows, (images, rows, d)."""
-    rows = torch.cat([rows for _, rows, _ in store.by_image(hook)])
+    rows = torch.cat([rows for _, rows in store.by_image(hook)])
     return rows.view(-1, store.hooks[hook].rows_per_image, rows.shape[1])
 
 
@@ -184,7 +184,7 @@ def test_a_store_of_another_extraction_is_refused(swin, table, tmp_path, change,
 def test_a_folder_of_other_things_is_left_alone(swin, table, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("...")
-    with pytest.raises(MedSAEError, match="not empty and not an activation store"):
+    with pytest.raises(MedSAEError, match="not empty and holds no activation store"):
         extract(swin, table, EMBEDDING, tmp_path / "mine", progress=False)
     with pytest.raises(MedSAEError, match="not a folder"):
         extract(swin, table, EMBEDDING, tmp_path / "mine" / "thesis.tex", progress=False)

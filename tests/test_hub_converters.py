@@ -1,5 +1,6 @@
 """SAEs of other libraries encode and decode as the originals do, whose own classes make the checkpoints."""
 
+import dataclasses
 import importlib
 import importlib.util
 import io
@@ -10,12 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from sae_lens import SAE
-from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
+from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_CONFIG_GETTERS, NAMED_PRETRAINED_SAE_LOADERS
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-from medsae_plugin import MedSAEError
+from medsae_plugin import MedSAEError, register_releases
 from medsae_plugin.cli import main
-from medsae_plugin.release import dictionary_learning_disk_loader, import_checkpoint, vit_prisma_disk_loader
+from medsae_plugin.files import sha256_of
+from medsae_plugin.release import (
+    Format,
+    dictionary_learning_disk_loader,
+    import_checkpoint,
+    register_format,
+    registry,
+    vit_prisma_disk_loader,
+)
+from medsae_plugin.release.formats import FORMATS
 
 D, N = 12, 40
 
@@ -388,6 +400,48 @@ def test_converters_are_among_sae_lens_own():
     assert {"dictionary_learning", "vit_prisma"} <= NAMED_PRETRAINED_SAE_LOADERS.keys()
 
 
+def test_a_format_of_ones_own_is_an_entry(tmp_path):
+    """Registered outside: `import_checkpoint`, a release's card and SAE-Lens's named loaders read it."""
+
+    def convert(saved, config):
+        d_in, d_sae = saved["up"].shape
+        state = {"W_enc": saved["up"], "W_dec": saved["down"]} | {f"b_{k}": saved[k] for k in ("enc", "dec")}
+        cfg = {"d_in": d_in, "d_sae": d_sae, "architecture": "topk", "k": config["active"], "metadata": {}}
+        return cfg | {"apply_b_dec_to_input": False}, state
+
+    saved = {"up": torch.eye(96), "down": 2 * torch.eye(96), "enc": torch.zeros(96), "dec": torch.ones(96)}
+    (tmp_path / "theirs").mkdir()
+    torch.save(saved, tmp_path / "theirs" / "up-down.pt")
+    (tmp_path / "theirs" / "how.json").write_text('{"active": 3}')
+    sae = {"id": "one", "path": "theirs", "hook": "hook_embedding"}
+    sae["sha256"] = {"up-down.pt": sha256_of(tmp_path / "theirs" / "up-down.pt")}
+    card = {"folder": ".", "model": "phantom-swin", "encoder": "phantom-swin", "licence": "MIT", "saes": [sae]}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump({"own-format": {**card, "conversion_func": "up_down"}}))
+    with pytest.raises(MedSAEError, match="conversion_func 'up_down' is not one of"):
+        register_releases(tmp_path / "card.yaml")
+    mine = Format("up_down", weights="up-down.pt", config="how.json", convert=convert, marks=("active",))
+    try:
+        register_format(mine)
+        with pytest.raises(MedSAEError, match="there is a format 'up_down' already"):
+            register_format(dataclasses.replace(mine, config="other.json"))
+        register_releases(tmp_path / "card.yaml")
+        x = torch.randn(5, 96)
+        expected = 2 * torch.zeros(5, 96).scatter(1, *reversed([x.relu().topk(3).values, x.topk(3).indices])) + 1
+        with torch.no_grad():
+            torch.testing.assert_close(SAE.from_pretrained("own-format", "one")(x), expected)
+            imported = import_checkpoint(
+                tmp_path / "theirs", "up_down", "phantom-swin", "hook_embedding", tmp_path / "out"
+            )
+            torch.testing.assert_close(imported(x), expected)
+        assert "up_down" in NAMED_PRETRAINED_SAE_LOADERS
+    finally:
+        FORMATS.pop("up_down", None)
+        registry._registered.pop("own-format", None)
+        get_pretrained_saes_directory().pop("own-format", None)
+        for known in (NAMED_PRETRAINED_SAE_LOADERS, NAMED_PRETRAINED_SAE_CONFIG_GETTERS):
+            known.pop("up_down", None)
+
+
 @pytest.fixture
 def foreign(tmp_path):
     """A checkpoint of the width of phantom-swin's embedding."""
@@ -427,7 +481,7 @@ def test_import_command(foreign, tmp_path, capsys):
     ("change", "message"),
     [
         ({"--hook": "hook_embeding"}, "has no hook point 'hook_embeding'"),
-        ({"--hook": "hook_embed"}, "the SAE takes 96 dimensions; phantom-swin has 24"),
+        ({"--hook": "hook_embed"}, "takes 96 dimensions; encoder phantom-swin has 24 at hook_embed"),
         ({"--encoder": "medclip"}, "no card named 'medclip'"),
         ({"checkpoint": "absent.pt"}, "there is no dictionary_learning checkpoint at"),
     ],

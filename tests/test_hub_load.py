@@ -187,6 +187,26 @@ def test_a_foreign_release_on_the_hub(hub, client, tmp_path):
     assert client.run(code) == 96
 
 
+def test_another_cache_and_its_files_only(hub, client, repo, tmp_path):
+    """huggingface_hub's words, for a repository and, through SAE-Lens, for a release."""
+    card = card_of(hub, repo, tmp_path, "elsewhere")
+    encoder = "medsae_plugin.HookedVisionEncoder.from_pretrained('phantom-swin')"
+    code = f"import medsae_plugin\nmedsae_plugin.register_releases({str(card)!r})\n" + LOAD
+    for place, sae_id in ((repo, SAE_ID), ("elsewhere", "first")):
+        cache = tmp_path / f"cache-{sae_id}"
+        more = f", cache_dir={str(cache)!r}, encoder={encoder}"
+        only = code.format(place, sae_id, more + ", local_files_only=True")
+        n_requests = len(hub.requests)
+        assert "is not in the cache, and local_files_only is set" in client.run(only)
+        assert len(hub.requests) == n_requests and not cache.exists()
+        assert client.run(code.format(place, sae_id, more)) == pytest.approx(expected_sum(), abs=1e-3)
+        assert [path.name for path in cache.glob("models--*")] == [f"models--{repo.replace('/', '--')}"]
+        n_requests = len(hub.requests)
+        assert client.run(only) == pytest.approx(expected_sum(), abs=1e-3) and len(hub.requests) == n_requests
+    answer = client.run(LOAD.format("gpt2-small-res-jb", "x", ", local_files_only=True"))
+    assert "takes no local_files_only" in answer
+
+
 def test_offline_from_the_cache(hub, client, repo):
     client.run(loading(repo))
     environment = hub.environment(client.home, HF_HUB_OFFLINE="1") | {"PATH": os.environ["PATH"]}

@@ -3,10 +3,13 @@
 import shutil
 from pathlib import Path
 
+from repository_scripts import script
+
 from medsae_plugin import demo
 from medsae_plugin.fetch import check_files
 from medsae_plugin.release.cards import read_releases
-from medsae_plugin.release.phantom import make_release
+
+make_release = script("release_phantom").make_release
 
 RECIPE = """
 saes:

@@ -17,9 +17,21 @@ from huggingface_hub import ModelCard
 from planted import planted_rows, write_store
 from safetensors.torch import load_file, save_file
 
-from medsae_plugin import MedSAEError, SAESpec, TrainingConfig, evaluate_saes, publish, read_table, train_saes
+from medsae_plugin import (
+    Evaluation,
+    MedSAEError,
+    SAESpec,
+    TrainingConfig,
+    evaluate,
+    metric,
+    publish,
+    read_table,
+    train_saes,
+)
 from medsae_plugin.cli import main
-from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.encoders.cards import pretrained_folder
+from medsae_plugin.scores.registry import METRICS
+from medsae_plugin.store import ActivationStore
 
 NAMES = ("early", "late")
 
@@ -36,8 +48,8 @@ def made(tmp_path_factory) -> Path:
     labels.to_csv(folder / "labels.csv", index=False)
     specs = [SAESpec(name, name, "topk", expansion=2, options={"k": 3}) for name in NAMES]
     saes = train_saes(store, specs, TrainingConfig(6400, batch_size=64, lr=1e-3), folder / "run", progress=False)
-    table: ImageTable = read_table(folder / "labels.csv", label_columns=["Edema", "Cardiomegaly"])
-    evaluate_saes(store, list(saes.values()), table, folder / "scores", progress=False)
+    table = read_table(folder / "labels.csv", label_columns=["Edema", "Cardiomegaly"])
+    evaluate(store, saes, table, folder / "scores", progress=False)
     return folder
 
 
@@ -88,7 +100,7 @@ def test_the_card_says_what_a_reader_needs(made, run, tmp_path):
     for name in NAMES:
         (entry,) = (c for c in whole["candidates"] if c["name"] == name)
         for figure, value in (
-            ("mean r of the observations' top latents", entry["mean_top_r"]),
+            ("mean r of top latents", entry["mean_top_r"]),
             ("explained variance", entry["fidelity"]["explained_variance"]),
             ("L0", entry["fidelity"]["l0"]),
         ):
@@ -111,6 +123,50 @@ def test_what_a_file_says_cannot_break_the_card(run, tmp_path):
     assert "<script>" not in text and "&lt;script&gt;x&lt;/script&gt; \\| y" in text
 
 
+def test_a_metric_of_ones_own_is_in_the_card(made, tmp_path):
+    """Declared outside, one per label and one per SAE, it is scored, sent and shown without another line."""
+    try:
+        metric("doubled", title="2 r", per="label", show=["card"])(lambda scored: 2 * scored["r"])
+        metric("labels", title="labels scored", per="sae", show=["card"])(lambda scored: float(len(scored.label_names)))
+        table = read_table(made / "labels.csv", label_columns=["Edema", "Cardiomegaly"])
+        saes = [made / "run" / name for name in NAMES]
+        evaluation = evaluate(ActivationStore(made / "store"), saes, table, tmp_path / "scores", progress=False)
+        shutil.copytree(made / "run", tmp_path / "run")
+        out = dry(tmp_path / "run", tmp_path / "out", metrics=tmp_path / "scores")
+    finally:
+        METRICS.pop("doubled", None), METRICS.pop("labels", None)
+    card = ModelCard.load(out / "README.md")
+    head, row = (next(x for x in card.text.splitlines() if x.startswith(s)) for s in ("| observation |", "| Edema |"))
+    cells = dict(zip(head.split(" | "), row.split(" | "), strict=True))
+    assert cells["2 r"] == f"{2 * evaluation['early'].of_label('Edema').value('r'):.2f}"
+    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert found["early: labels scored"] == found["late: labels scored"] == 2
+
+
+def test_figures_of_version_0_1_are_sent_as_they_are(tmp_path):
+    """The bundled release's `metrics.json` has schema 2: only its keys change."""
+    folder = pretrained_folder() / "medsae-phantom"
+    out = dry(folder, tmp_path / "out")
+    for name in (path.parent.name for path in folder.glob("*/metrics.json")):
+        old, new = (json.loads((where / name / "metrics.json").read_text()) for where in (folder, out))
+        assert new["schema"] == 3 and [c["name"] for c in new["candidates"]] == [c["name"] for c in old["candidates"]]
+        for before, after in zip(old["candidates"], new["candidates"], strict=True):
+            after["mean_top_r_interval"] = [after.pop("mean_top_r_low"), after.pop("mean_top_r_high")]
+            assert after.pop("baseline_of") == (name if before["kind"] == "untrained" else None)
+            assert {k: v for k, v in after.items() if k in before or v is not None} == before
+
+
+def test_an_evaluation_is_narrowed_to_one_sae(made):
+    whole = Evaluation.open(made / "scores")
+    early = whole.only("early")
+    assert [c.name for c in early.candidates] == ["early", "untrained early", "neurons of early"]
+    assert early["early"].neurons.hook == "early" and early["early"].untrained.name == "untrained early"
+    assert set(early.frame()["name"]) == {c.name for c in early.candidates}
+    pd.testing.assert_frame_equal(early.frame("early"), whole.frame("early"))
+    with pytest.raises(KeyError):
+        whole.only("absent")
+
+
 def edit_json(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
@@ -126,6 +182,11 @@ def small_count(run: Path, field: str, count: int) -> None:
     metrics = json.loads(path.read_text())
     metrics["candidates"][0]["observations"][0][field] = count
     path.write_text(json.dumps(metrics))
+
+
+def chosen_where_reported(run: Path) -> None:
+    path = run / "early" / "metrics.json"
+    edit_json(path, select=json.loads(path.read_text())["report"])
 
 
 def in_header(run: Path) -> None:
@@ -155,7 +216,7 @@ SPOILT = {
         lambda run: write(run / "early" / "names.json", json.dumps({"0": {"evidence": ["view1.png"]}})),
         "has an image, 'view1.png'",
     ),
-    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is not JSON"),
+    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is damaged"),
     "counts by label": (
         lambda run: in_metadata(run, label_counts={"Edema": 40, "Fracture": 2}),
         "Fracture: label_counts is 2, fewer than 5",
@@ -207,10 +268,10 @@ def test_the_threshold_is_ten_unless_it_is_set(run, tmp_path):
         ),
         (lambda run: shutil.copytree(run / "early", run / "other"), "does not score the SAE other"),
         (lambda run: in_metadata(run, encoder_sha256="f" * 64), "on another encoder's weights"),
-        (lambda run: (run / "early" / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+        (lambda run: (run / "early" / "metrics.json").write_text("{"), "metrics.json is damaged"),
         (lambda run: (run / "early" / "metrics.json").write_text("{}"), "is not what medsae evaluate writes"),
         (lambda run: edit_json(run / "early" / "metrics.json", optimistic=True), "holds nothing out"),
-        (lambda run: edit_json(run / "early" / "metrics.json", select={"split": "test"}), "holds nothing out"),
+        (chosen_where_reported, "holds nothing out"),
     ],
 )
 def test_a_run_that_is_not_fit_to_publish(run, tmp_path, spoil, message):

@@ -77,7 +77,7 @@ def test_imported_before_sae_lens():
         "from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory\n"
         "assert not get_pretrained_saes_directory.__wrapped__.cache_info().currsize\n"
         "assert 'medsae_plugin.release.registry' not in sys.modules\n"
-        "assert not any('medsae' in type(f).__module__ for f in sys.meta_path)\n"
+        "assert not any('_sae_lens' in type(f).__module__ for f in sys.meta_path)\n"
     )
     assert run(code + _KNOWN) == ["phantom-swin"]
 
@@ -216,13 +216,13 @@ def test_load_medsae_compares_the_encoders_weights():
     encoder = HookedVisionEncoder.from_pretrained("phantom-swin")
     encoder.weights_sha256 = "0" * 64
     with pytest.warns(
-        UserWarning, match=r"was trained on encoder weights 5b8efdef08c2\.\.\., this phantom-swin has 0000"
+        UserWarning, match=r"was trained on encoder weights 5b8efdef08c2\.\.\., those of phantom-swin here are 0000"
     ):
         load_medsae(RELEASE, SAES[0], encoder=encoder)
     with pytest.raises(MedSAEError, match="was trained on encoder weights"):
         load_medsae(RELEASE, SAES[0], encoder=encoder, strict=True)
     encoder.weights_sha256 = ""
-    with pytest.raises(MedSAEError, match="may have been trained on other weights"):
+    with pytest.raises(MedSAEError, match="not taken for an SAE of this phantom-swin, unchecked: these weights"):
         load_medsae(RELEASE, SAES[0], encoder=encoder, strict=True)
 
 

@@ -84,7 +84,7 @@ def test_terms_come_from_reports_that_affirm_them(pipeline, tmp_path, capsys):
     assert [vocabulary.category_of(t) for t in ("pleural effusion", "heart")] == ["Pleural Effusion", "Anatomy"]
     assert "smith" not in vocabulary.terms, "what one report says stays there"
     pd.DataFrame({"id": range(6), "Report": reports}).to_csv(tmp_path / "r.csv", index=False)
-    arguments = ["vocabulary", "--reports", str(tmp_path / "r.csv"), "--report-column", "Report", "--fewest", "2"]
+    arguments = ["vocabulary", "--table", str(tmp_path / "r.csv"), "--report-column", "Report", "--fewest", "2"]
     out = tmp_path / "terms.tsv"
     assert main([*arguments, "--out", str(out), "--model", pipeline, "--quiet"]) == 0
     assert out.read_text().splitlines()[0] == "nodule\tENTITY\t3"
@@ -192,7 +192,7 @@ def test_heatmaps_reach_the_model_at_spatial_hooks(phantoms):
     sample = choose(latents, [3], "train", Counts(3, 2, 2), 0).sampled[3]
     ids = latents.data.frame["image_id"].to_numpy()[rows[list(sample.strongest)]]
     grid = store.hooks[SPATIAL].grid
-    by_image = {int(i): x for batch, x, _ in store.by_image(SPATIAL, None, 1) for i in batch}
+    by_image = {int(i): x for batch, x in store.by_image(SPATIAL, None, 1) for i in batch}
     for unit, subject, sign in ((3, latents, 1), (96 + 5, neurons, -1)):
         maps = heatmaps(subject, unit, rows[list(sample.strongest)].tolist())
         axis = unit if sign > 0 else unit - 96

@@ -365,14 +365,13 @@ def test_prefix_tokens_can_be_left_as_they_are():
 def test_the_pass_ends_within_a_spliced_sae(vision):
     model, sae = vision.model, saes_at(vision)[0]
     hook = vision.hooks[0]
+    x = vision.activation(hook)
     after: list[str] = []
     model.projection_head.register_forward_hook(lambda *_: after.append("projection"))
-    x = vision.activation(hook)
     with model.saes(sae):
         torch.testing.assert_close(model(vision.x, stop_at_hook=f"{hook}.hook_sae_acts_post"), sae.encode(x))
         torch.testing.assert_close(model(vision.x, stop_at_hook=hook), sae(x))
-        out, cache = model.run_with_cache(vision.x, names_filter=f"{hook}.hook_sae_acts_post")
-        assert out is None and list(cache) == [f"{hook}.hook_sae_acts_post"]
+        assert list(model.activations(vision.x, [f"{hook}.hook_sae_acts_post"])) == [f"{hook}.hook_sae_acts_post"]
         with pytest.raises(MedSAEError, match=f"an SAE stands at {hook}; .*{hook}.hook_sae_output"):
             model.run_with_cache(vision.x, names_filter=[hook])
     assert not after

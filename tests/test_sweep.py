@@ -111,7 +111,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
     first = next((tmp_path / "broken" / "passes" / "00").glob("*/sae_weights.safetensors"))
     written = first.stat().st_mtime_ns
     monkeypatch.undo()
-    content = sweep(store, recipe, table, tmp_path / "broken", **arguments)
+    comparison = sweep(store, recipe, table, tmp_path / "broken", **arguments)
     assert first.stat().st_mtime_ns == written
     broken = tmp_path / "broken" / "passes"
     for weights in broken.glob("*/*/sae_weights.safetensors"):
@@ -124,11 +124,11 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
         best = by_sparsity["explained_variance"].cummax()
         on_front = by_sparsity["explained_variance"] > best.shift(fill_value=-np.inf)
         assert (by_sparsity["pareto"] == on_front).all()
-    assert {tuple(s["saes"]) for s in content["stability"]} == {
+    assert {tuple(s.saes) for s in comparison.stability} == {
         ("embedding-seed0", "embedding-seed1"),
         ("stages.0.resid_post-seed0", "stages.0.resid_post-seed1"),
     }
-    assert [(f["a"], f["b"]) for f in content["flows"]] == [
+    assert [(f.a, f.b) for f in comparison.flows] == [
         ("stages.0.resid_post-seed0", "embedding-seed0"),
         ("stages.0.resid_post-seed1", "embedding-seed1"),
     ]
@@ -137,7 +137,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
 def test_the_commands(small_run, tmp_path, capsys):
     recipe = str(small_run.sweep.parent / "grid.yaml")
     table = ["--table", str(small_run.images / "labels.csv"), "--quiet", "--labels", ",".join(LABELS)]
-    again = ["sweep", recipe, "--store", str(small_run.store.path), *table]
+    again = ["sweep", str(small_run.store.path), "--recipe", recipe, *table]
     assert main([*again, "--out", str(tmp_path / "sweep")]) == 0
     out = capsys.readouterr().out
     assert "Stability across seeds" in out and "What becomes of latents" in out and "Edema" in out
@@ -149,7 +149,7 @@ def test_the_commands(small_run, tmp_path, capsys):
     assert "embedding-seed1" in capsys.readouterr().out
     content = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     assert [(m["a"], m["b"]) for m in content["matching"]] == [("embedding-seed0", "embedding-seed1")]
-    assert main(["compare", *compare[1:3], "--store", compare[1], *compare[4:]]) == 1
+    assert main(["compare", *compare[1:3], "--also", compare[1], *compare[4:]]) == 1
     assert "of the same encoder" in capsys.readouterr().err
 
 

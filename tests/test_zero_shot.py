@@ -7,7 +7,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from medsae_plugin import HookedVisionEncoder, MedSAEError
-from medsae_plugin.data.prompts import load_prompts, prompts_for
+from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.data.tables import OBSERVATIONS
 from medsae_plugin.encoders import ZeroShot, load_card
 from medsae_plugin.scores.ranking import aurocs
@@ -22,10 +22,10 @@ def test_chexperts_prompts_state_and_deny_every_observation_and_say_their_source
 
 
 def test_an_encoder_gets_prompts_in_words_it_knows():
-    assert prompts_for("medclip-swin").name == "chexpert"
+    assert load_card("medclip-swin").own_prompts().name == "chexpert"
     encoder = HookedVisionEncoder.from_pretrained(load_card("phantom-swin").name)
     tokenize = encoder._tokenizer()
-    texts = [t for ways in prompts_for("phantom-swin").sentences.values() for way in ways for t in way]
+    texts = [t for ways in load_card("phantom-swin").own_prompts().sentences.values() for way in ways for t in way]
     assert all(0 not in tokenize(text) for text in texts)  # 0 is the unknown word
     assert any(0 in tokenize(t) for t in load_prompts("chexpert").sentences["Edema"].present)
 

@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from medsae_plugin.causal.passes import PixelBatches, load_saes
 from medsae_plugin.causal.results import Fidelity, Labelled, PromptSet, Spliced, TextCounts, ZeroShotFigures
 from medsae_plugin.causal.retrieval import Texts, recall_at, texts_of
-from medsae_plugin.data.prompts import Prompts, prompts_for
+from medsae_plugin.data.prompts import Prompts
 from medsae_plugin.encoders.splicing import output_hook
 from medsae_plugin.encoders.zero_shot import ZeroShot
 from medsae_plugin.errors import MedSAEError
@@ -67,7 +67,7 @@ def fidelity(
             image that can be read.
     """
     named = load_saes(encoder, saes)
-    prompts = prompts or prompts_for(encoder.name)
+    prompts = prompts or encoder.card.own_prompts()
     labels = [label for label in table.label_names if label in prompts.sentences]
     if not labels:
         raise MedSAEError(

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command `medsae`: parse, call one function, print."""
 
 from __future__ import annotations
@@ -6,10 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from medsae_plugin._version import __version__
 from medsae_plugin.cli import (
     attribute,
     compare,
+    completion,
     demo,
     encoders,
     evaluate,
@@ -21,14 +22,16 @@ from medsae_plugin.cli import (
     phantoms,
     publish,
     report,
+    schema,
     stats,
     store,
     sweep,
     train,
     vocabulary,
 )
-from medsae_plugin.cli.arguments import AGAIN
+from medsae_plugin.cli.commands import AGAIN, Commands, parse
 from medsae_plugin.cli.console import prepare_console, quieten, say
+from medsae_plugin.cli.own_modules import import_own
 
 # One module a command. Each imports what is heavy inside its `run`, so that `medsae --help` answers at once.
 _COMMANDS = (
@@ -44,6 +47,7 @@ _COMMANDS = (
     compare,
     report,
     figures,
+    schema,
     name,
     vocabulary,
     fidelity,
@@ -51,43 +55,27 @@ _COMMANDS = (
     publish,
     import_,
 )
-# Commands of two words.
-_PAIRS = {("name", "score")}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `medsae`, with a sub-parser a command."""
-    parser = argparse.ArgumentParser(
-        prog="medsae", description="See what a medical vision encoder has learnt, in clinical words."
-    )
-    parser.add_argument("--version", action="version", version=f"medsae {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add(commands)
-    parser.set_defaults(debug=False, interrupted=AGAIN)
-    _add_debug(parser)
-    return parser
-
-
-def _add_debug(parser: argparse.ArgumentParser) -> None:
-    """`--debug`, before the command and after it."""
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from"
-    )
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                _add_debug(command)
+def declared() -> Commands:
+    """All commands."""
+    commands = Commands()
+    for module in _COMMANDS:
+        module.add(commands)
+    return commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `medsae`; the exit status is 0, 1 for what the user can mend, 130 when interrupted."""
+    if completion.asked():
+        completion.complete(declared())
     prepare_console()
     args = argparse.Namespace(debug=False, interrupted=AGAIN)
     try:
-        args = build_parser().parse_args(_joined(list(sys.argv[1:] if argv is None else argv)))
-        if getattr(args, "quiet", False):
+        args = parse(declared(), sys.argv[1:] if argv is None else argv)
+        if args.quiet:
             quieten()
+        import_own(args.imports)
         args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -97,11 +85,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(error, args.debug)
         return 1
     return 0
-
-
-def _joined(words: list[str]) -> list[str]:
-    """The command line with commands of two words as one."""
-    first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
-    if tuple(words[first : first + 2]) in _PAIRS:
-        words[first : first + 2] = [" ".join(words[first : first + 2])]
-    return words

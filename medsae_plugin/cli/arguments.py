@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,33 @@ if TYPE_CHECKING:
     from medsae_plugin.data.prompts import Prompts
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.encoders import HookedVisionEncoder
+    from medsae_plugin.scores import Resampling
 
-# What is true after Ctrl-C: of most commands, and of those that keep what they have finished.
-AGAIN = "the same command starts again from the beginning"
-GOES_ON = "what is finished is kept, and the same command goes on from there"
 
-Commands = Any  # argparse's own type of `add_subparsers()` is private
+class _OldName(argparse.Action):
+    """An option's old name, which does what the new one does and says what that is."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, new: argparse.Action, **_: Any) -> None:
+        kept = {"nargs": new.nargs, "type": new.type, "choices": new.choices, "metavar": new.metavar}
+        super().__init__(option_strings, new.dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kept)  # type: ignore[arg-type]
+        self.new = new
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        say_old(str(option), self.new.option_strings[0])
+        self.new.required = False  # it is given, by its old name
+        self.new(parser, namespace, values, option)
+
+
+def renamed(parser: argparse._ActionsContainer, old: str, new: argparse.Action) -> None:
+    """Let an option's old name work for one release, with a warning."""
+    parser.add_argument(old, action=_OldName, new=new)
+
+
+def say_old(old: str, new: str) -> None:
+    """Warn of an old spelling."""
+    print(f"medsae: {old} is now {new}; the old spelling goes with 0.3", file=sys.stderr)
 
 
 def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -63,13 +85,14 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
     )
     group.add_argument(
         "--dialect",
-        choices=("chexpert", "plain"),
-        help="what the table is: in CheXpert's an empty label is 0, in others unknown (default: by its columns)",
+        metavar="NAME",
+        help="what the table is: chexpert (an empty label is 0), plain (unknown), or one of your own (--import); "
+        "default: by its columns",
     )
 
 
 def read_table(args: argparse.Namespace) -> ImageTable:
-    """The table that `add_table`'s arguments name, told on stderr; its paths like those of `--store`, if there is one.
+    """The table that `add_table`'s arguments name, told on stderr; its paths like those of the store, if there is one.
 
     Raises:
         MedSAEError: `--patients-from` and `--patients-are-images` together, and what `read_table` refuses.
@@ -130,7 +153,7 @@ def _store_paths(args: argparse.Namespace) -> list[str] | None:
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """The encoder's card and `--weights`."""
-    parser.add_argument("encoder", help="a card's name (see: medsae encoders) or a card's path")
+    with_cards(parser.add_argument("encoder", metavar="ENCODER", help="a card's name (medsae encoders) or path"))
     parser.add_argument(
         "--weights",
         type=Path,
@@ -183,19 +206,23 @@ def add_zero_shot(parser: argparse.ArgumentParser) -> None:
 def read_zero_shot(args: argparse.Namespace) -> tuple[ImageTable, Prompts]:
     """The table with the images to score, and the prompts, that `add_table`'s and `add_zero_shot`'s arguments name."""
     from medsae_plugin.causal.passes import images_of_split
-    from medsae_plugin.data.prompts import load_prompts, prompts_for
+    from medsae_plugin.data.prompts import load_prompts
     from medsae_plugin.encoders import load_card
     from medsae_plugin.store import ActivationStore
 
     table = read_table(args)
     if args.store is not None:
         table = images_of_split(table, ActivationStore(args.store), args.split)
-    return table, load_prompts(args.prompts) if args.prompts else prompts_for(load_card(args.encoder).name)
+    return table, load_prompts(args.prompts) if args.prompts else load_card(args.encoder).own_prompts()
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", type=Path, metavar="STORE", help="the activation store, of medsae extract")
 
 
 def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
     """A store, SAEs, and which images of it to choose latents on and to report on."""
-    parser.add_argument("store", type=Path)
+    add_store(parser)
     parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
     add_splits(parser)
 
@@ -205,10 +232,36 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aggregate", choices=("max", "mean"), default="max", help="over an image's positions (default: max)"
     )
-    parser.add_argument(
-        "--select", default="train", metavar="SPLIT", help="where top latents are chosen (default: train)"
+    select = parser.add_argument(
+        "--select-split",
+        dest="select",
+        default="train",
+        metavar="SPLIT",
+        help="where top latents are chosen (default: train)",
     )
-    parser.add_argument("--report", default="test", metavar="SPLIT", help="where they are scored (default: test)")
+    report = parser.add_argument(
+        "--report-split", dest="report", default="test", metavar="SPLIT", help="where they are scored (default: test)"
+    )
+    renamed(parser, "--select", select)
+    renamed(parser, "--report", report)
+
+
+def add_chance(parser: argparse.ArgumentParser) -> None:
+    """How chance is measured: `--permutations`, `--bootstrap` and the seed."""
+    parser.add_argument("--permutations", type=int, default=200, metavar="N", help="of the null (default: 200)")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
+    add_seed(parser, "of both, and of the untrained SAEs")
+
+
+def read_chance(args: argparse.Namespace) -> Resampling:
+    from medsae_plugin.scores import Resampling
+
+    return Resampling(args.permutations, args.bootstrap, args.seed)
+
+
+def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    """`--seed`, where chance enters; `of` says what is drawn with it."""
+    parser.add_argument("--seed", type=int, default=0, help=f"{of} (default: 0)")
 
 
 def read_saes(paths: Sequence[Path]) -> list[Path]:
@@ -240,8 +293,13 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
 
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+def with_cards(action: argparse.Action) -> None:
+    """Let a shell complete the names of the package's cards, without reading one."""
+    action.completer = lambda **_: [  # type: ignore[attr-defined]
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files("medsae_plugin.hooks").iterdir()
+        if entry.name.endswith(".yaml")
+    ]
 
 
 def comma_list(text: str) -> list[str]:

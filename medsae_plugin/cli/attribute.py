@@ -6,35 +6,38 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
-    Commands,
     add_batches,
     add_device,
     add_encoder,
-    add_quiet,
+    add_seed,
     add_table,
     add_zero_shot,
     read_encoder,
     read_zero_shot,
 )
+from medsae_plugin.cli.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "attribute",
+        run,
+        _arguments,
         help="which latents carry each zero-shot finding",
         description="What each latent adds to each zero-shot score, by gradient times activation and by ablating it "
         "alone (a forward pass for each latent that fires on each image), and how well the two agree.",
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     parser.add_argument("sae", type=Path, metavar="SAE_DIR")
     add_table(parser, required=True)
     add_zero_shot(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the halves of patients and the resamples (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="write the report to this file")
+    add_seed(parser, "of the halves of patients and the resamples")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write the numbers to this file")
     add_batches(parser)
     add_device(parser)
-    add_quiet(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

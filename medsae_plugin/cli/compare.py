@@ -6,43 +6,52 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
-    GOES_ON,
-    Commands,
-    add_quiet,
+    add_chance,
+    add_device,
     add_table,
     add_what_is_scored,
+    checked_device,
+    read_chance,
     read_saes,
     read_table,
+    renamed,
 )
+from medsae_plugin.cli.commands import GOES_ON, Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "compare",
+        run,
+        _arguments,
         help="compare SAEs: layers, architectures, widths, seeds, encoders",
         description="Score SAEs on the same images, match their latents, and follow them from layer to layer.",
+        interrupted=GOES_ON,
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
-    parser.add_argument(
-        "--store",
+    also = parser.add_argument(
+        "--also",
         type=Path,
-        dest="more_stores",
         action="append",
         default=[],
         metavar="STORE",
         help="a store of another encoder over the same images; may be repeated",
     )
+    renamed(parser, "--store", also)
     add_table(parser, required=True)
+    add_chance(parser)
+    add_device(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for comparison.json and its tables")
-    add_quiet(parser)
-    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.comparison import compare
     from medsae_plugin.store import ActivationStore
 
-    stores = [ActivationStore(path) for path in (args.store, *args.more_stores)]
+    stores = [ActivationStore(path) for path in (args.store, *args.also)]
     comparison = compare(
         stores,
         read_saes(args.saes),
@@ -52,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
         aggregate=args.aggregate,
         select=args.select,
         report=args.report,
+        resampling=read_chance(args),
+        device=checked_device(args.device),
     )
     print(comparison)
     print(f"\nwritten: {args.out}")

@@ -5,33 +5,37 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import GOES_ON, Commands, add_quiet
+from medsae_plugin.cli.arguments import add_device, add_seed, checked_device
+from medsae_plugin.cli.commands import GOES_ON, Commands
 from medsae_plugin.demo import N_PHANTOMS
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "demo",
+        run,
+        _arguments,
         help="the whole path on phantoms, in minutes on a CPU",
         description="Draw phantoms, extract two layers of the bundled encoder, train an SAE on each, compare "
         "them, and write a report.",
+        interrupted=GOES_ON,
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: runs/demo)")
     parser.add_argument("--n", type=int, default=N_PHANTOMS, help=f"phantoms (default: {N_PHANTOMS})")
-    parser.add_argument("--seed", type=int, default=0)
-    add_quiet(parser)
-    parser.set_defaults(run=run, interrupted=GOES_ON)
+    add_seed(parser, "of the phantoms and of the splits")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.comparison import format_comparison
     from medsae_plugin.demo import run_demo
-    from medsae_plugin.scores import format_table
 
-    demo = run_demo(args.out, n=args.n, seed=args.seed, progress=not args.quiet)
-    print(format_table(demo.metrics))
+    demo = run_demo(args.out, n=args.n, seed=args.seed, device=checked_device(args.device), progress=not args.quiet)
+    print(demo.evaluation)
     print()
-    print(format_comparison(demo.comparison))
+    print(demo.comparison)
     print()
     for what, path in demo.files.items():
         print(f"{what:<16}{path}")

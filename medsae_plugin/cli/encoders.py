@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from medsae_plugin.cli.arguments import Commands
+from medsae_plugin.cli.arguments import with_cards
+from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -15,30 +16,40 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "encoders",
-        usage="medsae encoders [-h] [NAME | check CARD]",
-        help="list encoders, show an encoder's hook points, check a card",
-        description="Without arguments, the cards of the package. With NAME (a card's name or path), its hook points, "
-        "from the model's shapes alone: no weights are read or fetched. With check CARD, what is wrong with a card of "
-        "your own, line by line; the exit status is 1 if anything is.",
+        run,
+        _arguments,
+        help="list encoders, or show an encoder's hook points",
+        description="Without NAME, the cards of the package. With NAME (a card's name or path), its hook points, from "
+        "the model's shapes alone: no weights are read or fetched.",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a card's name or path, or the word check")
-    parser.add_argument("card", nargs="?", metavar="CARD", help="after check: the path of a card")
-    parser.set_defaults(run=run)
+    commands.add(
+        "encoders check",
+        run_check,
+        _check_arguments,
+        help="what is wrong with an encoder card of your own",
+        description="What is wrong with an encoder card, line by line; the exit status is 1 if anything is.",
+    )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    with_cards(parser.add_argument("name", nargs="?", metavar="NAME", help="an encoder card's name or path"))
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("card", metavar="CARD", help="an encoder card's path, or its name in the package")
 
 
 def run(args: argparse.Namespace) -> None:
     if args.name is None:
         _list()
-    elif args.name == "check":
-        if args.card is None:
-            raise MedSAEError("give the card to check: medsae encoders check CARD")
-        _check(args.card)
-    elif args.card is not None:
-        raise MedSAEError(f"one encoder at a time, or: medsae encoders check {args.card}")
     else:
         _show(args.name)
+
+
+def run_check(args: argparse.Namespace) -> None:
+    _check(args.card)
 
 
 def _list() -> None:
@@ -75,7 +86,7 @@ def _show(name: str) -> None:
     for hook, d, grid, prefix in rows:
         print(f"{hook.ljust(widths[0])}  {d.rjust(widths[1])}  {grid.rjust(widths[2])}  {prefix}".rstrip())
     if pattern := next((hook for hook, *_ in rows if "{" in hook), None):
-        print(f"\nmedsae extract takes these as they stand here, in quotes: --hooks '{pattern}'")
+        print(f"\nFor medsae extract, as they stand here, in quotes: --hooks '{pattern}'")
 
 
 def _rows(specs: Iterable[HookSpec]) -> list[tuple[str, str, str, str]]:

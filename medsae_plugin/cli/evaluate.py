@@ -6,22 +6,30 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
-    GOES_ON,
-    Commands,
-    add_quiet,
+    add_chance,
+    add_device,
     add_table,
     add_what_is_scored,
+    checked_device,
+    read_chance,
     read_saes,
     read_table,
 )
+from medsae_plugin.cli.commands import GOES_ON, Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "evaluate",
+        run,
+        _arguments,
         help="score latents against labels, on held-out patients",
         description="Score the latents of SAEs against labels on held-out patients, beside the raw neurons.",
+        interrupted=GOES_ON,
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
@@ -29,17 +37,14 @@ def add(commands: Commands) -> None:
         "--protocol",
         choices=("held-out", "medsae-paper"),
         default="held-out",
-        help="medsae-paper: as arXiv 2510.26411, optimistic, on --report alone (default: held-out)",
+        help="medsae-paper: as arXiv 2510.26411, optimistic, on --report-split alone (default: held-out)",
     )
-    parser.add_argument("--permutations", type=int, default=200, metavar="N", help="of the null (default: 200)")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of both, and of the untrained SAE")
-    add_quiet(parser)
-    parser.set_defaults(run=run, interrupted=GOES_ON)
+    add_chance(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.scores import Resampling, evaluate
+    from medsae_plugin.scores import evaluate
     from medsae_plugin.scores.paper import PROTOCOL, evaluate_as_paper
     from medsae_plugin.store import ActivationStore
 
@@ -54,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
             args.out,
             aggregate=args.aggregate,
             report=args.report,
+            seed=args.seed,
+            device=checked_device(args.device),
             progress=progress,
         )
         print(scores)
@@ -67,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
         aggregate=args.aggregate,
         select=args.select,
         report=args.report,
-        resampling=Resampling(args.permutations, args.bootstrap, args.seed),
+        resampling=read_chance(args),
+        device=checked_device(args.device),
         progress=progress,
     )
     print(evaluation)

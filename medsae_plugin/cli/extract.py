@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsae_plugin.cli.arguments import (
-    GOES_ON,
-    Commands,
     add_batches,
     add_device,
     add_encoder,
-    add_quiet,
+    add_seed,
     add_table,
     fractions,
     read_encoder,
     read_folder,
     read_table,
 )
+from medsae_plugin.cli.commands import GOES_ON, Commands
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -28,11 +27,17 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "extract",
+        run,
+        _arguments,
         help="store an encoder's activations at chosen hooks",
         description="One pass over the images, all hooks at once. Run again, it goes on after the last whole shard.",
+        interrupted=GOES_ON,
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of images, where there is no table")
     add_table(parser, required=False)
@@ -52,12 +57,10 @@ def add(commands: Commands) -> None:
         metavar="NAME=SHARE,...",
         help="shares of patients (default: the table's own split, where it has one, else train=0.7,val=0.1,test=0.2)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the splits and of sample:N (default: 0)")
+    add_seed(parser, "of the splits and of sample:N")
     add_batches(parser)
     parser.add_argument("--strict", action="store_true", help="stop at an unreadable image instead of leaving it out")
     add_device(parser)
-    add_quiet(parser)
-    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

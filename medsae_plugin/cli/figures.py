@@ -5,21 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_run, comma_list, read_saes
+from medsae_plugin.cli.arguments import add_run, comma_list, read_saes
+from medsae_plugin.cli.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "figures",
+        run,
+        _arguments,
         help="a run as figures for a paper",
         description="Draw a run's figures for a paper. Needs matplotlib: pip install 'medsae-plugin[figures]'.",
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--formats", type=comma_list, default=["png", "svg"], metavar="A,B", help="png, svg, pdf (default: png,svg)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

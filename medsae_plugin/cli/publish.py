@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import GOES_ON, Commands
+from medsae_plugin.cli.commands import GOES_ON, Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "publish",
+        run,
+        _arguments,
         help="send SAEs with their metrics and a model card to the Hugging Face Hub",
         description=(
             "Send SAEs in SAE-Lens's format with metrics, names and a model card to a Hub repository. Images, absolute "
             "paths, patients and small label counts are not sent. Cut short, the same command goes on."
         ),
+        interrupted=GOES_ON,
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="a folder that train wrote, or the folder of one SAE"
     )
@@ -33,7 +39,6 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--min-count", type=int, default=10, metavar="N", help="refuse label counts from 1 to below this (default: 10)"
     )
-    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_run, add_table, read_saes, read_table
+from medsae_plugin.cli.arguments import add_run, add_table, read_saes, read_table, renamed
+from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "report",
+        run,
+        _arguments,
         help="a run as one HTML file",
-        description="Write a run as one HTML file that opens from disk. Images are left out unless --with-images is "
-        "given.",
+        description="Write a run as one HTML file that opens from disk. Images are left out unless --images is given.",
     )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="the file to write")
     parser.add_argument(
@@ -26,23 +31,31 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="a folder of medsae name, with its scores if it has any, or a names.json; may be repeated",
     )
-    parser.add_argument("--store", type=Path, metavar="STORE", help="where the activations are; for --with-images")
-    parser.add_argument(
-        "--with-images",
+    parser.add_argument("--store", type=Path, metavar="STORE", help="where the activations are; for --images")
+    images = parser.add_argument(
+        "--images",
         type=Path,
-        metavar="ROOT",
-        help="show the strongest images; ROOT is the folder that the store's image paths start from",
+        metavar="DIR",
+        help="show the strongest images; DIR is the folder that the store's image paths start from",
     )
+    parser.add_argument(
+        "--view",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JS",
+        help="a view of your own: a JavaScript file, or a folder of them; may be repeated",
+    )
+    renamed(parser, "--with-images", images)
     add_table(parser, required=False)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.report import write_report
     from medsae_plugin.store import ActivationStore
 
-    if args.with_images and not args.store:
-        raise MedSAEError("--with-images needs --store")
+    if args.images and not args.store:
+        raise MedSAEError("--images needs --store")
     path = write_report(
         args.run_folder,
         args.out,
@@ -51,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         names=args.names,
         table=read_table(args) if args.table else None,
         store=ActivationStore(args.store) if args.store else None,
-        images=args.with_images,
+        images=args.images,
+        views=args.view,
     )
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {'with' if args.with_images else 'without'} images")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {'with' if args.images else 'without'} images")

@@ -5,28 +5,46 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet, add_table, add_what_is_scored, read_saes, read_table
+from medsae_plugin.cli.arguments import (
+    add_device,
+    add_seed,
+    add_table,
+    add_what_is_scored,
+    checked_device,
+    read_saes,
+    read_table,
+)
+from medsae_plugin.cli.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    stats = commands.add_parser(
+    commands.add(
         "stats",
+        run_stats,
+        _stats_arguments,
         help="a site's sums, to merge with other sites'",
         description="Sum a site's latents and labels into files that name no image, path or patient.",
     )
-    add_what_is_scored(stats)
-    add_table(stats, required=True)
-    stats.add_argument("--out", type=Path, required=True, metavar="SITE", help="the folder for the sums")
-    add_quiet(stats)
-    stats.set_defaults(run=run_stats)
-    merge = commands.add_parser(
+    commands.add(
         "merge",
+        run_merge,
+        _merge_arguments,
         help="the table of several sites' sums",
         description="Merge the sums of several sites, and print the table that all their images together give.",
     )
-    merge.add_argument("sites", type=Path, nargs="+", metavar="SITE", help="folders of `medsae stats`")
-    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
-    merge.set_defaults(run=run_merge)
+
+
+def _stats_arguments(parser: argparse.ArgumentParser) -> None:
+    add_what_is_scored(parser)
+    add_table(parser, required=True)
+    parser.add_argument("--out", type=Path, required=True, metavar="SITE", help="the folder for the sums")
+    add_seed(parser, "of the untrained SAEs, the same at all sites")
+    add_device(parser)
+
+
+def _merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sites", type=Path, nargs="+", metavar="SITE", help="folders of `medsae stats`")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
 
 
 def run_stats(args: argparse.Namespace) -> None:
@@ -41,6 +59,8 @@ def run_stats(args: argparse.Namespace) -> None:
         aggregate=args.aggregate,
         select=args.select,
         report=args.report,
+        seed=args.seed,
+        device=checked_device(args.device),
         progress=not args.quiet,
     )
     site.save(args.out)

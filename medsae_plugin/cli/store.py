@@ -1,22 +1,16 @@
-"""`medsae store`: look after an activation store."""
+"""`medsae store verify`: is an activation store sound?"""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands
+from medsae_plugin.cli.arguments import add_store
+from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "store", help="look after an activation store", description="Look after an activation store."
-    )
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    verify = actions.add_parser("verify", help="check every file against its checksum")
-    verify.add_argument("store", type=Path)
-    verify.set_defaults(run=run_verify)
+    commands.add("store verify", run_verify, add_store, help="check every file of a store against its checksum")
 
 
 def run_verify(args: argparse.Namespace) -> None:

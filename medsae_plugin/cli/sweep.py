@@ -6,35 +6,46 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
-    GOES_ON,
-    Commands,
+    add_chance,
     add_device,
-    add_quiet,
     add_splits,
+    add_store,
     add_table,
     checked_device,
+    read_chance,
     read_table,
+    say_old,
 )
+from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "sweep",
+        run,
+        _arguments,
         help="train a grid of SAEs over a store, and compare them",
         description="Train every combination of a recipe's lists, as many SAEs in one pass over the store as fit in "
         "memory, and compare them. Run again, it goes on where it was stopped.",
+        interrupted=GOES_ON,
     )
-    parser.add_argument("recipe", type=Path, help="a recipe (YAML) in which an SAE's fields may be lists")
-    parser.add_argument("--store", type=Path, required=True, metavar="STORE")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument(
+        "--recipe", type=Path, metavar="YAML", help="which SAEs, where a field may be a list, and how to train them"
+    )
+    parser.add_argument("--store", dest="old_store", type=Path, help=argparse.SUPPRESS)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for passes/ and comparison/")
     parser.add_argument(
         "--memory", type=float, default=4.0, metavar="GIB", help="that the SAEs of one pass may take (default: 4)"
     )
     add_splits(parser)
+    add_chance(parser)
     add_device(parser)
-    add_quiet(parser)
-    parser.set_defaults(run=run, interrupted=GOES_ON)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.comparison import load_grid, sweep
     from medsae_plugin.store import ActivationStore
 
+    _read_old_order(args)
     recipe = load_grid(args.recipe)
     recipe = recipe._replace(config=replace(recipe.config, device=checked_device(args.device)))
     comparison = sweep(
@@ -55,6 +67,19 @@ def run(args: argparse.Namespace) -> None:
         aggregate=args.aggregate,
         select=args.select,
         report=args.report,
+        resampling=read_chance(args),
+        device=args.device,
     )
     print(comparison)
     print(f"\nwritten: {args.out}")
+
+
+def _read_old_order(args: argparse.Namespace) -> None:
+    """`sweep RECIPE --store STORE`, as it was."""
+    if args.old_store is not None:
+        if args.recipe is not None:
+            raise MedSAEError("give the store once: medsae sweep STORE --recipe YAML")
+        say_old("medsae sweep RECIPE --store STORE", "medsae sweep STORE --recipe RECIPE")
+        args.store, args.recipe = args.old_store, args.store
+    if args.recipe is None:
+        raise MedSAEError("say which SAEs to train: --recipe YAML")

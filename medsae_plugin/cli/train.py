@@ -5,26 +5,28 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_device, add_quiet, checked_device
+from medsae_plugin.cli.arguments import add_device, add_store, checked_device
+from medsae_plugin.cli.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "train",
+        run,
+        _arguments,
         help="train SAEs with SAE-Lens over a store",
         description="Train the SAEs of a recipe, all in one pass over the store.",
+        interrupted="the same command with --resume goes on from the last checkpoint; a recipe without n_checkpoints "
+        "has none, and starts again",
     )
-    parser.add_argument("store", type=Path)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="which SAEs, and how to train them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder for the SAEs, one folder each")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add_device(parser)
-    add_quiet(parser)
-    parser.set_defaults(
-        run=run,
-        interrupted="the same command with --resume goes on from the last checkpoint; a recipe without n_checkpoints "
-        "has none, and starts again",
-    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import Commands, add_quiet
+from medsae_plugin.cli.arguments import renamed
+from medsae_plugin.cli.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add(
         "vocabulary",
+        run,
+        _arguments,
         help="a vocabulary from reports",
         description="Find the terms that reports affirm, with spaCy and NegEx, for `medsae name --vocabulary`.",
     )
-    parser.add_argument("--reports", type=Path, required=True, metavar="CSV", help="a table with a column of reports")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    table = parser.add_argument(
+        "--table", type=Path, required=True, metavar="CSV", help="a table with a column of radiologists' reports"
+    )
+    renamed(parser, "--reports", table)
     parser.add_argument("--report-column", default="report", metavar="NAME", help="(default: report)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="term, category and count a line")
     parser.add_argument(
@@ -23,15 +32,13 @@ def add(commands: Commands) -> None:
         help="a spaCy pipeline that finds clinical entities, its name or folder (default: scispaCy's en_core_sci_sm)",
     )
     parser.add_argument("--fewest", type=int, default=5, metavar="N", help="reports with a term, at least (default: 5)")
-    add_quiet(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.data.tables import read_reports
     from medsae_plugin.naming.terms import extract_terms
 
-    reports = read_reports(args.reports, args.report_column)
+    reports = read_reports(args.table, args.report_column)
     vocabulary, counts = extract_terms(reports, args.model, fewest=args.fewest, progress=not args.quiet)
     vocabulary.write(args.out, counts)
     print(f"{len(vocabulary)} terms of {len(reports)} reports: {args.out}")

@@ -13,7 +13,8 @@ from medsae_plugin._version import __version__
 from medsae_plugin.comparison.table import format_comparison
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, replacing
-from medsae_plugin.scores.models import Encoder, Figures, Result, Split
+from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Result, Split
+from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.units import Kind
 
 SCHEMA_VERSION = 1
@@ -48,6 +49,11 @@ class TopLatent(Figures):
     label: str
     latent: int | str | None
 
+    @classmethod
+    def titles(cls) -> dict[str, str]:
+        names = [name for m in shown("comparison") if m.per != "sae" for name in (m.name, m.low, m.high) if name]
+        return {name: METRICS[name].title for name in names}
+
 
 class ComparedSAE(Figures):
     """An SAE, or a layer's raw neurons: its fidelity, its figures per SAE with intervals, its top latents.
@@ -66,6 +72,11 @@ class ComparedSAE(Figures):
     mean_rank: float | None = None
     pareto: bool | None = None
     top: list[TopLatent]
+
+    @classmethod
+    def titles(cls) -> dict[str, str]:
+        fidelity = {name: name.replace("_", " ") for name in FIDELITY}
+        return fidelity | {m.name: m.title for m in METRICS.values() if m.per == "sae"}
 
 
 class LayerSees(Figures):

@@ -1,6 +1,6 @@
 """What the tables of a data set mean: which columns are labels, and what their cells say.
 
-A dialect is an entry of `DIALECTS`; another data set's is another entry.
+A dialect is an entry of `DIALECTS`; another data set's is another entry: `DIALECTS.append(Dialect(...))`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.observations import OBSERVATIONS
 
-OBSERVATIONS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
 # Findings as tables name them: CheXpert's, then those that NIH ChestX-ray14, VinDr-CXR, PadChest and RSNA add.
 FINDINGS = (
     *OBSERVATIONS,
@@ -143,8 +128,8 @@ CHEXPERT = Dialect(
     {"effusion": "Pleural Effusion", "airspaceopacity": "Lung Opacity"},
 )
 PLAIN = Dialect("plain", _any_table, None, np.nan, "unknown")
-# The first that recognises a table reads it.
-DIALECTS = (CHEXPERT, PLAIN)
+DIALECTS = [PLAIN, CHEXPERT]
+"""The last that recognises a table reads it, so that one's own, appended, comes before the package's."""
 
 
 def dialect_of(columns: Sequence[str], paths: Sequence[str], named: str | None) -> tuple[Dialect, str]:
@@ -154,11 +139,11 @@ def dialect_of(columns: Sequence[str], paths: Sequence[str], named: str | None) 
         MedSAEError: no dialect of the name.
     """
     if named is not None:
-        for dialect in DIALECTS:
+        for dialect in reversed(DIALECTS):
             if dialect.name == named:
                 return dialect, "as was said"
         raise MedSAEError(f"no dialect {named!r}; there are {', '.join(d.name for d in DIALECTS)}")
-    for dialect in DIALECTS:
+    for dialect in reversed(DIALECTS):
         if why := dialect.recognise(columns, paths):
             return dialect, why
     raise AssertionError("plain takes any table")

@@ -8,11 +8,16 @@ _MODULES = {
     "Answers": "medsae_plugin.naming.answers",
     "Chat": "medsae_plugin.naming.chat",
     "LatentName": "medsae_plugin.naming.schema",
+    "NAMERS": "medsae_plugin.naming.opening",
     "Namer": "medsae_plugin.naming.namers",
     "Names": "medsae_plugin.naming.names",
+    "Proposal": "medsae_plugin.naming.namers",
     "Vocabulary": "medsae_plugin.naming.vocabulary",
     "name_latents": "medsae_plugin.naming.run",
     "open_chat": "medsae_plugin.naming.backends",
+    "open_judge": "medsae_plugin.naming.opening",
+    "open_namer": "medsae_plugin.naming.opening",
+    "refine_names": "medsae_plugin.naming.refinement",
     "score_names": "medsae_plugin.naming.scoring",
 }
 

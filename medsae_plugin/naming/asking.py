@@ -162,6 +162,17 @@ class Asker:
         return {"answer": None, "refusal": reply.reason, "failed": True}
 
 
+def told(askers: Sequence[Asker]) -> list[str]:
+    """What was asked, in lines; none where nobody asks."""
+    if not askers:
+        return []
+    lines = [f"{sum(a.sent for a in askers)} requests sent, {sum(a.reused for a in askers)} answers were there"]
+    if aside := sum((a.aside for a in askers), Counter[str]()):
+        fields = ", ".join(f"{field[:40]!r} in {n}" for field, n in aside.most_common(5))
+        lines.append(f"fields of answers that were not asked for, and are not used: {fields}")
+    return lines
+
+
 def _note(row: list[_Answered], answered: _Answered, replies: Sequence[Reply]) -> None:
     """Lengthen a run of unusable answers, or end it; a request that failed does neither."""
     first = replies[answered.questions[0]]

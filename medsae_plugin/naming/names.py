@@ -147,6 +147,21 @@ class Names:
             raise MedSAEError(f"{path} is damaged or no list of names ({error})") from None
 
 
+def kept_beside(names: Names, folder: Path, otherwise: str) -> list[str]:
+    """What a folder's `names.json` holds besides these, and where another name was left in place, in lines.
+
+    otherwise: how such another name came about.
+    """
+    mine = {unit.key: unit for unit in names.units if unit.status == "named"}
+    there = {unit.key: unit for unit in Names.read(folder).units if unit.status == "named"}
+    lines = []
+    if others := len(there.keys() - mine.keys()):
+        lines.append(f"{folder / JSON} keeps {others} names of other latents or neurons")
+    if stayed := sum(key in there and there[key].name != unit.name for key, unit in mine.items()):
+        lines.append(f"{folder / JSON} keeps {stayed} other names of the same ones, {otherwise}")
+    return lines
+
+
 _SHARED = ("encoder", "hook", "sae_sha256")
 
 

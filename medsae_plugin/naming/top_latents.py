@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.naming.evidence import told_labels
-from medsae_plugin.naming.firing import Firing
+from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.names import Names
+from medsae_plugin.naming.run import MATRICES
+from medsae_plugin.naming.vocabulary import Vocabulary
 from medsae_plugin.scores.metrics import pearson, top_latent
 from medsae_plugin.scores.sums import LatentStatistics
+from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import printable
 
 _BLOCK = 64  # latents that are dense in memory at a time
@@ -32,6 +37,17 @@ class TopName:
     concept: str
     right: bool
     told: bool
+
+
+def told_top_names(
+    store: ActivationStore, sae: Any, table: ImageTable, folder: Path, split: str, vocabulary: Vocabulary
+) -> str:
+    """Whether labels' top latents are named rightly by the names in a folder, as text; "" where no label is a category
+    of the vocabulary."""
+    if not {x.casefold() for x in table.label_names} & {x.casefold() for x in vocabulary.categories}:
+        return ""
+    latents, _ = open_firing(store, sae, table, folder / MATRICES, progress=False)
+    return f"\n{format_top_names(top_names(latents, Names.read(folder), split))}\n\n"
 
 
 def top_names(firing: Firing, names: Names, split: str) -> list[TopName]:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
+from pydantic_core import CoreSchema
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, write_text
+from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
+from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind
 
 R = TypeVar("R", bound="Result")
@@ -26,6 +29,19 @@ class Figures(BaseModel):
         """A declared figure; None where it is undefined or was not computed."""
         value = getattr(self, name, None)
         return None if value is None else float(value)
+
+    @classmethod
+    def titles(cls) -> dict[str, str]:
+        """The declared figures that stand here, by name, each with its title: for the JSON schema."""
+        return {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema).setdefault("properties", {})
+        for name, title in cls.titles().items():
+            properties.setdefault(name, {"title": title, "anyOf": [{"type": "number"}, {"type": "null"}]})
+        return schema
 
 
 class Result(Figures):
@@ -108,6 +124,10 @@ class Observation(Figures):
     latent: int | str | None
     follows: str | None = None
 
+    @classmethod
+    def titles(cls) -> dict[str, str]:
+        return {m.name: m.title for m in METRICS.values() if "observations" in m.show}
+
 
 class Gain(Figures):
     """How much larger an SAE's mean top r is than its neurons', with a 95% interval from the same resamples."""
@@ -138,26 +158,36 @@ class UnitScores(Figures):
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
-    _beside: list[UnitScores] = PrivateAttr([])
+    _scored: list[UnitScores] = PrivateAttr([])
+
+    @classmethod
+    def titles(cls) -> dict[str, str]:
+        return {m.name: m.title for m in METRICS.values() if m.per == "sae"}
 
     @property
     def folder_name(self) -> str:
         """Of the latent matrix, within an evaluation's `latents/`."""
         return self.name.replace("/", "--").replace(" ", "-")
 
-    def link(self, beside: list[UnitScores]) -> None:
-        """Tell it what it was scored beside, itself among them."""
-        self._beside = beside
+    def link(self, scored: list[UnitScores]) -> None:
+        """Tell it what was scored with it, itself among them."""
+        self._scored = scored
 
     @property
     def neurons(self) -> UnitScores:
         """The raw neurons of the same hook."""
-        return next(c for c in self._beside if c.kind == "neurons" and c.hook == self.hook)
+        return next(c for c in self._scored if c.kind == "neurons" and c.hook == self.hook)
 
     @property
     def baselines(self) -> list[UnitScores]:
         """What stands beside this SAE, such as an untrained one."""
-        return [c for c in self._beside if c.baseline_of == self.name]
+        return [c for c in self._scored if c.baseline_of == self.name]
+
+    @property
+    def beside(self) -> list[UnitScores]:
+        """What tables show next to this SAE: its hook's raw neurons, then its baselines."""
+        neurons = [c for c in self._scored if c.kind == "neurons" and c.hook == self.hook]
+        return [*neurons, *self.baselines]
 
     @property
     def untrained(self) -> UnitScores | None:

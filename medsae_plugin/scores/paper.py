@@ -128,6 +128,7 @@ def evaluate_as_paper(
     *,
     aggregate: Aggregate = "max",
     report: str = "test",
+    seed: int = 0,
     device: str = "cpu",
     progress: bool = True,
 ) -> PaperEvaluation:
@@ -135,6 +136,7 @@ def evaluate_as_paper(
 
     Args:
         table: read with `uncertain="keep"`.
+        seed: of the untrained SAEs.
 
     Raises:
         MedSAEError: a table without the eight observations, a split without images, and what `open_units` refuses.
@@ -149,7 +151,7 @@ def evaluate_as_paper(
     subset = greedy_subset(labels, PER_CLASS)
     if len(subset) < 2:
         raise MedSAEError(f"split {report!r} has fewer than two images with one of the eight observations")
-    units = open_units(store, saes, device=device)
+    units = open_units(store, saes, seed, device)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         entries = [_entry(one, m, mine[subset], labels[subset]) for one, m in zip(units, matrices, strict=True)]

@@ -100,8 +100,19 @@ class Evaluation(Result):
             file = (self._folder or Path()) / LATENTS_FILE
             if self._folder is None or not file.is_file():
                 raise MedSAEError(f"{self._folder} is incomplete: there is no {LATENTS_FILE} in it")
-            self._frame = pd.read_parquet(file)
+            self._frame = self._of_these(pd.read_parquet(file))
         return self._frame if name is None else self._frame[self._frame["name"] == name].reset_index(drop=True)
+
+    def only(self, name: str) -> Evaluation:
+        """One SAE's part of this evaluation: its scores, its baselines', and those of its hook's neurons."""
+        kept = [self[name], *self[name].baselines, *(c for c in self[name].beside if c.kind == "neurons")]
+        narrowed = Evaluation.read({**self.to_json(), "candidates": [c.model_dump(by_alias=True) for c in kept]})
+        narrowed._folder = self._folder
+        narrowed._frame = None if self._frame is None else narrowed._of_these(self._frame)
+        return narrowed
+
+    def _of_these(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["name"].isin([c.name for c in self.candidates])].reset_index(drop=True)
 
     @property
     def saes(self) -> list[UnitScores]:

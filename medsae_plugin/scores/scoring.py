@@ -146,7 +146,7 @@ class Scored:
         """Of each label its top unit on the images of `report`; zeros where there is none."""
         matrix, held_out = self._images()
         rows = held_out.report
-        columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top]
+        columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top.tolist()]
         return np.stack(columns, axis=1)
 
     @cached_property

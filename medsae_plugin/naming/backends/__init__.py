@@ -15,6 +15,11 @@ MEDGEMMA = "google/medgemma-4b-it"
 _SPEC = re.compile(r"(medgemma)(?::(.+))?|(server):(.+)@(https?://.+)")
 
 
+def is_model(spec: str) -> bool:
+    """Whether `open_chat` knows the form of a spec."""
+    return _SPEC.fullmatch(spec) is not None
+
+
 def open_chat(
     spec: str,
     *,
@@ -23,7 +28,7 @@ def open_chat(
     load_in_4bit: bool = False,
     revision: str | None = None,
     concurrency: int = 8,
-    timeout: float = 120.0,
+    timeout: int | float = 120.0,
 ) -> Chat:
     """The model that a spec names.
 

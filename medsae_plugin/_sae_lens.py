@@ -1,12 +1,14 @@
 """SAE-Lens knows our releases once `medsae_plugin` is imported, in whichever order, at no cost before it is used.
 
-Imported for its one function by `medsae_plugin` itself, so nothing here may be heavy.
+Imported for its one function by `medsae_plugin` itself, so nothing here may be heavy: what SAE-Lens is told stands in
+`medsae_plugin.release`, which is looked up by name, as in `_lazy`, when it is needed.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -49,19 +51,15 @@ class _AfterImport:
 def _install() -> None:
     from sae_lens.loading import pretrained_sae_loaders, pretrained_saes_directory
 
-    from medsae_plugin.release import converters
-
-    converters.register(pretrained_sae_loaders)
+    import_module("medsae_plugin.release.formats").tell_sae_lens(pretrained_sae_loaders)
     original = getattr(pretrained_saes_directory, _LOOK_UP)
     if hasattr(original, "medsae_plugin"):
         return
 
     @functools.wraps(original)
     def look_up() -> dict[str, Any]:
-        from medsae_plugin.release import registry
-
-        directory = original()
-        registry.add_to(directory)
+        directory: dict[str, Any] = original()
+        import_module("medsae_plugin.release.registry").add_to(directory)
         return directory
 
     look_up.medsae_plugin = True  # type: ignore[attr-defined]

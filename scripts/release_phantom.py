@@ -1,6 +1,6 @@
 """The bundled release `medsae-phantom`: the demo's SAEs, their metrics and the release's card.
 
-python -m medsae_plugin.release.phantom --out pretrained   # runs the demo; minutes on two cores
+python scripts/release_phantom.py --out pretrained   # runs the demo; minutes on two cores
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make_release(out: Path, work: Path, *, n: int = N_PHANTOMS, seed: int = 0, p
         }
     }
     path = out / f"{RELEASE}.yaml"
-    head = "# Made by: python -m medsae_plugin.release.phantom --out pretrained\n"
+    head = "# Made by: python scripts/release_phantom.py --out pretrained\n"
     write_text(path, head + yaml.safe_dump(card, sort_keys=False, width=120))
     return path
 
@@ -55,18 +55,16 @@ def _entry(sae: Published, folder: Path) -> dict[str, Any]:
     return {
         "id": sae.name,
         "path": sae.name,
-        "hook": scores["hook"],
-        "variance_explained": scores["fidelity"]["explained_variance"],
-        "l0": scores["fidelity"]["l0"],
+        "hook": scores.hook,
+        "variance_explained": scores.value("explained_variance"),
+        "l0": scores.value("l0"),
         "sha256": {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS)},
-        "metrics": {key: scores[key] for key in ("mean_top_r", "mean_top_entropy", "mean_entropy")},
+        "metrics": {key: scores.value(key) for key in ("mean_top_r", "mean_top_entropy", "mean_entropy")},
     }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m medsae_plugin.release.phantom", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python scripts/release_phantom.py", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the card and the SAEs")
     parser.add_argument("--work", type=Path, metavar="DIR", help="the demo's folder (default: a temporary one)")
     parser.add_argument("--n", type=int, default=N_PHANTOMS, help=f"phantoms (default: {N_PHANTOMS})")

@@ -1,7 +1,7 @@
 """The demo encoder: a small Swin and a small BERT, trained contrastively on phantoms and short findings sentences.
 
-python -m medsae_plugin.training.demo_encoder --out pretrained/phantom-swin   # trains; minutes on two cores
-python -m medsae_plugin.training.demo_encoder --evaluate 1000                 # zero-shot AUROC of the bundled one
+python scripts/demo_encoder.py --out pretrained/phantom-swin   # trains; minutes on two cores
+python scripts/demo_encoder.py --evaluate 1000                 # zero-shot AUROC of the bundled one
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def zero_shot_auroc(encoder: HookedVisionEncoder, n: int = 1000, seed: int = EVA
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m medsae_plugin.training.demo_encoder")
+    parser = argparse.ArgumentParser(prog="python scripts/demo_encoder.py")
     parser.add_argument("--out", type=Path, help="train and write the encoder to this folder")
     parser.add_argument("--evaluate", type=int, metavar="N", help="zero-shot AUROC on N fresh phantoms")
     parser.add_argument("--card", default=CARD, help="name or path of the card (default %(default)s)")

@@ -1,0 +1,58 @@
+"""`medsae schema`: the JSON schema of what commands save."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import import_module
+from pathlib import Path
+
+from medsae_plugin.cli.commands import Commands
+from medsae_plugin.errors import MedSAEError
+
+# What is saved, in which file by which command, and the model that says its form.
+_SAVED = {
+    "evaluation": ("metrics.json of medsae evaluate and merge", "medsae_plugin.scores.results", "Evaluation"),
+    "paper": ("metrics.json of --protocol medsae-paper", "medsae_plugin.scores.paper", "PaperEvaluation"),
+    "comparison": (
+        "comparison.json of medsae compare and sweep",
+        "medsae_plugin.comparison.results",
+        "Comparison",
+    ),
+}
+
+
+def add(commands: Commands) -> None:
+    commands.add(
+        "schema",
+        run,
+        _arguments,
+        help="the JSON schema of what commands save",
+        description="Print the JSON schema of a file that commands save, with every metric that is declared, your own "
+        "(--import) too. Without a name, which there are.",
+    )
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", choices=list(_SAVED), help="of which file")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write it to this file")
+
+
+def run(args: argparse.Namespace) -> None:
+    from medsae_plugin.files import make_folder, write_text
+
+    if args.what is None:
+        if args.out is not None:
+            raise MedSAEError(f"say which schema to write: {', '.join(_SAVED)}")
+        for name, (file, _, _) in _SAVED.items():
+            print(f"{name:<12}{file}")
+        return
+    _, module, model = _SAVED[args.what]
+    schema = getattr(import_module(module), model).model_json_schema(mode="serialization")
+    text = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2)
+    if args.out is None:
+        print(text)
+        return
+    make_folder(args.out.parent)
+    write_text(args.out, text + "\n")
+    print(f"written: {args.out}")
