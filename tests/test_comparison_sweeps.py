@@ -46,21 +46,23 @@ def test_the_sweep_that_ships_is_five_layers_times_two_seeds():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "line", "message"),
     [
-        (("k: [4, 8]", "k: []"), "SAE 1: k is a list without choices"),
-        (("seed: [0, 3]", "seed: [0, 0]"), "several SAEs have the name"),
-        (("architecture: topk", "arch: [topk]"), "unknown fields arch"),
-        (("options: {k: [4, 8]}", "options: [4]"), "options is"),
-        (("saes:", "sae:"), "two fields saes and training"),
-        (("1.0e-3", "[1.0e-3, 1.0e-4]"), "lr is"),
+        (("k: [4, 8]", "k: []"), 3, "k is a list without choices"),
+        (("seed: [0, 3]", "seed: [0, 0]"), 4, "several SAEs have the name"),
+        (("seed: [0, 3]", "seed: [0, three]"), 7, "saes, entry 2, seed is 'three', should be a whole number$"),
+        (("architecture: topk", "arch: [topk]"), 3, "saes, entry 1: unknown field arch"),
+        (("options: {k: [4, 8]}", "options: [4]"), 3, r"options is \[4\], should be a table of fields"),
+        (("saes:", "sae:"), 2, "unknown field sae; do you mean saes"),
+        (("1.0e-3", "[1.0e-3, 1.0e-4]"), 8, "lr is .*, should be a number$"),
     ],
 )
-def test_what_is_wrong_in_a_grid_is_said(tmp_path, change, message):
+def test_what_is_wrong_in_a_grid_is_said_once_with_its_line(tmp_path, change, line, message):
     assert change[0] in GRID
     (tmp_path / "grid.yaml").write_text(GRID.replace(*change))
-    with pytest.raises(MedSAEError, match=message):
+    with pytest.raises(MedSAEError, match=rf"grid\.yaml:{line}: .*{message}") as said:
         load_grid(tmp_path / "grid.yaml")
+    assert "\n" not in str(said.value)
 
 
 def test_passes_hold_as_many_saes_as_fit_and_the_estimate_covers_what_training_holds(tmp_path):

@@ -41,28 +41,35 @@ def test_a_recipe_is_what_it_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "line", "message"),
     [
-        (("architecture", "arch"), "SAE 1: unknown fields arch"),
-        (("1.0e-3", "1e-3"), r"lr is '1e-3', should be float \(write 1.0e-3"),
-        (("hook: hook_embedding, ", ""), "SAE 1 lacks hook"),
-        (("batch_size: 10", "batch_size: true"), "batch_size is True, should be int"),
-        (("1.0e-3", "2E-5"), r"lr is '2E-5', should be float \(write 2\.0e-5"),
-        (("1.0e-3", "1e6"), r"lr is '1e6', should be float \(write 1\.0e\+6"),
-        (("samples: 1000", "samples: 1e6"), r"total_training_samples is '1e6', should be int \(write 1000000\)"),
-        (("samples: 1000", "samples: 1.0e+6"), r"samples is 1000000\.0, should be int \(write 1000000\)"),
-        (("samples: 1000", "samples: 1.5"), r"samples is 1\.5, should be int$"),
-        (("samples: 1000", "samples: many"), "samples is 'many', should be int$"),
-        (("training:", "train:"), "two fields saes and training"),
-        (("{k: 4}", "[k]"), "options is"),
-        (("name: a", "name: ../a"), "no name for an SAE's folder"),
-        (("saes:", "saes: ["), "not YAML"),
+        (("architecture", "arch"), 3, "saes, entry 1: unknown field arch; known are name, hook, architecture"),
+        (("hook: hook_embedding, ", ""), 3, "saes, entry 1 lacks hook"),
+        (("name: a", "name: 7"), 3, "name is 7, should be text$"),
+        (("batch_size: 10", "batch_size: true"), 4, "batch_size is True, should be a whole number$"),
+        (("expansion: 8", "expansion: true"), 3, "entry 1, expansion is True, should be a number$"),
+        (("expansion: 8", "expansion: 1e1"), 3, r"expansion is '1e1', should be a number \(write 1\.0e\+1"),
+        (("expansion: 8", "expansion: -8"), 3, "SAE a: expansion -8 is not above 0"),
+        (("1.0e-3", "1e-3"), 4, r"lr is '1e-3', should be a number \(write 1\.0e-3, with a point, for YAML\)"),
+        (("1.0e-3", "2E-5"), 4, r"lr is '2E-5', should be a number \(write 2\.0e-5"),
+        (("1.0e-3", "1.25e5"), 4, r"lr is '1\.25e5', should be a number \(write 1\.25e\+5"),
+        (("1.0e-3", "1e6"), 4, r"lr is '1e6', should be a number \(write 1\.0e\+6"),
+        (("samples: 1000", "samples: 1e6"), 4, r"samples is '1e6', should be a whole number \(write 1000000\)"),
+        (("samples: 1000", "samples: 1.0e+6"), 4, r"samples is 1000000\.0, should be .* \(write 1000000\)"),
+        (("samples: 1000", "samples: 1.5"), 4, r"samples is 1\.5, should be a whole number$"),
+        (("samples: 1000", "samples: many"), 4, "samples is 'many', should be a whole number$"),
+        (("samples: 1000", "samples: 9"), 4, "9 training samples do not fill one batch of 10"),
+        (("training:", "train:"), 4, "unknown field train; do you mean training"),
+        (("saes:", "saes: []\nsaes_:"), 2, "saes"),
+        (("{k: 4}", "[k]"), 3, r"options is \['k'\], should be a table of fields"),
+        (("name: a", "name: ../a"), 3, "no name for an SAE's folder"),
+        (("saes:", "saes: ["), 3, "not YAML"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, change, message):
+def test_what_is_wrong_is_said_with_its_line(tmp_path, change, line, message):
     assert change[0] in GOOD
     (tmp_path / "r.yaml").write_text(GOOD.replace(*change))
-    with pytest.raises(MedSAEError, match=message):
+    with pytest.raises(MedSAEError, match=rf"r\.yaml:{line}: .*{message}"):
         load_recipe(tmp_path / "r.yaml")
 
 

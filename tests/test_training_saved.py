@@ -170,9 +170,9 @@ def test_signed_latents_are_not_scored_without_a_word(store, tmp_path):
     [
         ({"k": 25}, "k is 25, and there are 24 latents"),
         ({"k": 0}, "k is 0"),
-        ({"k": "8"}, r"k is '8', should be int \(write 8\)"),
-        ({"k": 8.0}, r"k is 8\.0, should be int \(write 8\)"),
-        ({"aux_loss_coefficient": "1e-3"}, r"'1e-3', should be float \(write 1\.0e-3"),
+        ({"k": "8"}, r"k is '8', should be a whole number \(write 8\)"),
+        ({"k": 8.0}, r"k is 8\.0, should be a whole number \(write 8\)"),
+        ({"aux_loss_coefficient": "1e-3"}, r"'1e-3', should be a number \(write 1\.0e-3"),
     ],
 )
 def test_options_that_would_fail_at_the_first_step_are_refused_before(store, tmp_path, options, message):

@@ -43,7 +43,7 @@ class LatentStatistics:
         minimum, maximum: `(L,)`, over all images
         fired: `(L,)` images on which the latent is above zero; fired_known, fired_positive: `(L, C)`, those of them
             where the label is known, and where it is positive
-        histogram: `(L, bins)` int32, positive activations by size, see `evaluation.sketch`
+        histogram: `(L, bins)` int32, positive activations by size, see `scores.sketch`
         embedding_sum: `(L, D)`, sum of latent times unit embedding; embedding_total: `(D,)`, sum of unit embeddings
 
     Means and central moments follow Chan, Golub and LeVeque (1983), so merging parts gives what one pass over all

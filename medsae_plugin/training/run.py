@@ -19,6 +19,7 @@ from torch import Tensor
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
 from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
+from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
     from sae_lens.training.sae_trainer import SAETrainer
-
-    from medsae_plugin.store import ActivationStore
 
 # In `out` while SAE-Lens writes a checkpoint; in a checkpoint, beside an SAE, what its training goes on from.
 WRITING, TRAINER = ".checkpoint", "trainer"

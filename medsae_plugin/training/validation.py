@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.fidelity import FidelitySums
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAE, TrainingSAE
-
-    from medsae_plugin.store import ActivationStore
 
 # Rows measured during training: enough for an explained variance to three digits, little beside a training step.
 _SAMPLE_ROWS = 8192
