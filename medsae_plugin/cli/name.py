@@ -23,6 +23,7 @@ from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from medsae_plugin.naming.namers import ChatNamer
+    from medsae_plugin.naming.names import Names
     from medsae_plugin.naming.trials import Judge
     from medsae_plugin.store import ActivationStore
 
@@ -189,8 +190,14 @@ def run(args: argparse.Namespace) -> None:
         *kept_beside(names, args.sae, "of another run; --replace lets these take their place"),
     ):
         print(line)
+    if model is not None:
+        _check_any_named(names)
+
+
+def _check_any_named(names: Names) -> None:
+    """Raises MedSAEError where a model was asked for names, and gave none that can be used."""
     failed = [unit for unit in names.units if unit.status == "unanswered"]
-    if model is not None and failed and not any(unit.status == "named" for unit in names.units):
+    if failed and not any(unit.status == "named" for unit in names.units):
         raise MedSAEError(f"nothing got a name; {failed[-1].kind} {failed[-1].latent}: {failed[-1].problem}")
 
 
