@@ -49,7 +49,7 @@ $(LOWEST)/.installed: pyproject.toml
 # The encoders' tests with transformer-lens 4, which SAE-Lens 6 does not take: hence --no-deps.
 test-next: $(NEXT)/.installed
 	OMP_NUM_THREADS=1 $(NEXT)/bin/python -m pytest --numprocesses auto --dist loadfile tests/test_encoders_*.py \
-		tests/test_splicing.py tests/test_zero_shot.py tests/test_demo_encoder.py tests/test_extract*.py tests/test_store*.py
+		tests/test_demo_encoder.py tests/test_store*.py
 
 $(NEXT)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(NEXT)

@@ -21,17 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from medsae_plugin.scores.targets import Targets
 from scipy import sparse
 
-from medsae_plugin.scores import metrics
+from medsae_plugin.scores import declared  # noqa: F401, which declares the figures
+from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
-from medsae_plugin.scores.scoring import Resampling, score_ranks, score_sums, sum_up
+from medsae_plugin.scores.registry import METRICS
+from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
+from medsae_plugin.scores.sums import LatentStatistics
+from medsae_plugin.scores.units import Units
 
 ACTIVE, LABELS, D, Q = 32, 14, 512, 0.3
 CHEXPERT = 224_316
@@ -53,14 +58,21 @@ def sparse_batches(n: int, k: int, seed: int = 0):
         yield batch
 
 
-def targets_for(n: int, seed: int = 1) -> Targets:
+def labelled_images(n: int, select: float, seed: int = 1) -> LabelledImages:
+    """Images with labels and embeddings, a share `select` of which have that role."""
     rng = np.random.default_rng(seed)
     labels = rng.choice([0.0, 1.0, np.nan], p=[0.75, 0.15, 0.1], size=(n, LABELS))
     patients = np.char.add("patient", np.sort(rng.integers(0, max(1, n * 3 // 10), n)).astype(str))
-    roles = np.where(rng.permutation(n) < n * 0.7, "select", "report")
+    splits = np.where(rng.permutation(n) < n * select, "select", "report")
     embeddings = rng.normal(size=(n, D)).astype(np.float32) + 0.3
-    names = tuple(f"observation {c}" for c in range(LABELS))
-    return Targets(names, labels, patients, roles, D, lambda rows: embeddings[rows])
+    return LabelledImages(
+        pd.DataFrame({"image_id": np.arange(n), "path": "", "patient": patients, "split": splits}),
+        tuple(f"observation {c}" for c in range(LABELS)),
+        labels,
+        splits={role: role for role in ROLES},
+        d_embedding=D,
+        embeddings=lambda rows: embeddings[rows],
+    )
 
 
 def write(batches, n: int, k: int, folder: Path) -> LatentMatrix:
@@ -105,41 +117,46 @@ def plain_way(activations: np.ndarray, labels: np.ndarray, embeddings: np.ndarra
 
 def beside(n: int, k: int) -> dict[str, float]:
     """Seconds of both ways on the same activations, and how far their scores are apart."""
-    targets = targets_for(n)
-    labels = np.nan_to_num(targets.labels)
-    whole = Targets(targets.label_names, labels, targets.patients, np.full(n, "report"), D, targets.embeddings)
+    images = labelled_images(n, select=0)
+    labels = np.nan_to_num(images.labels)
+    images = replace(images, labels=labels)
     dense = np.concatenate([batch.toarray() for batch in sparse_batches(n, k)])
-    embeddings = targets.embeddings(slice(0, n))
+    embeddings = images.embeddings(slice(0, n))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         batches = (dense[i : i + BATCH] for i in range(0, n, BATCH))
         matrix = write(batches, n, k, Path(folder))
-        sums = sum_up(matrix, whole)["report"]
-        by_sums = score_sums(sums, sums)
-        both = Targets(whole.label_names, labels, whole.patients, np.full(n, "report"))
-        ranks = score_ranks(matrix, both, by_sums, Q, Resampling(1, 1))
-        ours = time.perf_counter() - start
+        sums = sum_up(matrix, images)["report"]
+        ours = figures(matrix, images, dict.fromkeys(ROLES, sums), Resampling(1, 1))
+        seconds = time.perf_counter() - start
     memory = peak_gib()
     start = time.perf_counter()
     plain = plain_way(dense, labels, embeddings)
     theirs = time.perf_counter() - start
-    apart = np.nanmax(np.abs(by_sums.r - plain["r"]))
-    score = metrics.monosemanticity(sums)
+    apart = np.nanmax(np.abs(ours["r"] - plain["r"]))
+    score = ours["monosemanticity"]
     apart = max(apart, np.nanmax(np.abs(np.where(np.isnan(score), np.nan, score - plain["monosemanticity"]))))
-    assert ranks.auroc.shape == (k, LABELS)
-    return {"ours_s": ours, "plain_s": theirs, "ours_gib": memory, "plain_gib": peak_gib(), "apart": float(apart)}
+    assert ours["auroc"].shape == (k, LABELS)
+    return {"ours_s": seconds, "plain_s": theirs, "ours_gib": memory, "plain_gib": peak_gib(), "apart": float(apart)}
 
 
 def alone(n: int, k: int) -> dict[str, float]:
     """Seconds of the whole table, with null and intervals, from the sparse matrix."""
-    targets = targets_for(n)
+    images = labelled_images(n, select=0.7)
     with tempfile.TemporaryDirectory() as folder:
         matrix = write(sparse_batches(n, k), n, k, Path(folder))
         start = time.perf_counter()
-        sums = sum_up(matrix, targets)
-        by_sums = score_sums(sums["select"], sums["report"])
-        score_ranks(matrix, targets, by_sums, Q, Resampling())
+        figures(matrix, images, sum_up(matrix, images), Resampling())
         return {"seconds": time.perf_counter() - start, "gib": peak_gib()}
+
+
+def figures(
+    matrix: LatentMatrix, images: LabelledImages, sums: dict[str, LatentStatistics], resampling: Resampling
+) -> dict[str, Any]:
+    """Every declared figure."""
+    units = Units("synthetic", "sae", "hook", D, matrix.n_latents)
+    scored = Scored(units, sums, matrix=matrix, held_out=HeldOut(images, Q, resampling))
+    return {name: scored[name] for name in METRICS}
 
 
 def peak_gib() -> float:

@@ -20,7 +20,7 @@ from medsae_plugin.report import write_report
 from medsae_plugin.scores import Resampling
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-import chromium
+from helpers import chromium
 
 # Most images are reported on, so that there are many pictures to show.
 SPLITS = {"train": 0.15, "val": 0.05, "test": 0.8}
@@ -68,9 +68,9 @@ def reports(folder: Path, n_latents: int, n_images: int) -> dict[str, tuple[Path
     spec = medsae.SAESpec("wide", HOOK, "standard", n_latents / store.hooks[HOOK].d, options={"l1_coefficient": 0.1})
     config = medsae.TrainingConfig(total_training_samples=102_400, batch_size=512, lr=1e-3, validate_every=20)
     saes = list(medsae.train_saes(store, [spec], config, folder / "saes").values())
-    metrics = medsae.evaluate_saes(store, saes, table, folder / "scores", resampling=Resampling(20, 100))
-    dead = metrics["candidates"][0]["image_level"]["dead"]
-    print(f"{n_latents} latents, {1 - dead:.0%} of which fire, on {metrics['report']['images']} images")
+    evaluation = medsae.evaluate(store, saes, table, folder / "scores", resampling=Resampling(20, 100))
+    dead = evaluation.saes[0].image_level["dead"] or 0
+    print(f"{n_latents} latents, {1 - dead:.0%} of which fire, on {evaluation.report.images} images")
     made = {}
     for kind, shown in (("without images", {}), ("with images", {"store": store, "images": folder / "phantoms"})):
         start = time.perf_counter()

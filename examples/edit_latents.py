@@ -12,7 +12,6 @@ from sae_lens import SAE
 import medsae_plugin as medsae
 from medsae_plugin.causal import attribute, effect_of_edits
 from medsae_plugin.causal.passes import PixelBatches
-from medsae_plugin.data.prompts import prompts_for
 from medsae_plugin.encoders import ZeroShot, ablate, scale
 
 
@@ -21,7 +20,7 @@ def main(out: Path, finding: str = "Pleural Effusion", n: int = 50) -> None:
     sae = SAE.load_from_disk(out / "saes" / "embedding")
     table = medsae.read_table(out / "phantoms" / "labels.csv")
     shown = table.take(np.flatnonzero(table.labels[:, table.label_names.index(finding)] == 1)[:n])
-    zero_shot = ZeroShot(encoder, prompts_for(encoder.name))
+    zero_shot = ZeroShot(encoder, encoder.card.own_prompts())
     c = zero_shot.labels.index(finding)
 
     attribution = attribute(encoder, sae, zero_shot, PixelBatches(encoder, shown, progress=False))

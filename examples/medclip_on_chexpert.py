@@ -32,7 +32,7 @@ def main() -> None:
         config, device=args.device, total_training_samples=args.samples or config.total_training_samples
     )
     saes = medsae.train_saes(store, specs, config, args.out / "saes", resume=True)
-    print(medsae.format_table(medsae.evaluate_saes(store, list(saes.values()), table, args.out / "scores")))
+    print(medsae.evaluate(store, saes, table, args.out / "scores"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(out: Path, n: int = 600, samples: int = 100_000) -> None:
     spec = medsae.SAESpec("embedding", "hook_embedding", "batchtopk", expansion=8, options={"k": 8})
     config = medsae.TrainingConfig(total_training_samples=samples, batch_size=256, lr=1e-3)
     saes = medsae.train_saes(store, [spec], config, out / "saes")
-    print(medsae.format_table(medsae.evaluate_saes(store, list(saes.values()), table, out / "scores")))
+    print(medsae.evaluate(store, saes, table, out / "scores"))
 
 
 if __name__ == "__main__":

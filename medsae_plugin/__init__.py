@@ -7,9 +7,9 @@ from typing import Any
 
 from medsae_plugin._lazy import look_up
 from medsae_plugin._old_names import find_old_modules, old_function
+from medsae_plugin._sae_lens import register_with_sae_lens
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.release.sae_lens_hook import register_with_sae_lens
 
 _MODULES = {
     "HookedVisionEncoder": "medsae_plugin.encoders",
@@ -28,6 +28,10 @@ _MODULES = {
     "Units": "medsae_plugin.scores",
     "evaluate": "medsae_plugin.scores",
     "metric": "medsae_plugin.scores",
+    "AttributionReport": "medsae_plugin.causal",
+    "Fidelity": "medsae_plugin.causal",
+    "attribute": "medsae_plugin.causal",
+    "fidelity": "medsae_plugin.causal",
     "load_medsae": "medsae_plugin.release",
     "publish": "medsae_plugin.release",
     "register_releases": "medsae_plugin.release",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -16,7 +16,7 @@ from typing import Any
 MODULES = {
     "medsae_plugin.evaluation.attribution": "medsae_plugin.causal.attribution",
     "medsae_plugin.evaluation.attribution_report": "medsae_plugin.causal.attribution_report",
-    "medsae_plugin.evaluation.downstream": "medsae_plugin.causal.fidelity",
+    "medsae_plugin.evaluation.downstream": "medsae_plugin.causal.downstream",
     "medsae_plugin.evaluation.interventions": "medsae_plugin.causal.interventions",
     "medsae_plugin.evaluation.passes": "medsae_plugin.causal.passes",
     "medsae_plugin.evaluation.latents": "medsae_plugin.scores.matrix",
@@ -28,6 +28,12 @@ MODULES = {
     "medsae_plugin.reports": "medsae_plugin.report",
     "medsae_plugin.hub": "medsae_plugin.release",
 }
+
+
+# What has left `medsae_plugin.evaluation` under its own name.
+MOVED = dict.fromkeys(
+    ("Attribution", "attribute", "contrast_with_random", "effect_of_edits", "load_saes"), "medsae_plugin.causal"
+)
 
 
 def find_old_modules() -> None:
@@ -42,7 +48,15 @@ def old_functions() -> dict[str, tuple[str, Callable[..., Any]]]:
         "evaluate_saes": ("evaluate", lambda *a, **k: _new("evaluate")(*a, **k).to_json()),
         "format_table": ("print(evaluation)", lambda metrics: str(_new("Evaluation").read(metrics))),
         "compare_saes": ("compare", lambda *a, **k: _new("compare")(*a, **k).to_json()),
+        "prompts_for": ("EncoderCard.own_prompts", _prompts_for),
         "format_comparison": ("print(comparison)", lambda c: str(_new("Comparison").model_validate(c))),
+        "downstream_fidelity": ("fidelity", lambda *a, **k: _new("fidelity")(*a, **k).to_json()),
+        "format_fidelity": ("print(fidelity)", lambda f: str(_new("Fidelity").read(f))),
+        "summarise_attribution": (
+            "AttributionReport.of",
+            lambda *a, **k: _new("AttributionReport").of(*a, **k).to_json(),
+        ),
+        "format_attribution": ("print(report)", lambda r: str(_new("AttributionReport").read(r))),
     }
 
 
@@ -52,11 +66,21 @@ def old_function(package: str, name: str) -> Callable[..., Any]:
     Raises:
         AttributeError: there was no such name.
     """
-    if name not in (known := old_functions()):
+    if name in MOVED:
+        new, function = f"{MOVED[name]}.{name}", getattr(import_module(MOVED[name]), name)
+    elif name in (known := old_functions()):
+        new, function = known[name]
+    else:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    new, function = known[name]
-    warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=4)
+    warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=3)
     return function
+
+
+def _prompts_for(encoder_name: str) -> Any:
+    cards, prompts = import_module("medsae_plugin.encoders.cards"), import_module("medsae_plugin.data.prompts")
+    if encoder_name in cards.list_cards():
+        return cards.load_card(encoder_name).own_prompts()
+    return prompts.load_prompts(prompts.CHEXPERT)
 
 
 def _new(name: str) -> Any:
@@ -64,9 +88,7 @@ def _new(name: str) -> Any:
 
 
 class _OldModules(MetaPathFinder):
-    def find_spec(
-        self, fullname: str, path: Iterable[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         for old, new in MODULES.items():
             if fullname == old or fullname.startswith(f"{old}."):
                 name = new + fullname.removeprefix(old)

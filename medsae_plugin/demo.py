@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, read_json, write_text
+from medsae_plugin.files import make_folder, read_json, refuse_other_content, write_text
 
 if TYPE_CHECKING:
     from medsae_plugin.comparison import Comparison
@@ -79,7 +79,6 @@ def _claim(out: Path, arguments: dict[str, int]) -> None:
         if read_json(note) == arguments:
             return
         raise MedSAEError(f"{out} holds a demo with other arguments; delete it or choose another folder")
-    if out.exists() and any(out.iterdir()):
-        raise MedSAEError(f"{out} is not empty and holds no demo; choose another folder")
+    refuse_other_content(out, "demo")
     make_folder(out)
     write_text(note, json.dumps(arguments) + "\n")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -40,6 +41,8 @@ def hub_file(
     note: str = "",
     but: type[Exception] | tuple[()] = (),
     force_download: bool = False,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """A file of a model repository, from the cache or the Hub; the token is huggingface_hub's.
 
@@ -47,6 +50,7 @@ def hub_file(
 
     Args:
         what: names it in messages. note: ends the message of a refusal. but: let this exception pass.
+        cache_dir: huggingface_hub's, where another folder is the cache. local_files_only: ask the cache alone.
 
     Raises:
         MedSAEError: no such repository, revision or file; no leave to read it; no connection and not in the cache; a
@@ -57,28 +61,31 @@ def hub_file(
         from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError
 
-        cached = try_to_load_from_cache(repo_id, filename, revision=revision)
-        if (not isinstance(cached, str) or force_download) and (reason := unreachable()):
+        cached = try_to_load_from_cache(repo_id, filename, cache_dir, revision)
+        needed = not isinstance(cached, str) or force_download
+        if needed and (reason := "local_files_only is set" if local_files_only else unreachable()):
             if cached is not None and not force_download:  # it has been looked for, and is not there
                 raise EntryNotFoundError(filename)
+            if local_files_only:
+                raise MedSAEError(f"{what} is not in the cache, and {reason}")
             raise MedSAEError(
                 f"{what} is not in the cache, and the Hub cannot be reached ({reason}); connect once to fetch it"
             )
-        with writing(Path(constants.HF_HUB_CACHE), "HF_HOME names another folder for the cache"):
-            path = Path(hf_hub_download(repo_id, filename, revision=revision, force_download=force_download))
+        with writing(Path(cache_dir or constants.HF_HUB_CACHE), "HF_HOME names another folder for the cache"):
+            options: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+            path = Path(hf_hub_download(repo_id, filename, revision=revision, force_download=force_download, **options))
     _check_blob(path)
     return path
 
 
-def has_file(repo_id: str, filename: str, revision: str | None = None) -> bool:
-    """Whether a repository has a file, as far as can be told offline too."""
+def hub_file_if_any(repo_id: str, filename: str, revision: str | None = None, **options: Any) -> Path | None:
+    """As `hub_file`; None where the repository has no such file, as far as can be told offline too."""
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        hub_file(repo_id, filename, revision, but=EntryNotFoundError)
+        return hub_file(repo_id, filename, revision, but=EntryNotFoundError, **options)
     except EntryNotFoundError:
-        return False
-    return True
+        return None
 
 
 def check_files(folder: Path, sha256: Mapping[str, str]) -> None:

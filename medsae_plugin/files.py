@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,29 @@ def make_folder(folder: Path) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def refuse_other_content(folder: Path, what: str = "", ours: Callable[[Path], bool] = lambda folder: False) -> None:
+    """Raise if something else is where a folder of ours is to be, so that no one's files are written over.
+
+    Args:
+        what: such a folder holds; "" where it must be empty, or not there.
+        ours: whether a folder that is not empty is such a one.
+
+    Raises:
+        MedSAEError: a file, or a folder with other content.
+    """
+    if folder.is_dir():
+        with reading(folder):
+            if not any(folder.iterdir()) or ours(folder):
+                return
+    elif not folder.exists():
+        return
+    elif what:
+        raise MedSAEError(f"{folder} is not a folder; choose another")
+    if what:
+        raise MedSAEError(f"{folder} is not empty and holds no {what}; choose another folder")
+    raise MedSAEError(f"{folder} is not an empty folder; delete it or choose another")
 
 
 def move_into_place(temporary: Path, target: Path) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -43,6 +46,10 @@ class Problem(ValueError):
         self.at = at
 
 
+class FieldError(Problem, MedSAEError):
+    """A problem of a dataclass that people make in Python as well."""
+
+
 class Problems(ValueError):
     """Several of them."""
 
@@ -52,10 +59,14 @@ class Problems(ValueError):
 
 
 class CheckedYAML:
-    """A YAML text: its `content`, and its `problems`, each `where:line: what`, in the order of their lines."""
+    """A YAML text: its `content`, and its `problems`, each `where:line: what`, in the order of their lines.
+
+    Whoever changes the content before it is checked sets `origin`: from a place in it to that in the text.
+    """
 
     def __init__(self, text: str, where: str) -> None:
         self.where, self.content = where, None
+        self.origin: Callable[[Place], Place] = lambda place: place
         self._lines: dict[Place, int] = {(): 1}
         self._found: list[tuple[int, str]] = []
         try:
@@ -67,7 +78,7 @@ class CheckedYAML:
 
     @property
     def problems(self) -> list[str]:
-        return [f"{self.where}:{line}: {problem}" for line, problem in sorted(self._found)]
+        return [f"{self.where}:{line}: {problem}" for line, problem in sorted(set(self._found))]
 
     def add(self, place: Place, problem: str) -> None:
         """Note a problem at the line of `place`, or of the nearest thing above it that has one."""
@@ -75,15 +86,16 @@ class CheckedYAML:
             place = place[:-1]
         self._found.append((self._lines[place], problem))
 
-    def as_(self, kind: type[T]) -> T | None:
+    def as_(self, kind: type[T] | GenericAlias) -> T | None:
         """The content as this type; None where it is not, with the problems noted."""
         if self._found:
             return None
         try:
             # By way of JSON, which a strict type takes tables and lists from.
-            return TypeAdapter(kind).validate_json(json.dumps(self.content, default=str))
+            adapter: TypeAdapter[T] = TypeAdapter(kind)  # type: ignore[arg-type]
+            return adapter.validate_json(json.dumps(self.content, default=str))
         except ValidationError as error:
-            found = error.errors(include_url=False)
+            found = _once_a_number(error.errors(include_url=False))
             meant = {(*e["loc"][:-1], near) for e in found if (near := _meant(e, kind))}
             for one in found:
                 if one["type"] != "missing" or one["loc"] not in meant:
@@ -96,7 +108,7 @@ class CheckedYAML:
             raise MedSAEError("\n".join(self.problems))
 
     def _note(self, error: Any, kind: Any) -> None:
-        place, cause = tuple(error["loc"]), error.get("ctx", {}).get("error")
+        place, cause = self.origin(tuple(error["loc"])), error.get("ctx", {}).get("error")
         if isinstance(cause, Problems):
             for problem in cause.found:
                 self.add((*place, *problem.at), str(problem))
@@ -119,7 +131,7 @@ class CheckedYAML:
                 self._note_lines(value, (*place, i))
 
 
-def read_yaml(path: str | Path, kind: type[T], what: str = "file") -> T:
+def read_yaml(path: str | Path, kind: type[T] | GenericAlias, what: str = "file") -> T:
     """The content of a YAML file as this type.
 
     Args:
@@ -131,7 +143,7 @@ def read_yaml(path: str | Path, kind: type[T], what: str = "file") -> T:
     return parse_yaml(yaml_text(path, what), kind, str(path))
 
 
-def parse_yaml(text: str, kind: type[T], where: str) -> T:
+def parse_yaml(text: str, kind: type[T] | GenericAlias, where: str) -> T:
     """The content of a YAML text as this type; `where` begins every message. Raises as `read_yaml`."""
     checked = CheckedYAML(text, where)
     content = checked.as_(kind)
@@ -155,6 +167,23 @@ def yaml_text(path: str | Path, what: str = "file") -> str:
         raise MedSAEError(f"{path} is not YAML: it is not UTF-8 ({error})") from None
 
 
+def problem_with(value: Any, kind: Any, name: str) -> str | None:
+    """What is wrong with a value that should be of a type; None if nothing is. `name` is what to call it."""
+    try:
+        TypeAdapter(kind, config=ConfigDict(strict=True)).validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        return _in_words((name,), _once_a_number(error.errors(include_url=False))[0], kind)[1]
+    return None
+
+
+def _once_a_number(errors: list[Any]) -> list[Any]:
+    """Without the pair of problems that pydantic has with what is neither an int nor a float."""
+    places = {e["loc"] for e in errors}
+    pairs = {loc[:-1] for loc in places if loc[-1:] == ("int",) and (*loc[:-1], "float") in places}
+    kept = [e for e in errors if not (e["loc"][:-1] in pairs and e["loc"][-1] == "int")]
+    return [{**e, "loc": e["loc"][:-1]} if e["loc"][:-1] in pairs and e["loc"][-1:] == ("float",) else e for e in kept]
+
+
 def _meant(error: Any, kind: Any) -> str | None:
     """The field that an unknown one is a misspelling of; None for any other problem."""
     if error["type"] not in _UNKNOWN:
@@ -175,10 +204,8 @@ def _in_words(place: Place, error: Any, kind: Any) -> tuple[Place, str]:
         return place, f"{where}unknown field {place[-1]}; {hint}"
     if of == "literal_error":
         return place, f"{name} is {given!r}, not one of {error['ctx']['expected'].replace(chr(39), '')}"
-    if (wanted := _KINDS.get(of.removesuffix("_type").removesuffix("_parsing"))) is not None:
-        # YAML 1.1 takes 1e-3 for text.
-        is_number = isinstance(given, str) and _is_number(given)
-        hint = f" (write it with a point, as {float(given):.1e}, or in full, for YAML)" if is_number else ""
+    if (wanted := _KINDS.get(re.sub("_(type|parsing|from_float)$", "", of))) is not None:
+        hint = _how_to_write(given, wanted) if wanted in (_KINDS["int"], _KINDS["float"]) else ""
         return place, f"{name or 'it'} is {given!r}, should be {wanted}{hint}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return place, message if of == "value_error" else f"{name}: {message[:1].lower()}{message[1:]}"
@@ -189,12 +216,20 @@ def _dotted(place: Place) -> str:
     return ", ".join(f"entry {part + 1}" if isinstance(part, int) else str(part) for part in place)
 
 
-def _is_number(text: str) -> bool:
+def _how_to_write(given: Any, wanted: str) -> str:
+    """How to write a number that YAML 1.1 takes for text (1e-3) or for a fraction (1.0e+6)."""
     try:
-        float(text)
+        number = float(given) if isinstance(given, str | float) else math.nan
     except ValueError:
-        return False
-    return True
+        return ""
+    if not math.isfinite(number):
+        return ""
+    if wanted == _KINDS["int"]:
+        return f" (write {int(number)})" if number.is_integer() else ""
+    mantissa, _, exponent = str(given).lower().partition("e")
+    point = "" if "." in mantissa else ".0"
+    sign = "" if exponent[:1] in ("", "-", "+") else "+"
+    return f" (write {mantissa}{point}{exponent and 'e'}{sign}{exponent}, with a point, for YAML)"
 
 
 def _fields_at(kind: Any, place: Place) -> list[str]:

@@ -70,6 +70,8 @@ def module_name(path: Path, root: Path) -> str:
 
 def level(module: str, root: Path) -> int:
     parts = module.split(".")[1:]
+    if parts == ["__main__"]:
+        return len(LAYERS)
     is_own = len(parts) == 1 and not (root / parts[0]).is_dir() and parts[0] not in LEVEL
     return LEVEL.get("" if not parts or is_own else parts[0], len(LAYERS))
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hub_server import Client, Hub, running_hub
+from helpers import next_transformer_lens  # noqa: F401  so that SAE-Lens can be imported after it
+from helpers.hub_server import Client, Hub, running_hub
 
 if TYPE_CHECKING:
-    from naming_case import PhantomCase
-    from small_run import SmallRun
+    from helpers.naming_case import PhantomCase
+    from helpers.small_run import SmallRun
 
     from medsae_plugin import ActivationStore, HookedVisionEncoder, ImageTable
 
@@ -36,7 +37,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def phantom_case(tmp_path_factory: pytest.TempPathFactory) -> "PhantomCase":
     """Phantoms with a latent for each finding; see `naming_case`."""
-    from naming_case import make_case
+    from helpers.naming_case import make_case
 
     return make_case(tmp_path_factory.mktemp("phantom-case"))
 
@@ -77,7 +78,7 @@ def client(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> "SmallRun":
     """A sweep's output with its store, images and names; not to be written to."""
-    import small_run
+    from helpers import small_run
 
     return small_run.make(tmp_path_factory.mktemp("small-run"))
 
@@ -121,7 +122,7 @@ class DemoSAEs(NamedTuple):
 @pytest.fixture(scope="session")
 def demo_saes(tmp_path_factory: pytest.TempPathFactory) -> DemoSAEs:
     """SAEs of the demo encoder that nothing was trained for: every latent's direction and threshold is set."""
-    from planted import in_a_gap, relu_sae, save_sae
+    from helpers.planted import in_a_gap, relu_sae, save_sae
 
     import medsae_plugin as medsae
     from medsae_plugin.data.prompts import load_prompts

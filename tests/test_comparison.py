@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from medsae_plugin.comparison.output import pareto
-from medsae_plugin.scores.targets import targets_of
-from planted import dictionary, planted_rows, write_store
+from helpers.planted import dictionary, planted_rows, write_store
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy as scipy_entropy
@@ -17,15 +15,16 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.comparison import compare_saes, format_comparison
+from medsae_plugin.comparison import Comparison, compare
 from medsae_plugin.comparison.cka import CKASums
 from medsae_plugin.comparison.correlation import correlations, moments
 from medsae_plugin.comparison.differences import resample, two_sided_p
 from medsae_plugin.comparison.flow import flow
+from medsae_plugin.comparison.found import pareto
 from medsae_plugin.comparison.matching import decoder_cosine, match, max_decoder_cosine
 from medsae_plugin.comparison.visibility import RIDGES, ProbeSums, visible_from
 from medsae_plugin.data.tables import read_table
-from medsae_plugin.scores import Resampling
+from medsae_plugin.scores import Evaluation, LabelledImages, Resampling
 from medsae_plugin.scores.matrix import ROWS_PER_SHARD, LatentMatrix, LatentWriter
 from medsae_plugin.scores.resampling import PatientBootstrap
 
@@ -251,8 +250,8 @@ def planted(tmp_path_factory):
     out = folder / "out"
     table = read_table(folder / "labels.csv")
     resampling = Resampling(20, 100, 0)
-    content = compare_saes(store, saes, table, out, resampling=resampling, progress=False)
-    return {"store": store, "codes": codes, "order": order, "out": out, "content": content, "table": table,
+    comparison = compare(store, saes, table, out, resampling=resampling, progress=False)
+    return {"store": store, "codes": codes, "order": order, "out": out, "comparison": comparison, "table": table,
             "saes": saes, "rows": rows, "present": present}  # fmt: skip
 
 
@@ -263,33 +262,33 @@ def test_seeds_that_are_permutations_are_matched_and_stable(planted):
     assert (planted["order"][pair["assigned"]] == pair["latent"]).all() and (pair["best"] == pair["assigned"]).all()
     np.testing.assert_allclose(pair["assigned_r"], 1, atol=1e-5)
     np.testing.assert_allclose(pair["assigned_cosine"], 1, atol=1e-5)
-    (stable,) = planted["content"]["stability"]
-    assert stable["saes"] == ["late0", "late1"] and stable["share_stable"] == 1
+    (stable,) = planted["comparison"].stability
+    assert stable.saes == ["late0", "late1"] and stable.share_stable == 1
     latents = pd.read_parquet(planted["out"] / "latents.parquet")
     assert latents[latents["name"] == "late0"]["stability"].min() > 0.99
     assert latents[latents["name"] == "later0"]["stability"].isna().all()
 
 
 def test_latents_of_a_rotated_layer_continue(planted):
-    (followed,) = planted["content"]["flows"]
-    assert (followed["a"], followed["b"]) == ("late0", "later0")
-    assert followed["fates"]["continues"] == followed["origins"]["continued"] == FEATURES
+    (followed,) = planted["comparison"].flows
+    assert (followed.a, followed.b) == ("late0", "later0")
+    assert followed.fates["continues"] == followed.origins["continued"] == FEATURES
     links = pd.read_parquet(planted["out"] / "links.parquet")
     assert (links["source"] == links["target"]).all() and len(links) == FEATURES
 
 
 def test_layers_are_probed_and_aligned(planted):
-    content = planted["content"]
-    assert [x["hook"] for x in content["layers"]] == ["early", "late", "later"]
-    assert content["cka"][1][2] == pytest.approx(1) and content["cka_debiased"][0][1] < 0.1
+    comparison = planted["comparison"]
+    assert [x.hook for x in comparison.layers] == ["early", "late", "later"]
+    assert comparison.cka[1][2] == pytest.approx(1) and comparison.cka_debiased[0][1] < 0.1
     test = planted["store"].images["split"].to_numpy() == "test"
-    for c, entry in enumerate(content["visibility"]):
-        assert entry["visible_from"] == [1]
-        assert entry["layers"][0]["auroc"] < 0.75 and entry["layers"][1]["auroc"] > 0.97
-        assert entry["layers"][1]["low"] <= entry["layers"][1]["auroc"] <= entry["layers"][1]["high"]
-        assert entry["layers"][1]["latent"] in (c, int(np.flatnonzero(planted["order"] == c)[0]))
+    for c, entry in enumerate(comparison.visibility):
+        assert entry.visible_from == [1]
+        assert entry.layers[0].auroc < 0.75 and entry.layers[1].auroc > 0.97
+        assert entry.layers[1].low <= entry.layers[1].auroc <= entry.layers[1].high
+        assert entry.layers[1].latent in (c, int(np.flatnonzero(planted["order"] == c)[0]))
         activation = planted["codes"][test, c]
-        assert entry["layers"][1]["latent_auroc"] == pytest.approx(
+        assert entry.layers[1].latent_auroc == pytest.approx(
             roc_auc_score(planted["present"][test, c], activation), abs=0.02
         )
 
@@ -302,30 +301,45 @@ def test_differences_of_equal_saes_are_none_and_of_neurons_real(planted):
     neurons = frame[(frame["a"] == "late0") & (frame["b"] == "neurons of late") & (frame["figure"] == "mean_top_r")]
     (row,) = neurons.to_dict("records")
     assert row["low"] > 0 and row["fdr"] < 0.05
-    metrics = json.loads((planted["out"] / "scores" / "metrics.json").read_text())
-    of = {c["name"]: c["mean_top_r"] for c in metrics["candidates"]}
-    assert row["difference"] == pytest.approx(of["late0"] - of["neurons of late"])
-    gain = next(c for c in metrics["candidates"] if c["name"] == "late0")["gain_over_neurons"]
-    assert (row["low"], row["high"]) == pytest.approx((gain["low"], gain["high"]))
+    late = Evaluation.open(planted["out"] / "scores")["late0"]
+    assert row["difference"] == pytest.approx(late.mean_top_r - late.neurons.mean_top_r)
+    gain = late.gain_over_neurons
+    assert (row["low"], row["high"]) == pytest.approx((gain.low, gain.high))
 
 
 def test_intervals_hold_the_figures(planted):
-    for entry in planted["content"]["saes"]:
+    for entry in planted["comparison"].to_json()["saes"]:
         for figure in ("mean_top_r", "mean_top_entropy", "explained_variance"):
             if entry[figure] is not None:
                 assert entry[f"{figure}_low"] - 1e-9 <= entry[figure] <= entry[f"{figure}_high"] + 1e-9
-    text = format_comparison(planted["content"])
+    text = str(planted["comparison"])
     assert "Stability across seeds" in text and "late0" in text and "neurons of later" in text
 
 
 def test_the_same_comparison_gives_the_same_files(planted, tmp_path):
     out = planted["out"]
     before = {p.name: p.read_bytes() for p in out.glob("*.*")}
-    compare_saes(planted["store"], planted["saes"], planted["table"], out, resampling=Resampling(20, 100, 0),
+    compare(planted["store"], planted["saes"], planted["table"], out, resampling=Resampling(20, 100, 0),
                  progress=False)  # fmt: skip
     assert before == {p.name: p.read_bytes() for p in out.glob("*.*")}
     for name, content in before.items():
         assert b"patient0" not in content and str(tmp_path.parent).encode() not in content, name
+
+
+def test_what_is_opened_is_what_was_saved(planted, tmp_path):
+    opened = Comparison.open(planted["out"])
+    assert opened.to_json() == planted["comparison"].to_json() and str(opened) == str(planted["comparison"])
+    for name in ("saes", "observations", "visibility", "latents", "matches", "links", "cka", "differences"):
+        pd.testing.assert_frame_equal(opened.frame(name), pd.read_parquet(planted["out"] / f"{name}.parquet"))
+    with pytest.raises(MedSAEError, match="no table 'sae'; it has"):
+        opened.frame("sae")
+    with pytest.raises(MedSAEError, match=r"no comparison\.json"):
+        Comparison.open(tmp_path)
+    content = opened.to_json()
+    del content["saes"][1]["hook"]
+    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    with pytest.raises(MedSAEError, match=r"not what medsae compare writes \(saes\.1\.hook: Field required"):
+        Comparison.open(tmp_path)
 
 
 def test_two_encoders_over_the_same_images(planted, tmp_path):
@@ -340,31 +354,31 @@ def test_two_encoders_over_the_same_images(planted, tmp_path):
     config["metadata"]["encoder_sha256"] = "2" * 64
     (sae / "cfg.json").write_text(json.dumps(config))
     stores, table = [planted["store"], other], planted["table"]
-    content = compare_saes(stores, [planted["saes"][0], sae], table, tmp_path / "out",
+    comparison = compare(stores, [planted["saes"][0], sae], table, tmp_path / "out",
                            resampling=Resampling(20, 100, 0), progress=False)  # fmt: skip
-    assert [e["name"] for e in content["saes"] if e["kind"] == "sae"] == ["planted/late0", "second/late0"]
-    (pair,) = content["matching"]
-    assert pair["mean_max_correlation"] > 0.99 and pair["mean_max_cosine"] is None
+    assert [e.name for e in comparison.saes if e.kind == "sae"] == ["planted/late0", "second/late0"]
+    (pair,) = comparison.matching
+    assert pair.mean_max_correlation > 0.99 and pair.mean_max_cosine is None
     with pytest.raises(MedSAEError, match="none of the stores"):
         config["metadata"]["encoder_sha256"] = "3" * 64
         (sae / "cfg.json").write_text(json.dumps(config))
-        compare_saes(stores, [planted["saes"][0], sae], table, tmp_path / "again", progress=False)
+        compare(stores, [planted["saes"][0], sae], table, tmp_path / "again", progress=False)
     fewer = write_store(tmp_path / "fewer", {"late": planted["rows"][:90]})
     manifest = json.loads((fewer.path / "manifest.json").read_text())
     manifest["encoder"]["weights_sha256"] = "4" * 64
     (fewer.path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(MedSAEError, match="do not hold the same images"):
-        compare_saes([planted["store"], type(fewer)(fewer.path)], [sae], table, tmp_path / "no", progress=False)
+        compare([planted["store"], type(fewer)(fewer.path)], [sae], table, tmp_path / "no", progress=False)
 
 
 def test_resampled_figures_against_a_plain_loop(planted):
     """r and entropy of fixed top latents in resamples drawn and computed one by one with numpy."""
     matrix = LatentMatrix(planted["out"] / "scores" / "latents" / "late0")
-    targets = targets_of(planted["store"], planted["table"], "train", "test").labels_only()
-    rows = targets.rows("report")
-    labels, patients = targets.labels[rows], targets.patients[rows]
+    images = LabelledImages.of(planted["store"], planted["table"]).held_out("train", "test").without_embeddings()
+    rows = images.rows("report")
+    labels, patients = images.labels[rows], images.patients[rows]
     bootstrap = PatientBootstrap(patients, 30, 0)
-    found = resample(matrix, np.arange(3), targets, bootstrap, 0.4)
+    found = resample(matrix, np.arange(3), images, bootstrap, 0.4)
     names = np.unique(patients)
     draws = np.random.default_rng(0).integers(0, len(names), size=(30, len(names)), dtype=np.int32)
     dense = matrix.columns(0, 3).toarray()[rows].astype(float)

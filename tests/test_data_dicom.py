@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pydicom
 import pytest
-from pictures import LUMA, as_array, dicom, drawn, reason, stretched
+from helpers.pictures import LUMA, as_array, dicom, drawn, reason, stretched
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, get_decoder

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.pictures import as_array, dicom, png, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import as_array, dicom, png, tiff
 from PIL import Image
 
 from medsae_plugin.data.images import UnreadableImage, read_image

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pictures import LUMA, as_array, drawn, png, reason, stretched, tiff
+from helpers.pictures import LUMA, as_array, drawn, png, reason, stretched, tiff
 from PIL import Image
 
 from medsae_plugin.data.formats import IMAGE_SUFFIXES

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.repository_scripts import script
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
@@ -11,7 +12,8 @@ from medsae_plugin.encoders import HookedVisionEncoder, load_card
 from medsae_plugin.phantoms import FINDINGS, draw_case
 from medsae_plugin.phantoms.generate import sample_rows
 from medsae_plugin.phantoms.sentences import SENTENCES
-from medsae_plugin.training.demo_encoder import EVALUATION_SIZE, build_tokenizer, train, training_case, zero_shot_auroc
+
+demo_encoder = script("demo_encoder")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,9 @@ def encoder():
 @torch.no_grad()
 def test_its_zero_shot_auroc_is_scikit_learns_of_cosines(encoder):
     """Of each phantom's image with the sentences, in float64; ranks that rounding may change are left open."""
-    got = zero_shot_auroc(encoder, 40, seed=31_337)
+    got = demo_encoder.zero_shot_auroc(encoder, 16, seed=31_337)
     assert list(got) == list(SENTENCES)
-    phantoms = [draw_case(row.case, size=EVALUATION_SIZE) for row in sample_rows(40, 31_337)]
+    phantoms = [draw_case(row.case, size=demo_encoder.EVALUATION_SIZE) for row in sample_rows(16, 31_337)]
     x = encoder(encoder.preprocess([Image.fromarray(phantom.image) for phantom in phantoms])).double()
     for name, ways in SENTENCES.items():
         present, absent = (unit(unit(encoder.encode_text(list(texts)).double()).mean(0)) for texts in ways)
@@ -52,8 +54,8 @@ def test_training_twice_gives_the_same_weights(tmp_path):
     torch.use_deterministic_algorithms(True)
     try:
         for name in ("first", "second"):
-            train(card, tmp_path / name, images=24, steps=3, batch_size=8, workers=0)
-        train(card, tmp_path / "other", images=24, steps=3, batch_size=8, workers=0, seed=1)
+            demo_encoder.train(card, tmp_path / name, images=24, steps=3, batch_size=8, workers=0)
+        demo_encoder.train(card, tmp_path / "other", images=24, steps=3, batch_size=8, workers=0, seed=1)
     finally:
         torch.use_deterministic_algorithms(False)
     first, second, other = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second", "other"))
@@ -63,7 +65,7 @@ def test_training_twice_gives_the_same_weights(tmp_path):
 
 
 def test_every_word_of_every_sentence_is_in_the_vocabulary(encoder):
-    tokenizer = build_tokenizer()
+    tokenizer = demo_encoder.build_tokenizer()
     assert tokenizer.get_vocab_size() <= encoder.card.text["config"]["vocab_size"]
     texts = [text for sentences in SENTENCES.values() for way in sentences for text in way]
     assert all(tokenizer.token_to_id("[UNK]") not in tokenizer.encode(text).ids for text in texts)
@@ -73,6 +75,6 @@ def test_every_word_of_every_sentence_is_in_the_vocabulary(encoder):
 
 
 def test_training_cases_show_rare_findings_as_often_as_common_ones():
-    cases = [training_case(index, seed=0) for index in range(1500)]
+    cases = [demo_encoder.training_case(index, seed=0) for index in range(1500)]
     shares = {name: np.mean([name in case.findings for case in cases]) for name in FINDINGS if name != "Lung Opacity"}
     assert max(shares.values()) < 1.6 * min(shares.values())

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from helpers.reference_models import biomedclip_text
+from helpers.tiny_encoders import HOOKS, TINY, write_tiny_card
 from PIL import Image
-from reference_models import biomedclip_text
 from safetensors.torch import load_file, save_file
-from tiny_encoders import HOOKS, TINY, write_tiny_card
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from medsae_plugin import MedSAEError

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from extraction_case import one_thread  # noqa: F401
+from helpers import next_transformer_lens  # noqa: F401  for the processes that are started here
+from helpers.tiny_encoders import TINY, write_tiny_card
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
 from sae_lens.saes.sae import SAEMetadata
-from tiny_encoders import TINY, write_tiny_card
 from torch import Tensor, nn
 
 from medsae_plugin.encoders import HookedVisionEncoder, ablate, load_card

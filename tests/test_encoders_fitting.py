@@ -7,9 +7,8 @@ import pytest
 import torch
 import transformers as tf
 import yaml
-from extraction_case import one_thread  # noqa: F401
+from helpers.tiny_encoders import TINY, VIT, write_tiny_card
 from safetensors.torch import load_file, save_file
-from tiny_encoders import TINY, VIT, write_tiny_card
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.encoders import HookedVisionEncoder, check_card, load_card

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from extraction_case import make_images, one_thread, tiny_encoder  # noqa: F401
+from helpers.extraction_case import make_images, tiny_encoder
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_encoders import HOOKS, TINY
+from helpers.tiny_encoders import HOOKS, TINY
 
 # One process for all, since it alone takes seconds to import: a line of JSON asks, a line of JSON answers.
 CLIENT = """
@@ -22,14 +22,21 @@ import contextlib, io, json, os, sys
 import torch
 from medsae_plugin.cli import main
 from medsae_plugin.encoders import HookedVisionEncoder
+from medsae_plugin.errors import MedSAEError
 for line in sys.stdin:
     job, out, err = json.loads(line), io.StringIO(), io.StringIO()
     os.environ.update(job["environment"])
     status = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if "load" in job:
-            encoder = HookedVisionEncoder.from_pretrained(job["load"])
-            print(encoder(torch.ones(1, 3, *encoder.preprocessor.shape)).flatten().tolist())
+            try:
+                encoder = HookedVisionEncoder.from_pretrained(job["load"], **job.get("options", {}))
+            except MedSAEError as error:
+                print(error, file=sys.stderr)
+                status = 1
+                encoder = None
+            if encoder is not None:
+                print(encoder(torch.ones(1, 3, *encoder.preprocessor.shape)).flatten().tolist())
         else:
             status = main(job["arguments"])
     print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
@@ -168,6 +175,28 @@ def test_a_model_of_the_hub_is_fetched_at_its_revision_once(hub: tuple[type[Hub]
     images(tmp_path)
     status, _, err = ask("extract", card, "--images", tmp_path, "--out", tmp_path / "store")
     assert status == 1 and "lab/tiny-dino has no such revision" in err
+
+
+def test_huggingfaces_words_are_passed_on(hub: tuple[type[Hub], Ask], tmp_path: Path):
+    handler, ask = hub
+    TINY["rad-dino"].make(tmp_path)
+    handler.repositories["lab/other-dino"] = tmp_path / "model"
+    card = hub_card("rad-dino", tmp_path, "lab/other-dino")
+    cache = {"cache_dir": str(tmp_path / "cache")}
+    status, _, err = ask(load=str(card), options={**cache, "local_files_only": True})
+    assert status == 1 and "is not in the cache, and local_files_only is set" in err and handler.asked == []
+    status, out, _ = ask(load=str(card), options=cache)
+    assert status == 0 and handler.asked != []
+    assert (tmp_path / "cache" / "models--lab--other-dino" / "snapshots" / COMMIT / "model.safetensors").is_file()
+    assert ask(load=str(card), options={**cache, "local_files_only": True})[:2] == (0, out) and handler.asked == []
+    status, _, err = ask(load=str(card), options={"revision": "v2"})
+    assert status == 1 and "lab/other-dino has no such revision" in err
+    unpinned = yaml.safe_load(card.read_text())
+    unpinned["source"]["revision"] = "f" * 40
+    card.write_text(yaml.safe_dump(unpinned))
+    assert ask(load=str(card), options={**cache, "revision": COMMIT})[1] == out
+    status, _, err = ask(load="phantom-swin", options={"revision": "v2"})
+    assert status == 1 and "its weights are not on the Hub" in err
 
 
 def test_of_medgemma_only_the_shards_with_the_vision_tower_are_fetched(hub: tuple[type[Hub], Ask], tmp_path: Path):

@@ -15,6 +15,7 @@ import yaml
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.encoders import HookedVisionEncoder, load_card
+from medsae_plugin.encoders.sources import Source
 from medsae_plugin.encoders.weights import official_checkpoint, unpack
 from medsae_plugin.fetch import download
 from medsae_plugin.files import sha256_of
@@ -62,7 +63,7 @@ def test_file_zip_and_folder_give_the_same_encoder(state, small, tmp_path):
         z.write(checkpoint, "medclip/pytorch_model.bin")
     card = load_card(small)
     for weights in (checkpoint, checkpoint.parent, archive):
-        found = official_checkpoint(card, weights)
+        found = official_checkpoint(Source(card, weights))
         assert sha256_of(found) == sha256_of(checkpoint)
     zipped = tmp_path / "folder"
     zipped.mkdir()
@@ -123,9 +124,9 @@ def test_a_damaged_checkpoint_is_an_error_in_words(tmp_path, content):
 
 def test_no_weights_there(tmp_path):
     with pytest.raises(MedSAEError, match="no weights at"):
-        official_checkpoint(load_card("medclip-swin"), tmp_path / "absent.bin")
+        official_checkpoint(Source(load_card("medclip-swin"), tmp_path / "absent.bin"))
     with pytest.raises(MedSAEError, match=re.escape("holds no pytorch_model.bin")):
-        official_checkpoint(load_card("medclip-swin"), tmp_path)
+        official_checkpoint(Source(load_card("medclip-swin"), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "..\\evil", "C:\\evil"])

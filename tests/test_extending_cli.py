@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from extending import prepare, run
+from helpers.extending import prepare, run
 
 METRIC = """
 import numpy as np

@@ -1,6 +1,6 @@
 """A user's own dialect, an entry of `DIALECTS`, reads the tables of another data set."""
 
-from extending import run
+from helpers.extending import run
 
 from medsae_plugin.phantoms import generate
 

@@ -2,7 +2,7 @@
 
 import json
 
-from extending import prepare, run
+from helpers.extending import prepare, run
 
 NAMER = """
 from medsae_plugin.naming import NAMERS, LatentName, Proposal

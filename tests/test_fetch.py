@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from medsae_plugin.encoders import HookedVisionEncoder
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import download, has_file, hub_file, network_reason, unreachable
+from medsae_plugin.fetch import download, hub_file, hub_file_if_any, network_reason, unreachable
 
 BODY = bytes(range(256)) * 1000
 COMMIT = "1" * 40
@@ -113,7 +113,7 @@ def test_offline_is_said_and_the_cache_still_serves(monkeypatch, server):
     with pytest.raises(MedSAEError, match=r"not in the cache, and the Hub cannot be reached \(HF_HUB_OFFLINE is set\)"):
         hub_file("org/name", "other.bin", COMMIT)
     with pytest.raises(MedSAEError, match="HF_HUB_OFFLINE is set"):
-        has_file("org/name", "other.bin", COMMIT)  # nobody knows, so it is not "no"
+        hub_file_if_any("org/name", "other.bin", COMMIT)  # nobody knows, so it is not "no"
     assert server[0].asked == asked
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from extraction_case import before_each_pass, make_images, tiny_encoder
+from helpers.extraction_case import before_each_pass, make_images, tiny_encoder
+from helpers.planted import planted_rows, write_store
 from PIL import Image
-from planted import planted_rows, write_store
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file as save_torch
 

@@ -6,7 +6,6 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medsae_plugin.naming.images import ImageData
 from PIL import Image
 
 from medsae_plugin.data.tables import read_table
@@ -23,6 +22,7 @@ from medsae_plugin.naming.evidence import (
 )
 from medsae_plugin.naming.heatmaps import PICTURE_SIZE, heatmap_picture, picture
 from medsae_plugin.naming.trials import sample_trial
+from medsae_plugin.scores import LabelledImages
 
 PREPROCESSING = {"mode": "L", "size": 64, "fit": "pad", "resample": "bicubic", "mean": [0.5], "std": [0.25]}
 
@@ -137,7 +137,7 @@ def test_report_sentences_come_from_a_tables_report_column(tmp_path):
     assert "report" not in read_table(tmp_path / "t.csv").frame
     with pytest.raises(MedSAEError, match="no report column 'texts'; did you mean 'text'"):
         read_table(tmp_path / "t.csv", report_column="texts")
-    data = ImageData.of(table.frame.iloc[::-1], table)
+    data = LabelledImages.of(table.frame.iloc[::-1], table)
     assert report_sentences(data, [2, 1], most=3) == ["Heart is big.", 'Lungs, "clear".', "No effusion."]
     assert [len(s) for s in report_sentences(data, [0])] == [300]
 

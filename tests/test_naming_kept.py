@@ -5,14 +5,20 @@ import shutil
 
 import numpy as np
 import pytest
-from chat_server import ChatServer
-from naming_case import FINDINGS, PhantomCase, save_sae
+import torch
+from helpers.chat_server import ChatServer
+from helpers.naming_case import FINDINGS, HOOK, PhantomCase, oracle_judge, oracle_namer
+from helpers.planted import relu_sae, save_sae
 
 from medsae_plugin.cli import main
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming import Names, score_names
+from medsae_plugin.naming.answers import Answers
+from medsae_plugin.naming.asking import Asker
+from medsae_plugin.naming.namers import ChatNamer
 from medsae_plugin.naming.names import NamedUnit, merged
 from medsae_plugin.naming.refinement import refine_names
+from medsae_plugin.naming.trials import Judge
 
 EVIDENCE = ["--strongest", "2", "--spread", "2", "--silent", "2"]
 
@@ -92,18 +98,12 @@ def test_a_name_is_not_lost_to_a_namer_without_one(case, sae, tmp_path):
 )
 def test_what_is_no_list_of_this_saes_names_is_not_written_over(case, sae, tmp_path, capsys, content, told):
     if content == "of another":
-        other = save_sae(tmp_path / "other", 2 * np_eye(), "hook_embedding")
+        other = save_sae(tmp_path / "other", relu_sae(HOOK, 2 * torch.eye(len(FINDINGS))))
         assert name(case, other, tmp_path / "o", "--backend", "label", "--latents", "0") == 0
         content = (other / "names.json").read_text()
     (sae / "names.json").write_text(content)
     assert name(case, sae, tmp_path / "a", "--backend", "label", "--latents", "0") == 1
     assert told in capsys.readouterr().err and (sae / "names.json").read_text() == content
-
-
-def np_eye():
-    import torch
-
-    return torch.eye(len(FINDINGS))
 
 
 def test_a_refined_name_stays_beside_a_first_proposal():
@@ -125,10 +125,12 @@ def test_names_of_several_runs_are_scored_apart_from_all_their_splits(case, sae,
     other.made["split"] = "test"
     merged(one, other).write(tmp_path)
     assert Names.read(tmp_path).splits == ["train", "test"]
+    judge = Judge(Asker(oracle_judge(case), Answers(tmp_path / "answers"), progress=False))
+    namer = ChatNamer(Asker(oracle_namer(case), Answers(tmp_path / "answers"), progress=False))
     with pytest.raises(MedSAEError, match="patients are in both 'test' and 'test'"):
-        score_names(case.store, sae, case.table, tmp_path, {"x": None}, progress=False)
+        score_names(case.store, sae, case.table, tmp_path, {"x": judge}, progress=False)
     with pytest.raises(MedSAEError, match="several runs"):
-        refine_names(case.store, sae, case.table, tmp_path, None, None, progress=False)
+        refine_names(case.store, sae, case.table, tmp_path, namer, judge, progress=False)
 
 
 def test_a_judge_that_answers_in_the_wrong_form_ends_the_test_of_names(case, sae, tmp_path, capsys):
@@ -165,14 +167,14 @@ def test_what_the_namer_was_told_is_no_success(case, sae, tmp_path, capsys):
 
 def test_a_latent_without_a_label_above_chance_is_not_named_by_one(case, tmp_path):
     """A latent that fires at random has a strongest label all the same; the reason tells it, and its r and p."""
-    from planted import write_store
+    from helpers.planted import write_store
 
     from medsae_plugin.store import ActivationStore
 
     noise = np.random.default_rng(0).random((len(case.table.frame), len(FINDINGS))).astype(np.float32)
     images = case.store.images[["image_id", "path", "patient", "split"]]
     store = ActivationStore(write_store(tmp_path / "store", {"hook_embedding": noise}, images=images).path)
-    sae = save_sae(tmp_path / "sae", np_eye(), "hook_embedding")
+    sae = save_sae(tmp_path / "sae", relu_sae(HOOK, torch.eye(len(FINDINGS))))
     arguments = ["name", str(store.path), str(sae), "--table", str(case.table.root / "labels.csv"), "--quiet"]
     assert main([*arguments, "--out", str(tmp_path / "out"), "--backend", "label", *EVIDENCE]) == 0
     units = Names.read(tmp_path / "out").units

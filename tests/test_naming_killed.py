@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-from chat_server import ChatServer
-from naming_case import FINDINGS, HOSTILE, concept_in, shared_finding
+from helpers.chat_server import ChatServer
+from helpers.naming_case import FINDINGS, HOSTILE, concept_in, shared_finding
 
 from medsae_plugin.cli import main
 from medsae_plugin.naming.chat import Picture

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from naming_case import oracle_judge, oracle_namer
+from helpers.naming_case import oracle_judge, oracle_namer
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming import Names, score_names

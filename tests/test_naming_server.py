@@ -4,7 +4,7 @@ import json
 import threading
 
 import pytest
-from chat_server import ChatServer, Response, completion
+from helpers.chat_server import ChatServer, Response, completion
 
 import medsae_plugin.naming.backends.server
 from medsae_plugin.errors import MedSAEError

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import spacy
 import torch
-from planted import in_a_gap, relu_sae, save_sae
+from helpers.planted import in_a_gap, relu_sae, save_sae
 from sae_lens import SAE
 
 from medsae_plugin.cli import main
@@ -192,7 +192,7 @@ def test_heatmaps_reach_the_model_at_spatial_hooks(phantoms):
     sample = choose(latents, [3], "train", Counts(3, 2, 2), 0).sampled[3]
     ids = latents.data.frame["image_id"].to_numpy()[rows[list(sample.strongest)]]
     grid = store.hooks[SPATIAL].grid
-    by_image = {int(i): x for batch, x, _ in store.by_image(SPATIAL, None, 1) for i in batch}
+    by_image = {int(i): x for batch, x in store.by_image(SPATIAL, None, 1) for i in batch}
     for unit, subject, sign in ((3, latents, 1), (96 + 5, neurons, -1)):
         maps = heatmaps(subject, unit, rows[list(sample.strongest)].tolist())
         axis = unit if sign > 0 else unit - 96

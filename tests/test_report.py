@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from small_run import HOSTILE, LABELS, NAMED, SmallRun
+from helpers.small_run import HOSTILE, LABELS, NAMED, SmallRun
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main
@@ -17,7 +17,7 @@ from medsae_plugin.report.evidence import digits, nearest, strips, strongest
 from medsae_plugin.report.pictures import shrunk
 from medsae_plugin.report.report import embedded
 from medsae_plugin.report.sources import open_run, report_rows
-from medsae_plugin.scores import format_table
+from medsae_plugin.scores import Evaluation
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_the_printed_table_counts_only_what_is_above_chance(run):
         for o, p, follows in zip(sae["observations"], (0.005, 0.005, 0.86), LABELS, strict=True):
             o.update(r=0.3, p_null=p, follows=follows)
         sae["observations"][1]["follows"] = LABELS[0]
-    lines = [line for line in format_table(metrics).splitlines() if line.startswith("top latents")]
+    lines = [line for line in str(Evaluation.read(metrics)).splitlines() if line.startswith("top latents")]
     assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1"}
 
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import chromium
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import chromium
+from helpers.small_run import HOSTILE, LABELS, NAMED, POSITIONS, N, SmallRun
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
-from small_run import HOSTILE, LABELS, NAMED, POSITIONS, N, SmallRun
 
 from medsae_plugin.report import open_run, write_report
 
@@ -99,10 +99,10 @@ def test_it_opens_from_disk_ready_and_shows_the_figures(driver, run):
     assert driver.execute_script("return document.documentElement.dataset.ready") == "yes"
     sae = figures_of(run)
     shown = text(driver)
-    assert NAMED in shown and f"{sae.figures['fidelity']['explained_variance']:.3f}" in shown
-    for o in sae.figures["observations"]:
-        r = "–" if o["r"] is None else f"{o['r']:.2f}".replace("-", "−")
-        assert o["label"] in shown and r in shown
+    assert NAMED in shown and f"{sae.scores.value('explained_variance'):.3f}" in shown
+    for o in sae.scores.observations:
+        r = "–" if o.value("r") is None else f"{o.value('r'):.2f}".replace("-", "−")
+        assert o.label in shown and r in shown
     assert "untrained embedding-seed1" in shown and "neurons of hook_embedding" in shown
     assert len(driver.find_elements(By.CSS_SELECTOR, "main figure svg")) == 4  # density and three training curves
 
@@ -123,7 +123,7 @@ def test_search_sort_and_filter(driver, run):
     assert count(driver) == (latents["density"] <= 0.1).sum()
     driver.find_element(By.ID, "dense").click()
 
-    for column, key in ((4, "entropy"), (5, "monosemanticity"), (6, "density")):
+    for column, key in ((4, "entropy"), (7, "monosemanticity"), (8, "density")):
         driver.execute_script(f"document.querySelectorAll('.head button')[{column}].click()")
         ascending = key == "entropy"
         known = latents[key].dropna().sort_values(ascending=ascending, kind="stable")
@@ -157,7 +157,7 @@ def test_a_label_can_be_chosen_to_sort_by(driver, run):
 
 def test_a_latent_opens_and_leads_back(driver, run):
     sae = figures_of(run)
-    top = sae.figures["observations"][0]["latent"]
+    top = sae.scores.observations[0].latent
     driver.find_element(By.LINK_TEXT, next(a.text for a in driver.find_elements(By.CSS_SELECTOR, "main td a"))).click()
     wait(lambda: driver.find_element(By.ID, "main").get_attribute("data-view") == "latent")
     assert driver.execute_script("return location.hash").endswith(f"/{top}")
@@ -181,7 +181,7 @@ def test_heatmaps_at_a_spatial_hook_show_where_it_fires(driver, run):
     names = [option.text for option in driver.find_elements(By.CSS_SELECTOR, "#sae option")]
     place = names.index("stages.0.resid_post-seed0")
     sae = next(s for s in open_run(run.sweep).saes if s.name == "stages.0.resid_post-seed0")
-    latent = sae.figures["observations"][0]["latent"]
+    latent = sae.scores.observations[0].latent
     visit(driver, f"latent/{place}/{latent}")
     cells = driver.execute_script(
         "return [...document.querySelectorAll('.frame svg')].map(s => [...s.children].map(c =>"
@@ -291,7 +291,7 @@ def test_the_whole_scale_of_r_is_in_sight(page, run, width):
         for left, start, end, right, last in found:
             assert left <= start < start + 180 < end <= right and last <= right
         cells = driver.find_elements(By.CSS_SELECTOR, ".tops tbody tr:first-child > *")
-        assert all(cell.is_displayed() for cell in cells) and len(cells) == 9
+        assert all(cell.is_displayed() for cell in cells) and len(cells) == 12
 
 
 def test_what_a_latent_follows_is_said_only_above_chance(run, tmp_path):
@@ -338,6 +338,6 @@ def test_without_a_table_no_image_is_said_to_show_nothing(run, tmp_path):
     path = write_report(run.sweep, tmp_path / "r.html", store=run.store, images=run.images)
     with chromium.browser() as driver:
         driver.get(path.as_uri())
-        visit(driver, f"latent/0/{open_run(run.sweep).saes[0].figures['observations'][0]['latent']}")
+        visit(driver, f"latent/0/{open_run(run.sweep).saes[0].scores.observations[0].latent}")
         captions = [e.text for e in driver.find_elements(By.CSS_SELECTOR, ".pictures figcaption")]
         assert captions and all(float(caption) > 0 for caption in captions)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from medsae_plugin.comparison.subjects import sites_of
-from medsae_plugin.scores.candidates import load_candidates
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 from sae_lens import (
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,
@@ -27,7 +25,9 @@ from safetensors.torch import load_file, save_file
 
 from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
+from medsae_plugin.comparison.entries import sources_of
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.scores.opening import open_units
 from medsae_plugin.store import ActivationStore
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -88,10 +88,10 @@ WRONG = {
     "a page": (lambda f: (f / WEIGHTS).write_text("<!DOCTYPE html><html>log in</html>"), "cut short or damaged"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"no {WEIGHTS}"),
     "no config": (lambda f: (f / CONFIG).unlink(), f"no {CONFIG}"),
-    "cut config": (lambda f: (f / CONFIG).write_text('{"d_in": 8,'), "is not JSON, so it is cut short or damaged"),
+    "cut config": (lambda f: (f / CONFIG).write_text('{"d_in": 8,'), "is damaged, or not what its name says"),
     "binary config": (
         lambda f: (f / CONFIG).write_bytes(b"\xff\xfe\x00"),
-        "is not JSON, so it is cut short or damaged",
+        "is damaged, or not what its name says",
     ),
     "a list": (lambda f: (f / CONFIG).write_text("[1]"), "should hold a JSON object"),
     "unknown architecture": (lambda f: edit(f, architecture="supertopk"), "'supertopk', which SAE-Lens .* not know"),
@@ -193,10 +193,10 @@ def test_a_checkpoint_that_no_inference_class_reads_says_how_to_finish_it(tmp_pa
 def test_what_is_no_sae_of_a_row_is_not_scored(store, tmp_path):
     Transcoder(TranscoderConfig(d_in=D, d_sae=N, d_out=5, apply_b_dec_to_input=False)).save_model(tmp_path / "a")
     with pytest.raises(MedSAEError, match="a is a transcoder"):
-        load_candidates(store, [tmp_path / "a"])
+        open_units(store, [tmp_path / "a"])
     TemporalSAE(TemporalSAEConfig(d_in=D, d_sae=N, n_heads=1, bottleneck_factor=1)).save_model(tmp_path / "b")
     with pytest.raises(MedSAEError, match="order of rows"):
-        load_candidates(store, [tmp_path / "b"])
+        open_units(store, [tmp_path / "b"])
 
 
 def test_paths_that_are_no_folder_of_an_sae_say_what_they_are(folder, tmp_path):
@@ -244,7 +244,7 @@ def test_a_star_over_what_train_leaves_takes_the_saes(store, labels, tmp_path, c
 def test_an_sae_of_another_encoder_is_refused_and_one_of_unknown_weights_said(store, tmp_path):
     def scored(**metadata: str) -> list[str]:
         shutil.rmtree(tmp_path / "sae", ignore_errors=True)
-        return [c.name for c in load_candidates(store, [make(tmp_path / "sae", **metadata)])]
+        return [c.name for c in open_units(store, [make(tmp_path / "sae", **metadata)])]
 
     assert scored() == ["sae", "untrained sae", "neurons of h"]
     with pytest.raises(MedSAEError, match=r"sae was trained on encoder weights ffffffffffff\.\.\., those of planted"):
@@ -267,13 +267,17 @@ def test_saes_of_several_stores_go_to_their_encoders_by_name_where_no_checksum_t
     stores = [store, ActivationStore(other)]
     mine = make(tmp_path / "mine")
     theirs = make(tmp_path / "theirs", encoder_sha256="", model_name="second")
-    sites = sites_of(stores, [theirs, mine])
-    assert [(site.label, *site.sae_paths) for site in sites] == [("planted", mine), ("second", theirs)]
+    sources = sources_of(stores, [theirs, mine])
+    folders = [(source.label, *(path for _, path in source.saes.values())) for source in sources]
+    assert folders == [
+        ("planted", mine),
+        ("second", theirs),
+    ]
     stray = make(tmp_path / "stray", encoder_sha256="", model_name="third")
     with pytest.raises(
         MedSAEError, match=r"an SAE of encoder third.*none of the stores is: they are of planted, second"
     ):
-        sites_of(stores, [mine, stray])
+        sources_of(stores, [mine, stray])
 
 
 def test_a_layer_norm_sae_is_scored_on_raw_activations(store, labels, tmp_path):
@@ -281,14 +285,14 @@ def test_a_layer_norm_sae_is_scored_on_raw_activations(store, labels, tmp_path):
     torch.manual_seed(0)
     cfg = StandardSAEConfig(d_in=D, d_sae=N, normalize_activations="layer_norm", metadata=SAEMetadata(**ENCODER))
     StandardSAE(cfg).save_model(tmp_path / "sae")
-    from medsae_plugin import evaluate_saes
+    from medsae_plugin import evaluate
 
-    metrics = evaluate_saes(store, [tmp_path / "sae"], read_table(labels), progress=False)
+    evaluation = evaluate(store, [tmp_path / "sae"], read_table(labels), progress=False)
     sae = load_sae(tmp_path / "sae")
-    x = torch.cat([rows for _, rows, _ in store.by_image("h", "test")])
+    x = torch.cat([rows for _, rows in store.by_image("h", "test")])
     z = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)
     with torch.no_grad():
         codes = torch.relu((z - sae.b_dec) @ sae.W_enc + sae.b_enc)
         back = (codes @ sae.W_dec + sae.b_dec) * x.std(1, keepdim=True) + x.mean(1, keepdim=True)
     expected = 1 - ((x - back) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
-    assert metrics["candidates"][0]["fidelity"]["explained_variance"] == pytest.approx(float(expected), rel=1e-4)
+    assert evaluation.saes[0].fidelity["explained_variance"] == pytest.approx(float(expected), rel=1e-4)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from extraction_case import EMBEDDING, SPATIAL, expected_activations, make_images, tiny_encoder
+from helpers.extraction_case import EMBEDDING, SPATIAL, expected_activations, make_images, tiny_encoder
 from safetensors import safe_open
 
 from medsae_plugin.errors import MedSAEError
@@ -36,7 +36,7 @@ def copy(case, tmp_path):
 
 
 def rows_of(store, hook, split=None):
-    return torch.cat([rows for _, rows, _ in store.by_image(hook, split)])
+    return torch.cat([rows for _, rows in store.by_image(hook, split)])
 
 
 def test_by_image_gives_each_readable_image_once_in_order(case):
@@ -44,11 +44,12 @@ def test_by_image_gives_each_readable_image_once_in_order(case):
     for hook, split in itertools.product((SPATIAL, EMBEDDING), (None, "train", "test")):
         wanted = [i for i in range(N) if i not in BROKEN and split in (None, table.frame["split"][i])]
         seen = []
-        for ids, rows, row_image in store.by_image(hook, split, batch_images=4):
-            assert len(ids) <= 4 and rows.dtype == torch.float32 and len(rows) == len(row_image)
+        per_image = store.hooks[hook].rows_per_image
+        for ids, rows in store.by_image(hook, split, batch_images=4):
+            assert len(ids) <= 4 and rows.dtype == torch.float32 and len(rows) == len(ids) * per_image
             for place, image in enumerate(ids):
                 expected = expected_activations(encoder, table, hook, image).reshape(-1, rows.shape[1])
-                torch.testing.assert_close(rows[row_image == place], expected, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(rows[place * per_image :][:per_image], expected, atol=1e-5, rtol=1e-4)
             seen += list(ids)
         assert seen == wanted
         assert store.n_rows(hook, split) == len(wanted) * store.hooks[hook].rows_per_image

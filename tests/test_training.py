@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
@@ -38,7 +38,7 @@ def store(tmp_path_factory) -> ActivationStore:
 
 
 def rows_of(store: ActivationStore, hook: str, split: str) -> torch.Tensor:
-    return torch.cat([rows for _, rows, _ in store.by_image(hook, split)])
+    return torch.cat([rows for _, rows in store.by_image(hook, split)])
 
 
 @pytest.mark.parametrize("normalize", ["none", "expected_average_only_in", "covariance_whitening"])

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 

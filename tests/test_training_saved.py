@@ -5,14 +5,14 @@ import json
 
 import pytest
 import torch
-from medsae_plugin.scores.candidates import load_candidates
-from planted import planted_rows, write_store
+from helpers.planted import planted_rows, write_store
 from sae_lens import SAE, AbsTopKSAE, AbsTopKSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from safetensors.torch import load_file
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.scores.opening import open_units
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, split_by_sign, train_saes
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAE_LENS_NORMALIZATIONS
@@ -42,7 +42,7 @@ def spec_of(architecture: str, normalize: str, name: str = "a") -> SAESpec:
 
 
 def rows_of(store: ActivationStore, split: str = "val") -> torch.Tensor:
-    return torch.cat([rows for _, rows, _ in store.by_image(HOOK, split)])
+    return torch.cat([rows for _, rows in store.by_image(HOOK, split)])
 
 
 def explained(sae: SAE, x: torch.Tensor) -> float:
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_when_training_goes_on(store, tmp_path, fi
     with pytest.raises(MedSAEError, match=rf"checkpoint .*{last.name} is damaged .* delete it"):
         train_saes(store, specs, CONFIG, out, resume=True, progress=False)
     (out / "run.json").write_text("{")
-    with pytest.raises(MedSAEError, match=r"run\.json is not JSON"):
+    with pytest.raises(MedSAEError, match=r"run\.json is damaged"):
         train_saes(store, specs, CONFIG, out, resume=True, progress=False)
 
 
@@ -162,7 +162,7 @@ def test_an_abstopk_sae_split_by_sign_is_the_same_sae(rescale):
 def test_signed_latents_are_not_scored_without_a_word(store, tmp_path):
     AbsTopKSAE(AbsTopKSAEConfig(d_in=12, d_sae=24, k=2)).save_model(tmp_path)
     with pytest.raises(MedSAEError, match=r"abstopk SAE, whose latents are signed.*split_by_sign"):
-        load_candidates(store, [tmp_path])
+        open_units(store, [tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_signed_latents_are_not_scored_without_a_word(store, tmp_path):
     [
         ({"k": 25}, "k is 25, and there are 24 latents"),
         ({"k": 0}, "k is 0"),
-        ({"k": "8"}, r"k is '8', should be int \(write 8\)"),
-        ({"k": 8.0}, r"k is 8\.0, should be int \(write 8\)"),
-        ({"aux_loss_coefficient": "1e-3"}, r"'1e-3', should be float \(write 1\.0e-3"),
+        ({"k": "8"}, r"k is '8', should be a whole number \(write 8\)"),
+        ({"k": 8.0}, r"k is 8\.0, should be a whole number \(write 8\)"),
+        ({"aux_loss_coefficient": "1e-3"}, r"'1e-3', should be a number \(write 1\.0e-3"),
     ],
 )
 def test_options_that_would_fail_at_the_first_step_are_refused_before(store, tmp_path, options, message):

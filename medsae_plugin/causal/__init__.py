@@ -3,16 +3,16 @@
 from typing import Any
 
 from medsae_plugin._lazy import look_up
+from medsae_plugin._old_names import old_function
 
 _MODULES = {
     "Attribution": "medsae_plugin.causal.attribution",
+    "AttributionReport": "medsae_plugin.causal.attribution_report",
+    "Fidelity": "medsae_plugin.causal.results",
     "attribute": "medsae_plugin.causal.attribution",
-    "summarise_attribution": "medsae_plugin.causal.attribution_report",
     "contrast_with_random": "medsae_plugin.causal.interventions",
-    "downstream_fidelity": "medsae_plugin.causal.fidelity",
     "effect_of_edits": "medsae_plugin.causal.interventions",
-    "format_attribution": "medsae_plugin.causal.attribution_report",
-    "format_fidelity": "medsae_plugin.causal.fidelity",
+    "fidelity": "medsae_plugin.causal.downstream",
     "load_saes": "medsae_plugin.causal.passes",
 }
 
@@ -20,4 +20,4 @@ __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    return look_up(__name__, _MODULES, name)
+    return look_up(__name__, _MODULES, name) if name in _MODULES else old_function(__name__, name)

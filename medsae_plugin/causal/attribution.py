@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from medsae_plugin.causal.passes import PixelBatches
+from medsae_plugin.causal.passes import PixelBatches, load_saes
+from medsae_plugin.causal.results import PromptSet
+from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot
 from medsae_plugin.encoders.splicing import output_hook
 from medsae_plugin.errors import MedSAEError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sae_lens import SAE
-
-    from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot
+from medsae_plugin.scores.models import Encoder
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class Attribution:
         gradient: `(pairs, labels)`, activation times the score's gradient to it, summed over positions: the first order
             of `ablation` (attribution patching, as for SAE latents in Marks et al. 2024, arXiv 2403.19647).
         ablation: `(pairs, labels)`, the score less the score of a pass in which the latent is silent everywhere.
+        sae: its name. encoder, prompts: what the scores are of. unreadable_images: that are left out.
     """
 
     labels: tuple[str, ...]
@@ -49,6 +46,10 @@ class Attribution:
     activation: Float[np.ndarray, " pairs"]
     gradient: Float[np.ndarray, "pairs labels"]
     ablation: Float[np.ndarray, "pairs labels"]
+    sae: str = ""
+    encoder: Encoder | None = None
+    prompts: PromptSet | None = None
+    unreadable_images: int = 0
 
     @property
     def live(self) -> Int[np.ndarray, " live"]:
@@ -81,7 +82,7 @@ class Attribution:
 
 def attribute(
     encoder: HookedVisionEncoder,
-    sae: SAE[Any],
+    sae: Any,
     zero_shot: ZeroShot,
     batches: PixelBatches,
 ) -> Attribution:
@@ -90,26 +91,46 @@ def attribute(
     The SAE is spliced in with the error term, so the scores are those of the encoder alone. Ablation runs the encoder
     once for each image and latent that fires on it.
 
+    Args:
+        sae: an SAE, a folder of one, or what `train_saes` returned of one.
+
     Raises:
-        MedSAEError: an SAE that does not fit the encoder, no latent that fires, no image that can be read.
+        MedSAEError: several SAEs, one that does not fit the encoder, no latent that fires, no image that can be read.
     """
+    named = load_saes(encoder, sae)
+    if len(named) > 1:
+        raise MedSAEError(f"attribution is to one SAE at a time; choose one of {', '.join(named)}")
+    ((name, sae),) = named.items()
     acts = f"{output_hook(sae)}.hook_sae_acts_post"
     parts: list[list[np.ndarray]] = []
     rows: list[int] = []
     with encoder.saes([sae], use_error_term=True):
         for batch_rows, pixels in batches.run("attributing"):
-            latents, gradient = _gradients(encoder, zero_shot, pixels, acts)
-            highest = latents if latents.ndim == 2 else latents.amax(1)
-            fires = latents != 0 if latents.ndim == 2 else (latents != 0).any(1)
+            fired, gradient = _gradients(encoder, zero_shot, pixels, acts)
+            highest = fired if fired.ndim == 2 else fired.amax(1)
+            fires = fired != 0 if fired.ndim == 2 else (fired != 0).any(1)
             image, latent = fires.nonzero(as_tuple=True)
             ablation = _ablations(encoder, zero_shot, pixels, acts, image, latent, batches.batch_size)
             of_pairs = (image + len(rows), latent, highest[image, latent], gradient[:, image, latent].T, ablation)
             parts.append([t.cpu().numpy() for t in of_pairs])
             rows += batch_rows
-    pairs = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    if not len(pairs[0]):
+    images, latents, activation, gradients, ablations = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if not len(images):
         raise MedSAEError("no latent of the SAE fires on these images, so there is nothing to attribute to")
-    return Attribution(zero_shot.labels, int(sae.cfg.d_sae), np.array(rows), *pairs)
+    return Attribution(
+        zero_shot.labels,
+        int(sae.cfg.d_sae),
+        np.array(rows),
+        images,
+        latents,
+        activation,
+        gradients,
+        ablations,
+        sae=name,
+        encoder=Encoder(name=encoder.name, weights_sha256=encoder.weights_sha256),
+        prompts=PromptSet(name=zero_shot.prompts.name, source=zero_shot.prompts.source),
+        unreadable_images=len(batches.failures),
+    )
 
 
 def _gradients(

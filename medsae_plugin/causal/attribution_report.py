@@ -2,47 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import sparse
 
 from medsae_plugin.causal.attribution import Attribution
 from medsae_plugin.causal.interventions import contrast_with_random
+from medsae_plugin.causal.results import PromptSet
 from medsae_plugin.data.splits import split_by_patient
+from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.metrics import pearson, top_latent
+from medsae_plugin.scores.models import Encoder, Figures, Result
 from medsae_plugin.scores.registry import number
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.text import aligned
-
-if TYPE_CHECKING:
-    from medsae_plugin.data.tables import ImageTable
 
 N_STRONGEST = 5
 _HALVES = {"select": 0.5, "report": 0.5}
 
 
-def summarise_attribution(attribution: Attribution, table: ImageTable, seed: int = 0) -> dict[str, Any]:
-    """Per observation that is both scored and labelled:
+class StrongLatent(Figures):
+    """How far a latent's ablation lowers an observation's score on images with the finding, and its estimate."""
 
-    - `agreement`: Spearman's correlation over live latents of gradient times activation and ablation.
-    - `strongest`: the latents whose ablation lowers the score most on the images with the finding, in the mean.
-    - `top`: the top latent, of the largest r with the label on half of the patients (drawn by `seed`), and on the
-      images of the other half with the finding, how far ablating it lowers the score, and ablating a random other live
-      latent; the difference, with the interval of 95 % over patients.
+    latent: int
+    ablation: float
+    gradient: float
 
-    What is undefined (no image with the finding, no latent that fires) is null.
 
-    Args:
-        table: the images that were attributed, `attribution.rows` of it.
+class TopLatent(Figures):
+    """The latent of the largest r, and how far ablating it lowers the score; see `interventions.Contrast`."""
 
-    Raises:
-        MedSAEError: no label of the table is scored, or fewer than two patients.
+    latent: int
+    r: float
+    images: int
+    patients: int
+    fall: float | None
+    random_fall: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+class Attributed(Figures):
+    """One observation.
+
+    agreement: Spearman's correlation over live latents of gradient times activation and ablation.
+    strongest: the latents whose ablation lowers the score most on the images with the finding, in the mean.
+    top: the top latent, of the largest r with the label on half of the patients, and on the images of the other half
+        with the finding, how far ablating it lowers the score, and ablating a random other live latent; the
+        difference, with the interval of 95 % over patients.
     """
-    read = table.take(attribution.rows)
+
+    label: str
+    positives: int
+    agreement: float | None
+    strongest: list[StrongLatent]
+    top: TopLatent | None
+
+
+class AttributionReport(Result):
+    """An attribution, observation by observation; `str()` is the table. What is undefined is None."""
+
+    FILE: ClassVar[str] = "attribution.json"
+    COMMAND: ClassVar[str] = "medsae attribute"
+
+    encoder: Encoder | None = None
+    sae: str = ""
+    prompts: PromptSet | None = None
+    unreadable_images: int = 0
+    images: int
+    patients: int
+    latents: int
+    live_latents: int
+    observations: list[Attributed]
+
+    @classmethod
+    def of(cls, attribution: Attribution, table: ImageTable, seed: int = 0) -> AttributionReport:
+        """Of every observation that is both scored and labelled.
+
+        Args:
+            table: the images that were attributed, `attribution.rows` of it.
+            seed: of the halves of the patients and the resamples.
+
+        Raises:
+            MedSAEError: no label of the table is scored, or fewer than two patients.
+        """
+        read = table.take(attribution.rows)
+        return cls(
+            encoder=attribution.encoder,
+            sae=attribution.sae,
+            prompts=attribution.prompts,
+            unreadable_images=attribution.unreadable_images,
+            images=len(read),
+            patients=int(read.frame["patient"].nunique()),
+            latents=attribution.n_latents,
+            live_latents=len(attribution.live),
+            observations=_observations(attribution, read, seed),
+        )
+
+    def __str__(self) -> str:
+        rows = [
+            ["observation", "+", "strongest latents", "top", "r", "its fall", "random", "difference", "95 %", "rho"],
+            *[_row(o) for o in self.observations],
+        ]
+        return "\n".join(
+            [
+                f"{self.images} images of {self.patients} patients; {self.live_latents} of {self.latents} latents "
+                "fire.",
+                "strongest latents: those whose ablation lowers the zero-shot score most, on images with the finding.",
+                "top: of the largest r with the label on half of the patients. its fall, random: how far the score "
+                "falls",
+                "when it is ablated, and when a random live latent is, on the other half's images with the finding.",
+                "95 %: the interval of the difference, over patients.",
+                "rho: Spearman over live latents, gradient times activation against ablation.",
+                "",
+                *aligned(rows, rule_after=(1,)),
+            ]
+        )
+
+
+def _row(o: Attributed) -> list[str]:
+    cells = [o.label, str(o.positives), " ".join(str(s.latent) for s in o.strongest[:3]) or "-"]
+    if (top := o.top) is None:
+        cells += ["-"] * 6
+    else:
+        bounds = "-" if top.low is None else f"[{top.low:+.3f}, {top.high:+.3f}]"
+        falls = [f"{x:+.3f}" for x in (top.fall, top.random_fall, top.difference)]
+        cells += [str(top.latent), f"{top.r:.2f}", *falls, bounds]
+    return [*cells, "-" if o.agreement is None else f"{o.agreement:.2f}"]
+
+
+def _observations(attribution: Attribution, read: ImageTable, seed: int) -> list[Attributed]:
     labels = [label for label in attribution.labels if label in read.label_names]
     if not labels:
         raise MedSAEError("no label of the table is among the scored observations, so nothing can be said of any")
@@ -56,24 +149,20 @@ def summarise_attribution(attribution: Attribution, table: ImageTable, seed: int
     for c, (label, latent) in enumerate(zip(labels, top_latent(r), strict=True)):
         present = y[:, c] == 1
         observations.append(
-            {
-                "label": label,
-                "positives": int(present.sum()),
-                "agreement": number(agreement[label]),
-                "strongest": _strongest(attribution, label, present),
-                "top": _top(attribution, label, int(latent), r[latent, c], patients, present & report, seed),
-            }
+            Attributed(
+                label=label,
+                positives=int(present.sum()),
+                agreement=number(agreement[label]),
+                strongest=_strongest(attribution, label, present),
+                top=_top(attribution, label, int(latent), r[latent, c], patients, present & report, seed),
+            )
         )
-    return {
-        "images": len(read),
-        "patients": int(read.frame["patient"].nunique()),
-        "latents": attribution.n_latents,
-        "live_latents": len(attribution.live),
-        "observations": observations,
-    }
+    return observations
 
 
-def _pearson(attribution: Attribution, labels: list[str], y: np.ndarray, images: Bool[np.ndarray, " images"]) -> Any:
+def _pearson(
+    attribution: Attribution, labels: list[str], y: np.ndarray, images: Bool[np.ndarray, " images"]
+) -> Float[np.ndarray, "latents labels"]:
     shape = (len(attribution.rows), attribution.n_latents)
     activations = sparse.csr_array((attribution.activation, (attribution.image, attribution.latent)), shape=shape)
     statistics = LatentStatistics(attribution.n_latents, labels)
@@ -81,7 +170,7 @@ def _pearson(attribution: Attribution, labels: list[str], y: np.ndarray, images:
     return pearson(statistics)
 
 
-def _strongest(attribution: Attribution, label: str, images: Bool[np.ndarray, " images"]) -> list[dict[str, Any]]:
+def _strongest(attribution: Attribution, label: str, images: Bool[np.ndarray, " images"]) -> list[StrongLatent]:
     if not images.any():
         return []
     c = attribution.labels.index(label)
@@ -89,7 +178,7 @@ def _strongest(attribution: Attribution, label: str, images: Bool[np.ndarray, " 
     gradient = attribution.mean(attribution.gradient, images)[:, c]
     order = np.argsort(-ablation, kind="stable")[:N_STRONGEST]
     return [
-        {"latent": int(attribution.live[j]), "ablation": float(ablation[j]), "gradient": float(gradient[j])}
+        StrongLatent(latent=int(attribution.live[j]), ablation=float(ablation[j]), gradient=float(gradient[j]))
         for j in order
     ]
 
@@ -102,37 +191,9 @@ def _top(
     patients: np.ndarray,
     images: Bool[np.ndarray, " images"],
     seed: int,
-) -> dict[str, Any] | None:
+) -> TopLatent | None:
     if latent < 0 or not images.any() or set(attribution.live) <= {latent}:
         return None
     contrast = contrast_with_random(attribution, latent, label, patients, images, seed=seed)
-    return {"latent": latent, "r": float(r), **{key: number(value) for key, value in contrast._asdict().items()}}
-
-
-def format_attribution(report: Mapping[str, Any]) -> str:
-    """The report as a table, a row an observation."""
-    rows = [["observation", "+", "strongest latents", "top", "r", "its fall", "random", "difference", "95 %", "rho"]]
-    for o in report["observations"]:
-        top = o["top"]
-        strongest = " ".join(str(s["latent"]) for s in o["strongest"][:3])
-        row = [o["label"], str(o["positives"]), strongest or "-"]
-        if top is None:
-            row += ["-"] * 6
-        else:
-            bounds = "-" if top["low"] is None else f"[{top['low']:+.3f}, {top['high']:+.3f}]"
-            numbers = [top["fall"], top["random_fall"], top["difference"]]
-            row += [str(top["latent"]), f"{top['r']:.2f}", *[f"{x:+.3f}" for x in numbers], bounds]
-        rows.append([*row, "-" if o["agreement"] is None else f"{o['agreement']:.2f}"])
-    return "\n".join(
-        [
-            f"{report['images']} images of {report['patients']} patients; {report['live_latents']} of "
-            f"{report['latents']} latents fire.",
-            "strongest latents: those whose ablation lowers the zero-shot score most, on images with the finding.",
-            "top: of the largest r with the label on half of the patients. its fall, random: how far the score falls",
-            "when it is ablated, and when a random live latent is, on the other half's images with the finding.",
-            "95 %: the interval of the difference, over patients.",
-            "rho: Spearman over live latents, gradient times activation against ablation.",
-            "",
-            *aligned(rows, rule_after=(1,)),
-        ]
-    )
+    falls = {name: number(getattr(contrast, name)) for name in ("fall", "random_fall", "difference", "low", "high")}
+    return TopLatent(latent=latent, r=float(r), images=contrast.images, patients=contrast.patients, **falls)

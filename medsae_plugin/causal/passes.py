@@ -78,7 +78,7 @@ def load_saes(encoder: HookedVisionEncoder, saes: Any) -> dict[str, SAE[Any]]:
     Raises:
         MedSAEError: what `open_latents` refuses.
     """
-    opened = open_latents(saes, encoder, str(encoder.device))
+    opened = open_latents(saes, encoder, str(encoder.device), to_score=False)
     return {name: latents.sae for name, (latents, _) in opened.items()}
 
 

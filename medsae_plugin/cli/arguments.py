@@ -206,14 +206,14 @@ def add_zero_shot(parser: argparse.ArgumentParser) -> None:
 def read_zero_shot(args: argparse.Namespace) -> tuple[ImageTable, Prompts]:
     """The table with the images to score, and the prompts, that `add_table`'s and `add_zero_shot`'s arguments name."""
     from medsae_plugin.causal.passes import images_of_split
-    from medsae_plugin.data.prompts import load_prompts, prompts_for
+    from medsae_plugin.data.prompts import load_prompts
     from medsae_plugin.encoders import load_card
     from medsae_plugin.store import ActivationStore
 
     table = read_table(args)
     if args.store is not None:
         table = images_of_split(table, ActivationStore(args.store), args.split)
-    return table, load_prompts(args.prompts) if args.prompts else prompts_for(load_card(args.encoder).name)
+    return table, load_prompts(args.prompts) if args.prompts else load_card(args.encoder).own_prompts()
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
@@ -42,28 +41,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.causal import attribute, format_attribution, load_saes, summarise_attribution
+    from medsae_plugin.causal import AttributionReport, attribute
     from medsae_plugin.causal.passes import PixelBatches
     from medsae_plugin.encoders import ZeroShot
-    from medsae_plugin.files import make_folder, write_text
 
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)
-    ((name, sae),) = load_saes(encoder, [args.sae]).items()
     batches = PixelBatches(encoder, table, batch_size=args.batch_size, workers=args.workers, progress=not args.quiet)
-    attribution = attribute(encoder, sae, ZeroShot(encoder, prompts), batches)
-    report = {
-        "encoder": {"name": encoder.name, "weights_sha256": encoder.weights_sha256},
-        "sae": name,
-        "prompts": {"name": prompts.name, "source": prompts.source},
-        "unreadable_images": len(batches.failures),
-        **summarise_attribution(attribution, table, args.seed),
-    }
+    report = AttributionReport.of(attribute(encoder, args.sae, ZeroShot(encoder, prompts), batches), table, args.seed)
     if args.out is not None:
-        make_folder(args.out.parent)
-        write_text(args.out, json.dumps(report, indent=2, allow_nan=False) + "\n")
-    print(format_attribution(report))
-    if batches.failures:
-        print(f"\n{len(batches.failures)} images could not be read and are left out")
+        report.save(args.out)
+    print(report)
+    if report.unreadable_images:
+        print(f"\n{report.unreadable_images} images could not be read and are left out")
     if args.out is not None:
-        print(f"\nwritten: {args.out}")
+        print(f"\nwritten: {report.file_at(args.out)}")

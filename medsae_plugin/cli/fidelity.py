@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
@@ -41,14 +40,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.causal import downstream_fidelity, format_fidelity, load_saes
-    from medsae_plugin.files import make_folder, write_text
+    from medsae_plugin.causal import fidelity
 
     table, prompts = read_zero_shot(args)
-    encoder = read_encoder(args)
-    fidelity = downstream_fidelity(
-        encoder,
-        load_saes(encoder, read_saes(args.saes)),
+    found = fidelity(
+        read_encoder(args),
+        read_saes(args.saes),
         table,
         prompts,
         batch_size=args.batch_size,
@@ -56,8 +53,7 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     if args.out is not None:
-        make_folder(args.out.parent)
-        write_text(args.out, json.dumps(fidelity, indent=2, allow_nan=False) + "\n")
-    print(format_fidelity(fidelity))
+        found.save(args.out)
+    print(found)
     if args.out is not None:
-        print(f"\nwritten: {args.out}")
+        print(f"\nwritten: {found.file_at(args.out)}")

@@ -21,7 +21,9 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="the file of weights, or its folder")
-    parser.add_argument("--format", required=True, choices=("dictionary_learning", "vit_prisma"))
+    parser.add_argument(
+        "--format", required=True, metavar="NAME", help="dictionary_learning, vit_prisma, or one of your own (--import)"
+    )
     with_cards(parser.add_argument("--encoder", required=True, metavar="ENCODER", help="a card's name or path"))
     parser.add_argument("--hook", required=True, metavar="NAME", help="the hook point that the SAE stands at")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the SAE's folder")

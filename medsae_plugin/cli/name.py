@@ -146,6 +146,7 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.naming.asking import told
     from medsae_plugin.naming.evidence import Counts
     from medsae_plugin.naming.namers import ChatNamer
+    from medsae_plugin.naming.names import kept_beside
     from medsae_plugin.naming.top_latents import told_top_names
     from medsae_plugin.store import ActivationStore
 
@@ -183,19 +184,21 @@ def run(args: argparse.Namespace) -> None:
     for line in told(askers):
         print(line)
     print(told_top_names(store, args.sae, table, args.out, args.split, vocabulary), end="")
-    _say_written(names, args.out, args.sae)
-    failed = [unit for unit in names.units if unit.status == "unanswered"]
-    if model is not None and failed and not any(unit.status == "named" for unit in names.units):
-        raise MedSAEError(f"nothing got a name; {failed[-1].kind} {failed[-1].latent}: {failed[-1].problem}")
-
-
-def _say_written(names: Names, out: Path, sae: Path) -> None:
-    from medsae_plugin.naming.names import kept_beside
-
-    print(f"written: {out / 'names.json'}, {out / 'names.csv'}, {sae / 'names.json'}")
-    further, others = "refined further", "of another run; --replace lets these take their place"
-    for line in (*kept_beside(names, out, further), *kept_beside(names, sae, others)):
+    print(f"written: {args.out / 'names.json'}, {args.out / 'names.csv'}, {args.sae / 'names.json'}")
+    for line in (
+        *kept_beside(names, args.out, "refined further"),
+        *kept_beside(names, args.sae, "of another run; --replace lets these take their place"),
+    ):
         print(line)
+    if model is not None:
+        _check_any_named(names)
+
+
+def _check_any_named(names: Names) -> None:
+    """Raises MedSAEError where a model was asked for names, and gave none that can be used."""
+    failed = [unit for unit in names.units if unit.status == "unanswered"]
+    if failed and not any(unit.status == "named" for unit in names.units):
+        raise MedSAEError(f"nothing got a name; {failed[-1].kind} {failed[-1].latent}: {failed[-1].problem}")
 
 
 def _judge(args: argparse.Namespace, namer: ChatNamer) -> Judge:
@@ -249,7 +252,7 @@ def _indices(texts: list[str] | None) -> list[int] | None:
 
 
 def _say_without_heatmaps(store: ActivationStore, hook: str) -> None:
-    from medsae_plugin.naming.heatmaps import has_heatmaps
+    from medsae_plugin.scores.heatmaps import has_heatmaps
 
     if store.hooks[hook].grid is not None and not has_heatmaps(store, hook):
         print(f"the store does not keep all positions of {hook}, so images were shown without heatmaps")

@@ -38,6 +38,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="show the strongest images; DIR is the folder that the store's image paths start from",
     )
+    parser.add_argument(
+        "--view",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JS",
+        help="a view of your own: a JavaScript file, or a folder of them; may be repeated",
+    )
     renamed(parser, "--with-images", images)
     add_table(parser, required=False)
 
@@ -57,5 +65,6 @@ def run(args: argparse.Namespace) -> None:
         table=read_table(args) if args.table else None,
         store=ActivationStore(args.store) if args.store else None,
         images=args.images,
+        views=args.view,
     )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {'with' if args.images else 'without'} images")

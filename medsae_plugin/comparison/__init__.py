@@ -3,6 +3,7 @@
 from typing import Any
 
 from medsae_plugin._lazy import look_up
+from medsae_plugin._old_names import old_function
 
 _MODULES = {
     "Comparison": "medsae_plugin.comparison.results",
@@ -15,4 +16,4 @@ __all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    return look_up(__name__, _MODULES, name)
+    return look_up(__name__, _MODULES, name) if name in _MODULES else old_function(__name__, name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import read_report
+from medsae_plugin.sae_folders import distinct_names, read_report
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import UnitScores
@@ -98,18 +98,25 @@ def sources_of(stores: Sequence[ActivationStore], saes: Any, device: str = "cpu"
         raise MedSAEError("two of the stores are of the same encoder; extract all its hooks into one store")
     for store in stores[1:]:
         _check_same_images(stores[0], store)
-    of_store: dict[str, dict[str, tuple[Latents, Path | None]]] = {sha: {} for sha in hashes}
-    for name, (latents, path) in open_latents(saes, device=device).items():
+    of_store: dict[str, list[tuple[Latents, Path | None]]] = {sha: [] for sha in hashes}
+    for latents, path in open_latents(saes, device=device).values():
         store = _store_of(latents, stores)
         latents.check_fits(store)
-        of_store[store.weights_sha256][name] = latents, path
+        of_store[store.weights_sha256].append((latents, path))
     names = [encoder["name"] for encoder in encoders]
     labels = [name if names.count(name) == 1 else f"{name}@{sha[:8]}" for name, sha in zip(names, hashes, strict=True)]
     return [
-        Source(label, store, of_store[sha])
+        Source(label, store, _named(of_store[sha], keep=isinstance(saes, Mapping)))
         for label, store, sha in zip(labels, stores, hashes, strict=True)
         if of_store[sha]
     ]
+
+
+def _named(saes: Sequence[tuple[Latents, Path | None]], keep: bool) -> dict[str, tuple[Latents, Path | None]]:
+    """The SAEs of one store by name: folders by as little of their paths as tells them apart here, unless to `keep`."""
+    short = iter(distinct_names([path for _, path in saes if path and not keep]))
+    renamed = [(replace(one, name=next(short)) if path and not keep else one, path) for one, path in saes]
+    return {one.name: (one, path) for one, path in renamed}
 
 
 def _store_of(latents: Latents, stores: Sequence[ActivationStore]) -> ActivationStore:

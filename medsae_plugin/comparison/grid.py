@@ -6,8 +6,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from medsae_plugin.errors import MedSAEError
-from medsae_plugin.training.recipes import Recipe, parse_recipe, read_yaml
+from medsae_plugin.training.recipes import Recipe, RecipeFile
+from medsae_plugin.yaml_files import CheckedYAML, yaml_text
 
 
 def load_grid(path: str | Path) -> Recipe:
@@ -20,36 +20,41 @@ def load_grid(path: str | Path) -> Recipe:
     Raises:
         MedSAEError: as `load_recipe`; an empty list; two SAEs of one name.
     """
-    content = read_yaml(path)
+    checked = CheckedYAML(yaml_text(path, "recipe"), str(path))
+    content, entry_of = checked.content, []
     if isinstance(content, dict) and isinstance(content.get("saes"), list):
-        entries = enumerate(content["saes"], start=1)
-        content["saes"] = [sae for k, entry in entries for sae in _expand(entry, f"{path}, SAE {k}")]
-    recipe = parse_recipe(content, str(path))
-    names = [spec.name for spec in recipe.specs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise MedSAEError(f"{path}: several SAEs have the name {twice[0]}; give their entries names")
-    return recipe
+        made = [(k, sae) for k, entry in enumerate(content["saes"]) for sae in _expand(entry, k, checked)]
+        content["saes"], entry_of = [sae for _, sae in made], [k for k, _ in made]
+        # A problem is said of the entry that an SAE was made of.
+        checked.origin = lambda at: (at[0], entry_of[at[1]], *at[2:]) if at[:1] == ("saes",) and at[1:] else at
+    file = checked.as_(RecipeFile)
+    names = [spec.name for spec in file.saes] if file else []
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            checked.add(("saes", entry_of[k]), f"several SAEs have the name {name}; give their entries names")
+    checked.raise_problems()
+    assert file is not None
+    return file.recipe
 
 
-def _expand(entry: Any, where: str) -> list[Any]:
-    """Every combination of an entry's choices; what is no mapping is left for `parse_recipe` to refuse."""
+def _expand(entry: Any, k: int, checked: CheckedYAML) -> list[Any]:
+    """Every combination of an entry's choices; what is not made as an entry is left for the check to refuse."""
     if not isinstance(entry, dict):
         return [entry]
-    options = entry.get("options", {})
-    if not isinstance(options, dict):
-        raise MedSAEError(f"{where}: options is {options!r}, should be a mapping, whose values may be lists")
+    options = entry.get("options")
     flat = {("", key): value for key, value in entry.items() if key not in ("name", "options")}
-    flat |= {("options", key): value for key, value in options.items()}
+    flat |= {("options", key): value for key, value in options.items()} if isinstance(options, dict) else {}
     choices = {key: value for key, value in flat.items() if isinstance(value, list)}
-    if empty := [key for (_, key), value in choices.items() if not value]:
-        raise MedSAEError(f"{where}: {empty[0]} is a list without choices")
+    for part, key in [at for at, value in choices.items() if not value]:
+        checked.add(("saes", k, *filter(None, (part,)), key), f"{key} is a list without choices")
     made = []
     for picked in itertools.product(*choices.values()):
         chosen = dict(zip(choices, picked, strict=True))
         at = flat | chosen
         sae = {key: value for (part, key), value in at.items() if not part}
         if "options" in entry:
-            sae["options"] = {key: value for (part, key), value in at.items() if part}
+            picked_options = {key: value for (part, key), value in at.items() if part}
+            sae["options"] = picked_options if isinstance(options, dict) else options
         made.append({"name": _name(entry, chosen), **sae})
     return made
 

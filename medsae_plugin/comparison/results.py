@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pandas as pd
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr
 
 from medsae_plugin._version import __version__
 from medsae_plugin.comparison.table import format_comparison
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, read_json, replacing, write_text
-from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Split
+from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Result, Split
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.units import Kind
 
@@ -142,11 +141,14 @@ class Difference(Figures):
     fdr: float | None
 
 
-class Comparison(Figures):
+class Comparison(Result):
     """SAEs side by side. `str()` is its tables for a terminal, `frame(name)` one of its tidy tables.
 
     The tables: `saes`, `observations`, `visibility`, `latents`, `matches`, `links`, `cka`, `differences`.
     """
+
+    FILE: ClassVar[str] = JSON
+    COMMAND: ClassVar[str] = "medsae compare"
 
     schema_version: int = Field(SCHEMA_VERSION, alias="schema")
     medsae_plugin: str = __version__
@@ -168,37 +170,20 @@ class Comparison(Figures):
     _frames: dict[str, pd.DataFrame] = PrivateAttr({})
 
     @classmethod
-    def open(cls, folder: str | Path) -> Comparison:
-        """The comparison in a folder, with its tables.
-
-        Raises:
-            MedSAEError: there is none, or a damaged one.
-        """
-        folder = Path(folder)
-        if not (folder / JSON).is_file():
-            raise MedSAEError(f"there is no {JSON} in {folder}")
-        try:
-            comparison = cls.model_validate(read_json(folder / JSON))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            at = ".".join(map(str, first["loc"]))
-            raise MedSAEError(f"{folder / JSON} is not what medsae compare writes ({at}: {first['msg']})") from None
-        comparison._frames = {p.stem: pd.read_parquet(p) for p in sorted(folder.glob("*.parquet"))}
+    def open(cls, path: str | Path) -> Comparison:
+        comparison = super().open(path)
+        tables = sorted(cls.file_at(path).parent.glob("*.parquet"))
+        comparison._frames = {p.stem: pd.read_parquet(p) for p in tables}
         return comparison
 
-    def save(self, folder: str | Path, frames: Mapping[str, pd.DataFrame] | None = None) -> None:
-        """Write `comparison.json` and the tables, by default its own."""
-        folder = Path(folder)
-        make_folder(folder)
+    def save(self, path: str | Path, frames: Mapping[str, pd.DataFrame] | None = None) -> None:
+        """Write `comparison.json` and the tables, by default its own, into a folder."""
+        folder = make_folder(Path(path))
         self._frames = dict(self._frames if frames is None else frames)
         for name, frame in self._frames.items():
             with replacing(folder / f"{name}.parquet") as temporary:
                 frame.to_parquet(temporary, index=False)
-        write_text(folder / JSON, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
-
-    def to_json(self) -> dict[str, Any]:
-        """The contents of `comparison.json`; undefined figures are null."""
-        return self.model_dump(mode="json", by_alias=True)
+        super().save(folder)
 
     def frame(self, name: str) -> pd.DataFrame:
         """One of the tables.

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medsae_plugin.scores.images import ROLES
+from medsae_plugin.scores.models import Split
+from medsae_plugin.scores.registry import shown
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
+
+_HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
@@ -16,14 +21,16 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
         f"Every figure on {report['split']} ({report['images']} images, {report['patients']} patients), with 95% "
         "intervals over patients."
     )
-    head = "\n".join([head, *without_rows(comparison["select"], report)])
+    head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in ROLES))])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _saes(comparison: Mapping[str, Any]) -> str:
-    rows = [["", "explained", "L0", "dead", "mean top r", "mean top H", "monosem.", "rank", "front"]]
+    more = [m for m in shown("comparison", "sae") if m.name not in _HEADED]
+    heads = ["explained", "L0", "dead", "mean top r", "mean top H", "monosem.", *(m.title for m in more)]
+    rows = [["", *heads, "rank", "front"]]
     for e in comparison["saes"]:
         rows.append(
             [
@@ -34,6 +41,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
                 _form(e["mean_monosemanticity"], 3),
+                *(m.form(e.get(m.name)) for m in more),
                 _form(e.get("mean_rank"), 2),
                 "*" if e.get("pareto") else "",
             ]

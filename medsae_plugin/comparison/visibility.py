@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from scipy import sparse
 
 from medsae_plugin.comparison.features import image_means
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.ranking import auroc_and_average_precision
+from medsae_plugin.scores.ranking import aurocs
 from medsae_plugin.scores.resampling import PatientBootstrap, interval
 
 if TYPE_CHECKING:
@@ -79,14 +78,12 @@ class Visibility:
     """How well each observation can be read off one layer, on `report`; nan where it cannot be told.
 
     auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`.
-    resampled: `(resamples, labels)` AUROC in the bootstrap's resamples, paired with those of other layers.
     """
 
     auroc: Float[np.ndarray, " labels"]
     low: Float[np.ndarray, " labels"]
     high: Float[np.ndarray, " labels"]
     ridge: Float[np.ndarray, " labels"]
-    resampled: Float[np.ndarray, "resamples labels"]
 
 
 def probe(
@@ -125,12 +122,12 @@ def probe(
     for rows, x in image_means(store, hook):
         scores[rows] = (x - shift) @ np.nan_to_num(w).T
     labels = images.labels[report]
-    auroc = np.diag(auroc_and_average_precision(sparse.csc_array(scores[report]), labels)[0]).copy()
+    auroc = aurocs(scores[report], labels)
     resampled = bootstrap.auroc(scores[report], labels)
     unfit = np.isnan(w).any(1)
     auroc[unfit], resampled[:, unfit] = np.nan, np.nan
     low, high = interval(resampled)
-    return Visibility(auroc, low, high, ridge, resampled)
+    return Visibility(auroc, low, high, ridge)
 
 
 def choose_ridges(first: ProbeSums, second: ProbeSums) -> Float[np.ndarray, " labels"]:

@@ -15,23 +15,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.observations import OBSERVATIONS
 
-OBSERVATIONS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
 # Findings as tables name them: CheXpert's, then those that NIH ChestX-ray14, VinDr-CXR, PadChest and RSNA add.
 FINDINGS = (
     *OBSERVATIONS,

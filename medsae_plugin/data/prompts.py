@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from medsae_plugin._old_names import old_function
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.phantoms.sentences import SENTENCES, Sentences
 from medsae_plugin.yaml_files import STRICT, parse_yaml
 
 CHEXPERT, PHANTOMS = "chexpert", "phantoms"
-# The demo encoder reads no other words than its own sentences'.
-_OF_ENCODER = {"phantom-swin": PHANTOMS}
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,8 @@ def load_prompts(name_or_path: str | Path) -> Prompts:
     return _parse(path.read_text(encoding="utf-8"), path.stem, str(path))
 
 
-def prompts_for(encoder_name: str) -> Prompts:
-    """The package's prompts in the words that an encoder knows: `chexpert`, but for the demo encoder."""
-    return load_prompts(_OF_ENCODER.get(encoder_name, CHEXPERT))
+def __getattr__(name: str) -> Any:
+    return old_function(__name__, name)
 
 
 Ways = Annotated[list[str], Field(min_length=1)]

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int
 
 from medsae_plugin.data import folders
 from medsae_plugin.data.columns import Columns, find_column, find_columns
-from medsae_plugin.data.dialects import MISSING, OBSERVATIONS, read_cells
+from medsae_plugin.data.dialects import MISSING, read_cells
 from medsae_plugin.data.reading import Reading
 from medsae_plugin.data.splits import (
     DEFAULT_FRACTIONS,
@@ -26,6 +26,7 @@ from medsae_plugin.data.splits import (
 )
 from medsae_plugin.data.table_files import RawTable, check_rows_not_swallowed, read_raw
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.observations import OBSERVATIONS
 
 __all__ = ["OBSERVATIONS", "ImageTable", "Uncertain", "read_reports", "read_table", "scan_folder"]
 

@@ -8,25 +8,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from medsae_plugin.encoders.families import FAMILIES
+from medsae_plugin.encoders.layouts import LAYOUTS, TEXT_CONFIG
 from medsae_plugin.yaml_files import STRICT, CheckedYAML, Problem, Problems
 
-# Where each source format's weights are named.
-SOURCES: dict[str, tuple[str, ...]] = {
-    "medclip": ("url",),
-    "medsae": ("path",),
-    "transformers": ("path",),
-    "open_clip": ("path",),
-    "gemma3": ("path",),
-    "torchxrayvision": ("path", "url"),
-    "module": (),
-}
 Fit = Literal["pad", "crop", "stretch"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 FITS, RESAMPLES = get_args(Fit), get_args(Resample)
 Pixels = Annotated[int, Field(gt=0)]
 _HOOK_NAME = re.compile(r"((blocks|stages|layers)\.(\{\}|\d+)\.)*hook_\w+")
-_NEEDS_SHAPES = ("medclip", "open_clip")
-_BERT = ("medclip", "medsae", "open_clip")  # formats whose text tower is a BERT of the card's config
 
 
 class _Part(BaseModel):
@@ -45,8 +34,8 @@ class Source(_Part):
     @field_validator("format")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in SOURCES:
-            raise Problem(f"source: format is not one of {', '.join(SOURCES)}")
+        if value not in LAYOUTS:
+            raise Problem(f"source: format is not one of {', '.join(LAYOUTS)}")
         return value
 
     @field_validator("sha256")
@@ -58,7 +47,7 @@ class Source(_Part):
 
     @model_validator(mode="after")
     def _named(self) -> Source:
-        places = SOURCES[self.format]
+        places = LAYOUTS[self.format].named_by
         if places and not any(getattr(self, place) for place in places):
             raise Problem(f"source lacks {' or '.join(places)}")
         for place in ("path", "url"):
@@ -174,6 +163,7 @@ class Card(_Part):
     pooling: str | None = None
     hooks: list[HookRow] | None = None
     outputs: Outputs | None = None
+    prompts: str | None = None
     access: str | None = None
 
     @field_validator("family")
@@ -200,21 +190,20 @@ class Card(_Part):
         found, of = [], self.source.format
         if self.family == "custom" and not self.hooks:
             found.append(Problem("family custom needs hooks: a list of names and module paths"))
-        if of in _NEEDS_SHAPES and self.projection_dim is None:
-            found.append(Problem(f"a source of format {of} needs projection_dim", "source"))
-        if of == "open_clip" and self.text is None:
-            found.append(Problem("a source of format open_clip needs text", "source"))
-        if of == "open_clip" and self.pooling != "cls":
-            found.append(Problem("a source of format open_clip needs pooling: cls", "source"))
+        for need in LAYOUTS[of].needs:
+            name, _, value = need.partition(": ")
+            said = getattr(self, name, None)
+            if name in Card.model_fields and (said is None or (value and said != value)):
+                found.append(Problem(f"a source of format {of} needs {need}", "source"))
         return found
 
     def _text_problems(self) -> list[Problem]:
         if self.text is None:
             return []
-        if self.source.format in _BERT:
-            if self.source.format != "medsae" and self.text.config is None:
-                return [Problem(f"text lacks config, which a source of format {self.source.format} needs", "text")]
-        elif not FAMILIES[self.family].text:
+        layout = LAYOUTS[self.source.format]
+        if TEXT_CONFIG in layout.needs and self.text.config is None:
+            return [Problem(f"text lacks config, which a source of format {self.source.format} needs", "text")]
+        if layout.text_tower is None and not FAMILIES[self.family].text:
             return [Problem(f"text: family {self.family} has no text tower; leave it out", "text")]
         return []
 

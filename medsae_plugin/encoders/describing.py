@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from medsae_plugin.encoders.cards import EncoderCard, load_card, read_card
-from medsae_plugin.encoders.families import FAMILIES, HookRow, hook_places
-from medsae_plugin.encoders.fitting import check_weights
+from medsae_plugin.encoders.card import EncoderCard
+from medsae_plugin.encoders.cards import load_card, read_card
+from medsae_plugin.encoders.families import HookRow, hook_places
 from medsae_plugin.encoders.hooked import HookedVisionEncoder
-from medsae_plugin.encoders.loading import build_encoder, saved_card
+from medsae_plugin.encoders.layouts import layout_of
 from medsae_plugin.encoders.measuring import CannotRun, HookSpec
-from medsae_plugin.encoders.sources import CONFIG, fetched, is_local, place_of
-from medsae_plugin.encoders.towers import build_model, parts_of, saved_config
+from medsae_plugin.encoders.sources import Source, is_local
 from medsae_plugin.errors import MedSAEError
 
 
@@ -51,6 +50,10 @@ def check_card(path: str | Path) -> tuple[list[str], str]:
     place = card.source.get("path", "")
     if card.source_path is None and (is_local(place) or card.source["format"] == "medsae"):
         checked.add(("source", "path"), f"source: there is nothing at {place}")
+    try:
+        card.own_prompts()
+    except MedSAEError as error:
+        checked.add(("prompts",), f"prompts: {error}")
     if checked.problems or card.source["format"] == "module":
         return checked.problems, "its fields"
     bare = dataclasses.replace(card, prefix_tokens=None, hooks=[], outputs=None)
@@ -81,7 +84,7 @@ def check_card(path: str | Path) -> tuple[list[str], str]:
     if card.source_path is None:
         return [], f"{what}; not its weights, which are not here"
     try:
-        check_weights(card, card.source_path)
+        layout_of(card).check(Source(card))
     except MedSAEError as error:
         checked.add(("source", "path"), f"source: {error}")
     return checked.problems, f"{what.replace(', and', ',')}, and its weights' keys and shapes"
@@ -115,16 +118,5 @@ def _without_weights(card: EncoderCard) -> tuple[HookedVisionEncoder, str]:
 
 
 def _build(card: EncoderCard) -> tuple[HookedVisionEncoder, str]:
-    family, source_format, place = FAMILIES[card.family], card.source["format"], place_of(card, None)
-    if source_format == "module":
-        raise MedSAEError(f"card {card.name} describes a module that is given in Python, so its shapes are not known")
-    if source_format == "medsae" and card.source_path:
-        return build_encoder(saved_card(card, card.source_path)), f"{CONFIG} in {card.source['path']}"
-    if source_format in ("transformers", "gemma3") and (card.source_path or not card.vision):
-        file = fetched(card, place, CONFIG)
-        if file is None:
-            raise MedSAEError(f"card {card.name}: {place} holds no {CONFIG}")
-        config = saved_config(family, file.parent)
-        model = build_model(family, config, card.pooling is None)
-        return HookedVisionEncoder(card, *parts_of(family, model)), f"{CONFIG} in {card.source['path']}"
-    return build_encoder(card), "the card"
+    parts, origin = layout_of(card).shapes(Source(card))
+    return HookedVisionEncoder(**vars(parts)), origin

@@ -17,14 +17,16 @@ from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
 from medsae_plugin.data.images import read_image
-from medsae_plugin.encoders.cards import EncoderCard, load_card, parse_card
+from medsae_plugin.encoders.card import EncoderCard
+from medsae_plugin.encoders.cards import load_card, parse_card
 from medsae_plugin.encoders.families import FAMILIES, Family, HookRow, hook_places
-from medsae_plugin.encoders.measuring import HookSpec as HookSpec
+from medsae_plugin.encoders.layouts import Parts, load_parts
 from medsae_plugin.encoders.measuring import measure
 from medsae_plugin.encoders.outputs import NamedOutputs, pooled_output
 from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint
-from medsae_plugin.encoders.sources import state_sha256
+from medsae_plugin.encoders.saving import save_parts
+from medsae_plugin.encoders.sources import Source, state_sha256
 from medsae_plugin.encoders.splicing import SAESplicing
 from medsae_plugin.encoders.text import TextTower
 from medsae_plugin.encoders.towers import take_off_capturing_hooks
@@ -73,7 +75,6 @@ class HookedVisionEncoder(SAESplicing):
         self._stop_at: str | None = None
         self._config = getattr(vision_model, "config", None)
         self._n_channels = getattr(self._config, "num_channels", 3)
-        self.map_grids: dict[str, tuple[int, int]] = {}  # of the hook points that have seen a map
         rows = (*self._family.rows, *(HookRow(**row) for row in card.hooks))
         # Kept, since pickled handles tell torch which ids are taken: else a hook that is registered in another process
         # could take the place of one of these.
@@ -85,7 +86,7 @@ class HookedVisionEncoder(SAESplicing):
         self.setup()
         of_family = self._family.n_prefix(self._config)
         self._n_prefix = of_family if card.prefix_tokens is None else card.prefix_tokens
-        self.hook_specs = measure(self, self._n_prefix)
+        self.hook_specs = measure(self, self.preprocessor.shape, self._n_prefix)
 
     def __getstate__(self) -> dict[str, Any]:
         take_off_capturing_hooks(self)
@@ -100,36 +101,63 @@ class HookedVisionEncoder(SAESplicing):
         dtype: torch.dtype = torch.float32,
         *,
         tokenizer: str | Path | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> HookedVisionEncoder:
         """The encoder of a card.
 
         Args:
-            name_or_card_path: a card of the package (`medclip-swin`, `rad-dino`, ...: `list_cards()`), or the path of
-                one of your own.
+            name_or_card_path: a card of the package (`medclip-swin`, `rad-dino`, ...: `list_cards()`), the path of one
+                of your own, or a folder that `save_pretrained` wrote.
             weights: a folder or file that holds the card's checkpoint: for MedCLIP, the official `pytorch_model.bin`,
                 the official zip, or a folder of either. None fetches the card's source, once: a Hub id to the Hub's
                 cache, a URL to `MEDSAE_CACHE` (or `~/.cache/medsae`).
             device, dtype: where the vision tower lives and what it computes in.
             tokenizer: of the text tower: `vocab.txt` or `tokenizer.json`, or a folder that holds one. None takes what
                 lies beside `weights`, else the one that the card names, fetched when a text is first encoded.
+            revision: of a source on the Hub, in place of the card's: a branch, a tag or a commit.
+            cache_dir: in place of the Hub's cache and of `MEDSAE_CACHE`.
+            local_files_only: fetch nothing, take what the cache has.
 
         Raises:
-            MedSAEError: no such card, weights or tokenizer, a Hub that refuses them, or weights that do not fit it, key
-                by key.
+            MedSAEError: no such card, weights or tokenizer, a Hub that refuses them, weights that do not fit it, key
+                by key, or a revision of what is not on the Hub.
         """
-        from medsae_plugin.encoders.loading import load_encoder
+        given = None if weights is None else Path(weights)
+        source = Source(
+            load_card(name_or_card_path), given, None if cache_dir is None else Path(cache_dir), local_files_only
+        )
+        parts = load_parts(source if revision is None else source.at(revision), tokenizer)
+        return cls(**vars(parts)).to(device=torch.device(device), dtype=dtype)
 
-        return load_encoder(name_or_card_path, weights, tokenizer).to(device=torch.device(device), dtype=dtype)
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write weights (`model.safetensors`, in `dtype`), shapes (`config.json`) and a card (`card.yaml`).
+
+        `from_pretrained(folder)` gives the encoder back; hooks and SAEs are not saved. A tokenizer that is on this
+        machine goes beside them. Returns the folder.
+
+        Raises:
+            MedSAEError: a module of your own, whose class no card can name.
+        """
+        text = self.text_tower if self.card.text and self._text_tower is not None else None
+        modules = (self.vision_model, self.projection_head, self.weights_sha256, text)
+        return save_parts(Parts(self.card, *modules, self._tokenizer, self.logit_scale), folder, dtype)
 
     @classmethod
     def from_module(
-        cls, module: nn.Module, card: EncoderCard | Mapping[str, Any] | str | Path, **parts: Any
+        cls,
+        module: nn.Module,
+        card: EncoderCard | Mapping[str, Any] | str | Path,
+        device: str | torch.device | None = None,
+        **parts: Any,
     ) -> HookedVisionEncoder:
         """An encoder around a module of your own, with the hook points that the card's `hooks` name.
 
         Args:
             module: takes `(batch, 3, rows, columns)` and returns a tensor, or an output of transformers.
             card: of family `custom` and source format `module`: a card's path, or its fields.
+            device: where to move it; None leaves it where it is.
             parts: `projection_head` (default: none), and the arguments of the class: `text_tower`, `logit_scale`, ...
 
         Raises:
@@ -140,7 +168,8 @@ class HookedVisionEncoder(SAESplicing):
         elif not isinstance(card, EncoderCard):
             card = load_card(card)
         head = parts.pop("projection_head", nn.Identity())
-        return cls(card, module, head, **{"weights_sha256": state_sha256(module), **parts})
+        encoder = cls(card, module, head, **{"weights_sha256": state_sha256(module), **parts})
+        return encoder if device is None else encoder.to(torch.device(device))
 
     @property
     def title(self) -> str:
@@ -219,36 +248,35 @@ class HookedVisionEncoder(SAESplicing):
         pos_slice: Any = None,
         stop_at_hook: str | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """transformer-lens's `run_with_cache`; with a `names_filter` the pass ends at the deepest hook asked for.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """transformer-lens's `run_with_cache`: what `forward` returns, and the activations by hook name.
 
-        Returns:
-            The image embedding, None where the pass ended before it, or the activation at `stop_at_hook`; and the
-            activations by hook name.
+        The pass goes to its end whatever is cached, so that the first is the image embedding `(batch, d)`; it ends
+        early at `stop_at_hook` alone, and the first is then the activation there. `activations` gives no embedding and
+        stops by itself.
 
         Raises:
             MedSAEError: an unknown hook point, one beyond `stop_at_hook`, several images and `remove_batch_dim`, or
                 `incl_bwd` where the output is not one number.
         """
-        names = self._selected(names_filter)
-        stop = stop_at_hook = self._one(stop_at_hook)
-        if stop_at_hook is not None:
-            names = self._up_to(stop_at_hook, names, names_filter is None)
-        elif names and not incl_bwd and self._host(names[-1]) != EMBEDDING:
-            stop = self._host(names[-1])
+        names, stop = self._selected(names_filter), self._one(stop_at_hook)
+        if stop is not None:
+            names = self._up_to(stop, names, names_filter is None)
         cache, forward, backward = self.get_caching_hooks(names, incl_bwd, device, remove_batch_dim, None, pos_slice)
         with self.hooks(forward, backward, reset_hooks_end, clear_contexts):
             out = self(*model_args, stop_at_hook=stop, **kwargs)
             if incl_bwd:
                 _backward(out)
-        return (out if stop == stop_at_hook else None), cache
+        return out, cache
 
     @torch.no_grad()
     def activations(
         self, pixel_values: Float[Tensor, "batch 3 height width"], hooks: Sequence[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
         """The activations at `hooks`, from one pass without gradients that ends at the deepest of them."""
-        return self.run_with_cache(pixel_values, names_filter=list(hooks))[1]
+        names = self._selected(list(hooks))
+        stop = self._host(names[-1]) if names else None
+        return self.run_with_cache(pixel_values, names_filter=names, stop_at_hook=stop)[1]
 
     @property
     def text_tower(self) -> TextTower:
@@ -352,24 +380,6 @@ class HookedVisionEncoder(SAESplicing):
         back = rearrange(y, "batch (rows columns) d -> batch d rows columns", rows=x.shape[2])
         # In memory as before, so that what follows computes bit for bit what it would without a hook.
         return back if back.stride() == x.stride() else torch.empty_like(x, dtype=y.dtype).copy_(back)
-
-    def _one(self, stop: str | None) -> str | None:
-        """The hook point that a pass is to stop at; where an SAE stands there, after it."""
-        if stop is None or stop in self._points:
-            return stop
-        found = self._selected(stop)
-        if len(found) != 1:
-            raise MedSAEError(f"a pass stops at one hook point; {stop!r} stands for {len(found)}")
-        return found[0]
-
-    def _up_to(self, stop: str, names: list[str], leave_out: bool) -> list[str]:
-        """The names that a pass which ends at `stop` reaches."""
-        order = self._hooks_in_order()
-        last = max(i for i, name in enumerate(order) if stop in (name, self._host(name)))
-        beyond = [name for name in names if order.index(name) > last]
-        if beyond and not leave_out:
-            raise MedSAEError(f"{beyond[0]} comes after {stop}, where the pass is to stop")
-        return [name for name in names if name not in beyond]
 
 
 def _backward(output: Tensor) -> None:

@@ -6,16 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from medsae_plugin.encoders.root import HookedRoot
 from medsae_plugin.errors import MedSAEError
-
-if TYPE_CHECKING:
-    from medsae_plugin.encoders.hooked import HookedVisionEncoder
 
 Grid = tuple[int, int]  # rows, columns
 
@@ -46,8 +43,8 @@ class CannotRun(MedSAEError):
 
 
 @torch.no_grad()
-def measure(encoder: HookedVisionEncoder, n_prefix: int) -> dict[str, HookSpec]:
-    """Every hook point's shape, in the order of the forward pass.
+def measure(encoder: HookedRoot, shape: Grid, n_prefix: int) -> dict[str, HookSpec]:
+    """Every hook point's shape, for an image of `shape` (rows, columns), in the order of the forward pass.
 
     The pass runs on the meta device, where tensors have shapes and no values, so its cost does not grow with the
     model; a model that cannot run there sees one black image.
@@ -56,28 +53,27 @@ def measure(encoder: HookedVisionEncoder, n_prefix: int) -> dict[str, HookSpec]:
         CannotRun: the model cannot take the card's images.
         MedSAEError: positions that are no grid, or activations of another layout than their row says.
     """
-    pixels = torch.zeros(1, 3, *encoder.preprocessor.shape)
+    pixels = torch.zeros(1, 3, *shape)
     try:
-        return _shapes(encoder, n_prefix, lambda: _on_meta(encoder, pixels))
+        return _shapes(encoder, shape, n_prefix, lambda: _on_meta(encoder, pixels))
     except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, MedSAEError):
             raise
     try:
-        return _shapes(encoder, n_prefix, lambda: encoder(pixels))
+        return _shapes(encoder, shape, n_prefix, lambda: encoder(pixels))
     except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, KeyError) as error:
         if isinstance(error, MedSAEError):
             raise
-        rows, columns = encoder.preprocessor.shape
-        raise CannotRun(f"{encoder.name} cannot take an image of {rows} x {columns} pixels: {error}") from None
+        raise CannotRun(f"{encoder.name} cannot take an image of {shape[0]} x {shape[1]} pixels: {error}") from None
 
 
-def _on_meta(encoder: HookedVisionEncoder, pixels: Tensor) -> None:
+def _on_meta(encoder: HookedRoot, pixels: Tensor) -> None:
     tensors = chain(encoder.named_parameters(), encoder.named_buffers())
     functional_call(encoder, {name: t.to("meta") for name, t in tensors}, (pixels.to("meta"),))
 
 
-def _shapes(encoder: HookedVisionEncoder, n_prefix: int, run: Callable[[], object]) -> dict[str, HookSpec]:
-    rows, columns = encoder.preprocessor.shape
+def _shapes(encoder: HookedRoot, shape: Grid, n_prefix: int, run: Callable[[], object]) -> dict[str, HookSpec]:
+    rows, columns = shape
     specs: dict[str, HookSpec] = {}
     grids: dict[int, Grid] = {}  # by their count of positions, of the convolutions that have run: of the patches too
 
@@ -87,6 +83,8 @@ def _shapes(encoder: HookedVisionEncoder, n_prefix: int, run: Callable[[], objec
 
     def note(activation: Tensor, hook: object) -> None:
         name, n, d = str(getattr(hook, "name", "")), activation.shape[1], activation.shape[-1]
+        if activation.numel() == 0:  # an older torch convolves an image that is smaller than the kernel, on meta
+            raise ValueError(f"{name} carries nothing")
         if activation.ndim == 2:
             specs[name] = HookSpec(name, d, None)
             return

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint, LensHandle
 from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities import Slice
@@ -58,9 +58,11 @@ class HookedRoot(HookedRootModule):
     """
 
     name: str
+    vision_model: nn.Module
 
     def __init__(self) -> None:
         super().__init__()
+        self.map_grids: dict[str, tuple[int, int]] = {}  # of the hook points that have seen a map
         self._points: dict[str, HookPoint] = {}  # the encoder's own, whatever stands in their places
 
     def _hooks_in_order(self) -> list[str]:

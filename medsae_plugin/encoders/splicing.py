@@ -16,13 +16,12 @@ from transformer_lens.hook_points import HookPoint
 
 from medsae_plugin.encoders.edits import LatentEdit, editing_hook
 from medsae_plugin.encoders.hook_names import select_hooks
+from medsae_plugin.encoders.measuring import HookSpec
 from medsae_plugin.encoders.root import HookedRoot, PortableHookPoint
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from medsae_plugin.encoders.hooked import HookSpec
 
 _OWN_POINTS = ("hook_sae_error", "hook_sae_output")
 
@@ -190,7 +189,7 @@ class SAESplicing(HookedRoot):
         return_cache_object: bool = True,
         remove_batch_dim: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor | None, ActivationCache | dict[str, Tensor]]:
+    ) -> tuple[Tensor, ActivationCache | dict[str, Tensor]]:
         """`run_with_cache` with these SAEs spliced in; see `saes`.
 
         Args:
@@ -243,6 +242,24 @@ class SAESplicing(HookedRoot):
             order += [hook] if spliced is None else [f"{hook}.{name}" for name, _ in spliced.named_children()]
         return order
 
+    def _one(self, stop: str | None) -> str | None:
+        """The hook point that a pass is to stop at; where an SAE stands there, after it."""
+        if stop is None or stop in self._points:
+            return stop
+        found = self._selected(stop)
+        if len(found) != 1:
+            raise MedSAEError(f"a pass stops at one hook point; {stop!r} stands for {len(found)}")
+        return found[0]
+
+    def _up_to(self, stop: str, names: list[str], leave_out: bool) -> list[str]:
+        """The names that a pass which ends at `stop` reaches."""
+        order = self._hooks_in_order()
+        last = max(i for i, name in enumerate(order) if stop in (name, self._host(name)))
+        beyond = [name for name in names if order.index(name) > last]
+        if beyond and not leave_out:
+            raise MedSAEError(f"{beyond[0]} comes after {stop}, where the pass is to stop")
+        return [name for name in names if name not in beyond]
+
     def _host(self, hook: str) -> str:
         """The encoder's hook point that a hook point belongs to: itself, or the place of the spliced SAE."""
         return hook if hook in self._points else hook.rpartition(".")[0]
@@ -273,12 +290,9 @@ class SAESplicing(HookedRoot):
     def _splice(
         self, sae: SAE[Any], use_error_term: bool | None, exclude_special_tokens: bool | list[int]
     ) -> SplicedSAE:
-        input_hook = sae.cfg.metadata.hook_name
-        if not input_hook:
-            raise MedSAEError("the SAE does not say where it stands: its cfg.metadata has no hook_name")
-        for hook in (input_hook, output_hook(sae)):
+        for hook in (input_hook(sae), output_hook(sae)):
             self._check_own(hook)
-        into, out_of, order = self.hook_specs[input_hook], self.hook_specs[output_hook(sae)], [*self.hook_specs]
+        into, out_of, order = self.hook_specs[input_hook(sae)], self.hook_specs[output_hook(sae)], [*self.hook_specs]
         for spec, d in ((into, sae.cfg.d_in), (out_of, getattr(sae.cfg, "d_out", sae.cfg.d_in))):
             if spec.d != d:
                 raise MedSAEError(f"the SAE has {d} dimensions at {spec.name}, where {self.name} has {spec.d}")
@@ -319,9 +333,24 @@ class SAESplicing(HookedRoot):
         self.setup()
 
 
+def input_hook(sae: SAE[Any]) -> str:
+    """The hook that an SAE, or a transcoder, reads.
+
+    Raises:
+        MedSAEError: it does not say where it stands.
+    """
+    if not sae.cfg.metadata.hook_name:
+        raise MedSAEError("the SAE does not say where it stands: its cfg.metadata has no hook_name")
+    return str(sae.cfg.metadata.hook_name)
+
+
 def output_hook(sae: SAE[Any]) -> str:
-    """The hook that an SAE, or a transcoder, writes to."""
-    return str(sae.cfg.metadata.hook_name_out or sae.cfg.metadata.hook_name)
+    """The hook that an SAE, or a transcoder, writes to.
+
+    Raises:
+        MedSAEError: it does not say where it stands.
+    """
+    return str(sae.cfg.metadata.hook_name_out or input_hook(sae))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
 
 class TextTower(nn.Module):
@@ -39,6 +38,8 @@ class MedCLIPTextTower(TextTower):
     """
 
     def __init__(self, config: dict[str, Any], projection_dim: int) -> None:
+        from transformers import BertConfig, BertModel
+
         super().__init__()
         self.model = BertModel(BertConfig(**config))
         self.projection_head = nn.Linear(self.model.config.hidden_size, projection_dim, bias=False)
@@ -74,6 +75,8 @@ class OpenClipTextTower(TextTower):
     """
 
     def __init__(self, config: dict[str, Any], projection_dim: int) -> None:
+        from transformers import BertConfig, BertModel
+
         super().__init__()
         self.model = BertModel(BertConfig(**config), add_pooling_layer=False)
         width = self.model.config.hidden_size

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medsae_plugin.encoders.cards import EncoderCard
+from medsae_plugin.encoders.card import EncoderCard
+from medsae_plugin.encoders.families import FAMILIES
+from medsae_plugin.encoders.sources import Source
 from medsae_plugin.errors import MedSAEError, reason_of
 from medsae_plugin.fetch import hub_errors, unreachable
 
@@ -44,6 +46,7 @@ class CardTokenizer:
             `revision`.
         pads: texts are padded to the card's `max_tokens`.
         given: by someone, not by the card: it has to have as many words as the card's text tower.
+        cache_dir, local_files_only: huggingface_hub's, where it comes from the Hub.
 
     Raises:
         MedSAEError: when called: it cannot be had, or is not the one that the card's text tower was trained with.
@@ -57,8 +60,11 @@ class CardTokenizer:
         *,
         pads: bool = False,
         given: bool = False,
+        cache_dir: Path | None = None,
+        local_files_only: bool = False,
     ) -> None:
         self.card, self.source, self.revision, self.pads, self.given = card, source, revision, pads, given
+        self.cache_dir, self.local_files_only = cache_dir, local_files_only
 
     def __call__(self) -> Callable[[str], list[int]]:
         _ = self._tokenizer
@@ -69,6 +75,16 @@ class CardTokenizer:
         most = (self.card.text or {}).get("max_tokens")
         options = {"padding": "max_length" if self.pads else False, "truncation": most is not None, "max_length": most}
         return list(self._tokenizer(text, **options)["input_ids"])
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its files are on this machine."""
+        place = Path(self.source)
+        return place.is_file() or any((place / name).is_file() for name in (TOKENIZER, VOCABULARY, _SETTINGS))
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+        self._tokenizer.save_pretrained(folder)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -95,17 +111,37 @@ class CardTokenizer:
             f"give {VOCABULARY} of {source}, or its folder, as the tokenizer (--tokenizer), or put it beside the "
             "weights; or give token ids"
         )
-        offline = unreachable()  # asked once, since transformers asks for file after file
+        # Asked once, since transformers asks for file after file.
+        offline = "local_files_only is set" if self.local_files_only else unreachable()
         try:
             with hub_errors(source, what, note=advice):
                 return transformers.AutoTokenizer.from_pretrained(
-                    source, revision=self.revision, trust_remote_code=False, local_files_only=offline is not None
+                    source,
+                    revision=self.revision,
+                    trust_remote_code=False,
+                    cache_dir=self.cache_dir,
+                    local_files_only=offline is not None,
                 )
         except MedSAEError:
             raise
         except (OSError, ValueError) as error:  # transformers' own, around those of the Hub
             reason = f"the Hub cannot be reached: {offline}" if offline else reason_of(error)
             raise MedSAEError(f"{what} cannot be had ({reason}); {advice}") from error
+
+
+def tokenizer_of(card: EncoderCard, source: Source, place: str | None = None) -> CardTokenizer | None:
+    """The card's tokenizer: files beside the weights, else the one it names; without a name, the one at `place`."""
+    named = card.text.get("tokenizer", place) if card.text else None
+    pads, given = FAMILIES[card.family].pads_text, source.given
+    if not card.text:
+        return None
+    if given is not None and (beside := tokenizer_beside(card, given.expanduser())):
+        return CardTokenizer(card, beside, pads=pads, given=True)
+    if named is None:
+        return None
+    revision = card.text.get("revision", None if "tokenizer" in card.text else card.source.get("revision"))
+    fetching: dict[str, Any] = {"cache_dir": source.cache_dir, "local_files_only": source.local_files_only}
+    return CardTokenizer(card, named, revision, pads=pads, **fetching)
 
 
 def tokenizer_beside(card: EncoderCard, weights: Path) -> Path | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-import transformers
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from medsae_plugin.encoders.families import FAMILIES, Family
@@ -16,15 +20,26 @@ from medsae_plugin.errors import MedSAEError
 
 
 class VisionTower(nn.Module):
-    """A transformers vision model and the projection to the image embedding, under MedCLIP's key names."""
+    """A transformers vision model and the projection to the image embedding, under MedCLIP's key names.
 
-    def __init__(self, family: str, config: dict[str, Any], projection_dim: int, pooler: bool = True) -> None:
+    Args:
+        projection_dim: None where the pooled output is the embedding.
+        pooler: whether the model's own is used; where it has weights and is not, it has to go.
+    """
+
+    def __init__(self, family: str, config: dict[str, Any], projection_dim: int | None, pooler: bool = True) -> None:
         super().__init__()
-        model = build_model(FAMILIES[family], config_of(FAMILIES[family], config), pooler)
-        self.model = parts_of(FAMILIES[family], model)[0]
-        shapes: Any = self.model.config
-        width = shapes.hidden_size if hasattr(shapes, "hidden_size") else shapes.hidden_sizes[-1]
-        self.projection_head = nn.Linear(width, projection_dim, bias=False)
+        whole = build_model(FAMILIES[family], config_of(FAMILIES[family], config), pooler)
+        model: Any = parts_of(FAMILIES[family], whole)[0]
+        unused = None if pooler else getattr(model, "pooler", None)
+        if unused is not None and any(True for _ in unused.parameters()):
+            model.pooler = None  # as transformers' models have it that are made without one
+        self.model: nn.Module = model
+        self.projection_head: nn.Module = nn.Identity()
+        if projection_dim is not None:
+            shapes = model.config
+            width = shapes.hidden_size if hasattr(shapes, "hidden_size") else shapes.hidden_sizes[-1]
+            self.projection_head = nn.Linear(width, projection_dim, bias=False)
 
 
 class Gemma3VisionTower(nn.Module):
@@ -34,6 +49,7 @@ class Gemma3VisionTower(nn.Module):
     """
 
     def __init__(self, config: Any) -> None:
+        import transformers
         from transformers.models.gemma3.modeling_gemma3 import Gemma3MultiModalProjector
 
         super().__init__()
@@ -70,11 +86,24 @@ class DenseNetTower(nn.Module):
         return F.relu(self.features(pixel_values))
 
 
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 _OWN = {cls.__name__: cls for cls in (Gemma3VisionTower, DenseNetConfig, DenseNetTower)}
 
 
 def classes_of(family: Family) -> tuple[Any, Any]:
     """A family's config and model class."""
+    import transformers
+
     config, model = (_OWN.get(name) or getattr(transformers, name) for name in family.model)
     return config, model
 
@@ -85,6 +114,8 @@ def config_of(family: Family, fields: dict[str, Any]) -> Any:
     Raises:
         MedSAEError: fields that make no config.
     """
+    import transformers
+
     config_class = classes_of(family)[0]
     try:
         if config_class is transformers.AutoConfig:
@@ -112,6 +143,8 @@ def build_model(family: Family, config: Any, pooler: bool = True) -> Any:
     Raises:
         MedSAEError: a config of which no model can be made.
     """
+    import transformers
+
     model_class = classes_of(family)[1]
     try:
         if model_class is transformers.AutoModel:
@@ -126,6 +159,37 @@ def build_model(family: Family, config: Any, pooler: bool = True) -> Any:
 def model_options(family: Family, pooler: bool) -> dict[str, bool]:
     """Arguments of the model class beside the config."""
     return {"add_pooling_layer": False} if family.optional_pooler and not pooler else {}
+
+
+def pretrained_model(
+    name: str, model_class: Any, folder: Path, source: Path | None, pooler: bool = True, **options: Any
+) -> Any:
+    """A transformers model in float32; every weight of it must be there, but for those of a pooler that is not used.
+
+    Args:
+        name: the card's, for messages.
+        folder: holds the checkpoint, for messages.
+        source: the folder again; or None, where the options say it all.
+        pooler: whether the model's own is used.
+
+    Raises:
+        MedSAEError: a checkpoint that is damaged, or lacks weights.
+    """
+    options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        model, report = model_class.from_pretrained(source, dtype=torch.float32, **options)
+    except _UNREADABLE as error:
+        raise MedSAEError(f"card {name}: {folder} cannot be loaded: {error}") from None
+    lacking = sorted(map(str, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]))
+    only_pooler = bool(lacking) and all(key.startswith("pooler.") for key in lacking)
+    if only_pooler and not pooler:
+        model.pooler = None  # as transformers' models have it that are made without one
+    elif lacking:
+        hint = "; a checkpoint without a pooler needs a card with pooling: cls (or mean)" if only_pooler else ""
+        raise MedSAEError(
+            f"card {name}: {folder} lacks weights, or has them in other shapes: {', '.join(lacking[:20])}{hint}"
+        )
+    return model
 
 
 def parts_of(family: Family, model: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -148,3 +212,20 @@ def take_off_capturing_hooks(module: nn.Module) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' report of what is missing, which is told in words, and its progress bar."""
+    import transformers
+
+    logging = transformers.utils.logging
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from medsae_plugin.encoders.cards import EncoderCard
+from medsae_plugin.encoders.sources import Source
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.fetch import download
 from medsae_plugin.files import make_folder, sha256_of, writing
@@ -24,22 +24,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MEDSAE_CACHE", "~/.cache/medsae")).expanduser()
 
 
-def official_checkpoint(card: EncoderCard, weights: str | Path | None) -> Path:
-    """The checkpoint file that `weights` holds; with None, the card's URL is fetched to the cache first.
+def official_checkpoint(source: Source) -> Path:
+    """The checkpoint file of a source that is given as a file, the official zip, or a folder holding one of them.
 
-    Args:
-        weights: a `pytorch_model.bin` (or `.safetensors`), the official zip, or a folder holding one of them.
+    Where none is given, the card's URL is fetched to the cache first.
 
     Raises:
         MedSAEError: nothing there, a damaged or hostile zip, a download that fails or has the wrong checksum.
     """
-    path = Path(weights).expanduser() if weights is not None else _fetched(card)
+    card, cache = source.card, source.cache_dir or cache_folder()
+    path = source.given.expanduser() if source.given is not None else _fetched(source, cache)
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
         raise MedSAEError(f"no weights at {path}; give {CHECKPOINT}, the official zip, or a folder holding either")
     if zipfile.is_zipfile(path) and not _is_torch_zip(path):
-        path = _in_folder(unpack(path, cache_folder() / card.name / sha256_of(path)[:16]))
+        path = _in_folder(unpack(path, cache / card.name / sha256_of(path)[:16]))
     expected = card.source.get("sha256")
     if expected and sha256_of(path) != expected:
         raise MedSAEError(f"{path} is not the checkpoint that card {card.name} names: its sha256 is another")
@@ -101,9 +101,11 @@ def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Pa
         shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _fetched(card: EncoderCard) -> Path:
-    url = card.source["url"]
-    target = cache_folder() / card.name / url.rsplit("/", 1)[-1]
+def _fetched(source: Source, cache: Path) -> Path:
+    url = source.card.source["url"]
+    target = cache / source.card.name / url.rsplit("/", 1)[-1]
     if not target.is_file():
+        if source.local_files_only:
+            raise MedSAEError(f"{url} is not in the cache ({target}), and local_files_only is set")
         download(url, target)
     return target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,35 +21,19 @@ class ZeroShot:
     2021, section 3.1.4) for the two answers, without the scale.
 
     Attributes:
-        labels: the observations.
+        prompts: the sentences. labels: their observations.
         stated, denied: `(labels, d)`, the directions of the two, of unit length.
     """
 
     def __init__(self, encoder: HookedVisionEncoder, prompts: Prompts) -> None:
         """Raises MedSAEError where the encoder has no text tower or no tokenizer."""
-        self.labels = tuple(prompts.sentences)
+        self.prompts, self.labels = prompts, tuple(prompts.sentences)
         self.stated = torch.stack([_direction(encoder, s.present) for s in prompts.sentences.values()])
         self.denied = torch.stack([_direction(encoder, s.absent) for s in prompts.sentences.values()])
 
     def scores(self, embeddings: Float[Tensor, "images d"]) -> Float[Tensor, "images labels"]:
         """The scores of image embeddings, between -2 and 2."""
         return F.normalize(embeddings.float(), dim=-1) @ (self.stated - self.denied).T
-
-
-def aurocs(scores: Float[np.ndarray, "images labels"], y: Float[np.ndarray, "images labels"]) -> list[float]:
-    """Each label's AUROC, over the images where the label is known (not nan).
-
-    Mann and Whitney's statistic over the product of the counts, ties counted half; nan where one class is empty.
-    """
-    return [_auroc(s[~np.isnan(known)], known[~np.isnan(known)] > 0) for s, known in zip(scores.T, y.T, strict=True)]
-
-
-def _auroc(scores: np.ndarray, present: np.ndarray) -> float:
-    from scipy.stats import mannwhitneyu
-
-    if present.all() or not present.any():
-        return float("nan")
-    return float(mannwhitneyu(scores[present], scores[~present]).statistic / (present.sum() * (~present).sum()))
 
 
 def _direction(encoder: HookedVisionEncoder, texts: Sequence[str]) -> Float[Tensor, " d"]:

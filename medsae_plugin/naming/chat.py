@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Failure:
     lasting: bool
 
 
+@runtime_checkable
 class Chat(Protocol):
     """A vision-language model that answers conversations."""
 

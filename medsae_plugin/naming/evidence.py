@@ -170,7 +170,9 @@ def format_shares(shares: Sequence[LabelShare]) -> str:
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n(?=[A-Z ]+:)")
 
 
-def report_sentences(data: LabelledImages, rows: Sequence[int], most: int = 4, longest: int = 300) -> list[str]:
+def report_sentences(
+    data: LabelledImages, rows: Sequence[int | np.integer], most: int = 4, longest: int = 300
+) -> list[str]:
     """The first sentences of these images' reports, `most` a report, each cut to `longest` characters."""
     sentences: list[str] = []
     for row in rows:

@@ -10,7 +10,8 @@ import numpy as np
 from medsae_plugin.naming.chat import Picture
 from medsae_plugin.naming.evidence import Sample, format_shares, report_sentences
 from medsae_plugin.naming.firing import Firing
-from medsae_plugin.naming.heatmaps import Style, has_heatmaps, heatmap_picture, heatmaps, picture
+from medsae_plugin.naming.heatmaps import Style, heatmap_picture, heatmaps, picture
+from medsae_plugin.scores.heatmaps import has_heatmaps
 
 Captioned = list[tuple[str, Picture]]
 

@@ -1,4 +1,4 @@
-"""Where on an image a latent fires, and pictures of it."""
+"""Pictures of where on an image a unit fires."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 
 from medsae_plugin.data.images import read_image
 from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.naming.chat import Picture
+from medsae_plugin.scores import heatmaps as scores
 
 if TYPE_CHECKING:
     from medsae_plugin.naming.firing import Firing
-    from medsae_plugin.store import ActivationStore
 
 Style = Literal["overlay", "crop", "none"]
 
@@ -31,21 +30,10 @@ _OPACITY = 0.55
 _CROP_LEVEL, _CROP_MARGIN, _CROP_LEAST = 0.5, 0.08, 0.3
 
 
-def has_heatmaps(store: ActivationStore, hook: str) -> bool:
-    """Whether the store keeps every position of a hook that has positions."""
-    info = store.hooks[hook]
-    return info.grid is not None and info.rows_per_image == info.n_positions
-
-
-def heatmaps(firing: Firing, unit: int, rows: Sequence[int]) -> Float[np.ndarray, "images rows columns"]:
-    """A unit's activations over the grid of positions of each image; prefix tokens have no place and are left out."""
-    info = firing.store.hooks[firing.units.hook]
-    assert info.grid is not None
-    ids = firing.images.frame["image_id"].to_numpy()[list(rows)]
-    activations = firing.store.rows_of(firing.units.hook, ids)
-    fired = firing.encode(rearrange(activations, "image position d -> (image position) d"), unit)
-    fired = rearrange(fired, "(image position) -> image position", image=len(ids))[:, info.n_prefix :]
-    return rearrange(fired, "image (rows columns) -> image rows columns", rows=info.grid[0]).numpy()
+def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Float[np.ndarray, "images rows columns"]:
+    """A unit's activations over the grid of positions of these rows' images; see `scores.heatmaps`."""
+    ids = firing.images.frame["image_id"].to_numpy()[np.asarray(rows, dtype=np.int64)]
+    return scores.heatmaps(firing.store, firing.units, [unit], ids)[:, 0]
 
 
 def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:

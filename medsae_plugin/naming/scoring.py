@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -27,6 +26,7 @@ from medsae_plugin.naming.run import MATRICES
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.score_output import write
 from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, sample_trial
+from medsae_plugin.scores.registry import mean_known, number
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -185,9 +185,9 @@ def _summary(
         "names": len(confusions),
         "answers": sum(c.tp + c.fp + c.fn + c.tn for c in confusions),
         "unanswered": sum(c.unanswered for c in confusions),
-        **{figure: _mean([getattr(c, figure) for c in confusions]) for figure in _FIGURES},
-        "interval": [_number(low), _number(high)],
-        "p_value": _number(combined_p_value(confusions)),
+        **{figure: number(mean_known([getattr(c, figure) for c in confusions])) for figure in _FIGURES},
+        "interval": [number(low), number(high)],
+        "p_value": number(combined_p_value(confusions)),
     }
 
 
@@ -202,9 +202,9 @@ def _agreement(answers: Mapping[str, Sequence[np.ndarray]], claims: Sequence[Cla
     return {
         "images": len(next(iter(said.values()))),
         "cohen_kappa": [
-            {"judges": [a, b], "kappa": _number(cohen_kappa(said[a], said[b]))} for a, b in combinations(said, 2)
+            {"judges": [a, b], "kappa": number(cohen_kappa(said[a], said[b]))} for a, b in combinations(said, 2)
         ],
-        "fleiss_kappa": _number(fleiss_kappa(np.stack(list(said.values())))),
+        "fleiss_kappa": number(fleiss_kappa(np.stack(list(said.values())))),
     }
 
 
@@ -213,16 +213,7 @@ def _lines(claims: Sequence[Claim], answers: Mapping[str, Sequence[np.ndarray]])
     for judge, given in answers.items():
         for claim, said in zip(claims, given, strict=True):
             c = Confusion.of(claim.trial.truth, said)
-            figures = {figure: _number(getattr(c, figure)) for figure in (*_FIGURES, "p_value")}
+            figures = {figure: number(getattr(c, figure)) for figure in (*_FIGURES, "p_value")}
             what = {"judge": judge, "condition": claim.condition, "latent": claim.latent, "concept": claim.name.concept}
             lines.append({**what, **asdict(c), **figures})
     return lines
-
-
-def _number(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    defined = [v for v in values if not math.isnan(v)]
-    return float(np.mean(defined)) if defined else None

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medsae_plugin.data.tables import OBSERVATIONS
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.observations import OBSERVATIONS
 from medsae_plugin.phantoms.anatomy import Projection, Sex, View
 
 NO_FINDING = "No Finding"

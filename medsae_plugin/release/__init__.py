@@ -11,6 +11,8 @@ _MODULES = {
     "MedSAE": "medsae_plugin.release.loading",
     "publish": "medsae_plugin.release.publishing",
     "import_checkpoint": "medsae_plugin.release.importing",
+    "Format": "medsae_plugin.release.converters",
+    "register_format": "medsae_plugin.release.formats",
     "dictionary_learning_disk_loader": "medsae_plugin.release.dictionary_learning",
     "dictionary_learning_huggingface_loader": "medsae_plugin.release.dictionary_learning",
     "vit_prisma_disk_loader": "medsae_plugin.release.vit_prisma",

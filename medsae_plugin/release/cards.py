@@ -11,14 +11,9 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.release.formats import SAE_LENS, files_of, names
 from medsae_plugin.yaml_files import STRICT, Problem, Problems, read_yaml
 
-# How an SAE's files are read, and which it has at least.
-FORMATS = {
-    "sae_lens": {"cfg.json", "sae_weights.safetensors"},
-    "dictionary_learning": {"ae.pt"},
-    "vit_prisma": {"weights.pt"},
-}
 # Every release of the package has a name, and its card a file, that begins so; `pretrained/` holds recipes too.
 _BUNDLED = "medsae-*.yaml"
 
@@ -52,7 +47,7 @@ class ReleaseCard:
     repo_id, revision: of the repository, and the commit it is pinned to; or
     folder: where the release lies on this machine.
     model: SAE-Lens's field; encoder: a card of an encoder, by name or (beside this card) by path.
-    conversion_func: how the files are read, one of `FORMATS`.
+    conversion_func: how the files are read, one of `formats.names()`.
     where: the card's file, for messages.
     """
 
@@ -64,7 +59,7 @@ class ReleaseCard:
     repo_id: str | None = None
     revision: str | None = None
     folder: Path | None = None
-    conversion_func: str = "sae_lens"
+    conversion_func: str = SAE_LENS
     description: str = ""
     where: str = field(default="", compare=False)
 
@@ -130,12 +125,12 @@ class _Release(BaseModel):
         found = []
         if (self.repo_id is None) == (self.folder is None):
             found.append(Problem("a release has either repo_id or folder"))
-        if (conversion := self.conversion_func or "sae_lens") not in FORMATS:
-            known = ", ".join(FORMATS)
+        if (conversion := self.conversion_func or SAE_LENS) not in names():
+            known = ", ".join(names())
             found.append(Problem(f"conversion_func {conversion!r} is not one of {known}", "conversion_func"))
         else:
             for k, sae in enumerate(self.saes):
-                if missing := FORMATS[conversion] - sae.sha256.keys():
+                if missing := files_of(conversion) - sae.sha256.keys():
                     found.append(Problem(f"sha256 lacks {', '.join(sorted(missing))}", "saes", k, "sha256"))
         if len({str(sae.id) for sae in self.saes}) < len(self.saes):
             found.append(Problem("two SAEs have one id", "saes"))
@@ -145,7 +140,7 @@ class _Release(BaseModel):
 
 
 def _read_file(path: Path) -> list[ReleaseCard]:
-    releases = read_yaml(path, dict[str, _Release], "release card")
+    releases: dict[str, _Release] = read_yaml(path, dict[str, _Release], "release card")
     if not releases:
         raise MedSAEError(f"{path} is no release card: it should map names of releases to their fields")
     return [_card(name, release, path) for name, release in releases.items()]
@@ -158,7 +153,7 @@ def _card(name: str, release: _Release, path: Path) -> ReleaseCard:
         name=name,
         saes={sae.id: sae for sae in saes},
         folder=path.resolve().parent / release.folder if release.folder is not None else None,
-        conversion_func=release.conversion_func or "sae_lens",
+        conversion_func=release.conversion_func or SAE_LENS,
         where=str(path),
         **fields,
     )

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, write_text, writing
-from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_config, read_object, read_report
+from medsae_plugin.files import make_folder, writing
+from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_object, read_report
+from medsae_plugin.scores.models import UnitScores
+from medsae_plugin.scores.results import METRICS_FILE, Evaluation
 
-METRICS, NAMES = "metrics.json", "names.json"
-_OBSERVATION = {"label", "positives", "known", "latent", "r", "entropy"}
+if TYPE_CHECKING:
+    from sae_lens.saes.sae import SAEConfig
+
+NAMES = "names.json"
 _SENT_AS_IS = (CONFIG, WEIGHTS, SPARSITY, NAMES)
 
 
 @dataclass(frozen=True)
 class Published:
-    """An SAE to publish: its folder, SAE-Lens's config, the report of its training (if any), and its own metrics."""
+    """An SAE to publish: its folder, the report of its training (if any), and the evaluation of it alone."""
 
     name: str
     folder: Path
-    config: dict[str, Any]
+    config: SAEConfig
     training: dict[str, Any] | None
-    metrics: dict[str, Any]
+    evaluation: Evaluation
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        return self.config.get("metadata") or {}
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """The SAE's entry in the metrics."""
-        return _of_kind(self.metrics, "sae")[0]
-
-    def baseline(self, kind: str) -> dict[str, Any]:
-        """The entry of the `neurons` at its hook, or of an `untrained` SAE of its shape; empty where there is none."""
-        return next(iter(_of_kind(self.metrics, kind)), {})
+    def scores(self) -> UnitScores:
+        """The SAE's own, with links to what stands beside it."""
+        return self.evaluation.saes[0]
 
     def write(self, folder: Path) -> None:
         """Write what is sent of it into `folder`."""
@@ -48,7 +44,7 @@ class Published:
             if (self.folder / name).is_file():
                 with writing(folder / name):
                     shutil.copyfile(self.folder / name, folder / name)
-        write_text(folder / METRICS, json.dumps(self.metrics, indent=2, allow_nan=False) + "\n")
+        self.evaluation.save(folder)
 
 
 def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> list[Published]:
@@ -59,8 +55,10 @@ def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> li
             then in the run's folder.
 
     Raises:
-        MedSAEError: a run without SAEs, two SAEs of one name, an SAE that does not load, or one without metrics.
+        MedSAEError: a run without SAEs, two SAEs of one name, an SAE that does not load, or one without metrics;
+            metrics that hold nothing out, do not score this SAE, or with another encoder's weights.
     """
+    evaluations = functools.cache(_held_out)
     found: dict[str, Published] = {}
     for run in map(Path, runs):
         folders = [run] if (run / CONFIG).is_file() else sorted(path.parent for path in run.glob(f"*/{CONFIG}"))
@@ -70,60 +68,44 @@ def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> li
             name = folder.resolve().name
             if name in found:
                 raise MedSAEError(f"{found[name].folder} and {folder} have the same name; rename one of the folders")
-            found[name] = _published(name, folder, run, metrics)
-    if len({sae.metadata.get("encoder_sha256") for sae in found.values()}) > 1:
+            config, file = load_sae(folder).cfg, _metrics_file(name, folder, run, metrics)
+            own = _own(evaluations(file), name, config, file)
+            found[name] = Published(name, folder, config, read_report(folder), own)
+    if len({sae.config.metadata.encoder_sha256 for sae in found.values()}) > 1:
         raise MedSAEError("these SAEs were trained on different encoders' weights; publish them in repositories apart")
     return list(found.values())
 
 
-def own_metrics(metrics: dict[str, Any], name: str, config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """An evaluation's part that is one SAE's own: its entry, its untrained twin's, and that of its hook's neurons.
+def _metrics_file(name: str, folder: Path, run: Path, metrics: str | Path | None) -> Path:
+    if metrics is not None:
+        file = Path(metrics) / METRICS_FILE if Path(metrics).is_dir() else Path(metrics)
+    else:
+        places = (folder / METRICS_FILE, run / METRICS_FILE)
+        file = next((path for path in places if path.is_file()), places[0])
+    if not file.is_file():
+        raise MedSAEError(f"SAE {name} has no metrics at {file}; evaluate it (medsae evaluate), and name the result")
+    return file
 
-    Raises:
-        MedSAEError: it is none, holds nothing out, does not score this SAE, or with another encoder's weights.
-    """
-    _check_held_out(metrics, where)
-    metadata = config.get("metadata") or {}
-    shape = {"hook": metadata.get("hook_name"), "d_in": config["d_in"], "d_sae": config["d_sae"]}
-    fits = [c for c in _of_kind(metrics, "sae") if all(c.get(k) == v for k, v in shape.items())]
-    named = [c for c in fits if PurePosixPath(c["name"]).name == name]
+
+def _held_out(file: Path) -> Evaluation:
+    """An evaluation whose latents were chosen on other images than they were scored on."""
+    content = read_object(file)
+    evaluation = None if content.get("optimistic") else Evaluation.read(content, file)
+    if evaluation is None or evaluation.select.split == evaluation.report.split:
+        raise MedSAEError(f"{file} holds nothing out: its latents were chosen on the images that they are scored on")
+    return evaluation
+
+
+def _own(evaluation: Evaluation, name: str, config: SAEConfig, where: Path) -> Evaluation:
+    """An evaluation's part that is this SAE's own."""
+    metadata = config.metadata
+    shape = (metadata.hook_name, config.d_in, config.d_sae)
+    fits = [scores for scores in evaluation.saes if (scores.hook, scores.d_in, scores.d_sae) == shape]
+    named = [scores for scores in fits if PurePosixPath(scores.name).name == name]
     if not named and len(fits) == 1 and where.parent.name == name:
         named = fits  # the SAE's own file, its folder renamed since
     if len(named) != 1:
         raise MedSAEError(f"{where} does not score the SAE {name}; evaluate it (medsae evaluate), and name the result")
-    encoder = metrics.get("encoder") or {}
-    if encoder.get("weights_sha256") != metadata.get("encoder_sha256", encoder.get("weights_sha256")):
+    if metadata.encoder_sha256 not in (None, evaluation.encoder.weights_sha256):
         raise MedSAEError(f"{where} scores {name} on another encoder's weights than it was trained on")
-    untrained = [c for c in _of_kind(metrics, "untrained") if c["name"] == f"untrained {named[0]['name']}"]
-    neurons = [c for c in _of_kind(metrics, "neurons") if c.get("hook") == shape["hook"]]
-    return {**metrics, "candidates": [named[0], *untrained, *neurons]}
-
-
-def _check_held_out(metrics: dict[str, Any], where: Path) -> None:
-    """Raise unless these are metrics whose latents were chosen on other images than they were scored on."""
-    try:
-        select, report = metrics["select"]["split"], metrics["report"]["split"]
-        complete = all(o.keys() >= _OBSERVATION for c in metrics["candidates"] for o in c["observations"])
-    except (KeyError, TypeError, AttributeError):
-        select = report = None
-        complete = False
-    if metrics.get("optimistic") or (complete and select == report):
-        raise MedSAEError(f"{where} holds nothing out: its latents were chosen on the images that they are scored on")
-    if not complete:
-        raise MedSAEError(f"{where} is not what medsae evaluate writes")
-
-
-def _of_kind(metrics: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [c for c in metrics.get("candidates", []) if c.get("kind") == kind]
-
-
-def _published(name: str, folder: Path, run: Path, metrics: str | Path | None) -> Published:
-    load_sae(folder)
-    config = read_config(folder)
-    if metrics is not None:
-        file = Path(metrics) / METRICS if Path(metrics).is_dir() else Path(metrics)
-    else:
-        file = next((path for path in (folder / METRICS, run / METRICS) if path.is_file()), folder / METRICS)
-    if not file.is_file():
-        raise MedSAEError(f"SAE {name} has no metrics at {file}; evaluate it (medsae evaluate), and name the result")
-    return Published(name, folder, config, read_report(folder), own_metrics(read_object(file), name, config, file))
+    return evaluation.only(named[0].name)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -97,6 +96,8 @@ def check_width(config: dict[str, Any], of_weights: dict[str, int]) -> None:
 class Format:
     """A library's way of saving an SAE: a folder with a file of weights and perhaps a config in JSON.
 
+    name: what `conversion_func` of a release card and `medsae import --format` call it.
+    weights, config: the files' names; a path to another file of weights is taken too.
     convert: from the weights and the config (empty where there is none) to SAE-Lens's config, without `dtype` and
         `device`, and state dict.
     marks: fields of which a config has some, by which one a folder further up is known for this library's.
@@ -182,13 +183,12 @@ class Format:
         Args:
             folder_name: where the files lie in the repository; `.` is its root.
         """
-        from medsae_plugin.fetch import has_file, hub_file
+        from medsae_plugin.fetch import hub_file, hub_file_if_any
 
         folder = "" if folder_name in ("", ".") else f"{folder_name}/"
         file = hub_file(repo_id, folder + self.weights, force_download=force_download)
-        settings = {}
-        if has_file(repo_id, folder + self.config):
-            settings = read_object(hub_file(repo_id, folder + self.config, force_download=force_download))
+        config = hub_file_if_any(repo_id, folder + self.config, force_download=force_download)
+        settings = {} if config is None else read_object(config)
         return *self._load(file, settings, device, cfg_overrides), None
 
     def config_getter(
@@ -201,27 +201,3 @@ class Format:
     ) -> dict[str, Any]:
         """SAE-Lens's `PretrainedSaeConfigHuggingfaceLoader`."""
         return self.huggingface_loader(repo_id, folder_name, device, force_download, cfg_overrides)[0]
-
-
-def formats() -> dict[str, Format]:
-    """The foreign formats, by the name that a release card's `conversion_func` gives."""
-    from medsae_plugin.release import dictionary_learning, vit_prisma
-
-    return {format.name: format for format in (dictionary_learning.FORMAT, vit_prisma.FORMAT)}
-
-
-def disk_loader(name: str) -> Callable[..., tuple[dict[str, Any], State]]:
-    """The disk loader of SAE-Lens's own format, or of a foreign one."""
-    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
-
-    if name == "sae_lens":
-        loader: Callable[..., tuple[dict[str, Any], State]] = sae_lens_disk_loader
-        return loader
-    return formats()[name].disk_loader
-
-
-def register(loaders: ModuleType) -> None:
-    """Add the foreign formats to SAE-Lens's named loaders; a name that it has keeps its meaning."""
-    for name, format in formats().items():
-        loaders.NAMED_PRETRAINED_SAE_LOADERS.setdefault(name, format.huggingface_loader)
-        loaders.NAMED_PRETRAINED_SAE_CONFIG_GETTERS.setdefault(name, format.config_getter)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import replacing_folder
+from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.sae_folders import check_sound, load_errors
+from medsae_plugin.scores.units import Latents
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -25,7 +26,7 @@ def import_checkpoint(checkpoint: str | Path, format: str, encoder: str | Path, 
 
     Args:
         checkpoint: the file of weights, or its folder.
-        format: `dictionary_learning` or `vit_prisma`.
+        format: `dictionary_learning`, `vit_prisma`, or one that `register_format` was given.
         encoder: the card of the encoder, by name or path.
         hook: the hook point that the SAE stands at.
 
@@ -36,35 +37,33 @@ def import_checkpoint(checkpoint: str | Path, format: str, encoder: str | Path, 
     from sae_lens import SAE
 
     from medsae_plugin.encoders import load_card
-    from medsae_plugin.release.converters import formats
+    from medsae_plugin.release.formats import FORMATS
 
-    if format not in (known := formats()):
-        raise MedSAEError(f"{format!r} is not one of the formats {', '.join(known)}")
+    if format not in FORMATS:
+        raise MedSAEError(f"{format!r} is not one of the formats {', '.join(FORMATS)}")
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MedSAEError(f"{out} is not an empty folder; choose another")
+    refuse_other_content(out)
     card = load_card(encoder)
     with load_errors(checkpoint):
-        sae: SAE[Any] = SAE.load_from_disk(checkpoint, converter=known[format].disk_loader)
+        sae: SAE[Any] = SAE.load_from_disk(checkpoint, converter=FORMATS[format].disk_loader)
     check_sound(sae, checkpoint)
-    _check_hook(card, hook, sae.cfg.d_in)
     metadata = sae.cfg.metadata
     metadata.model_name, metadata.hook_name, metadata.medsae_plugin_version = card.name, hook, __version__
     if card.source.get("sha256"):
         metadata.encoder_sha256 = card.source["sha256"]
+    _check_hook(sae, card, str(checkpoint))
     with replacing_folder(out) as folder:
         sae.save_model(folder)
     return sae
 
 
-def _check_hook(card: EncoderCard, hook: str, d_in: int) -> None:
+def _check_hook(sae: SAE[Any], card: EncoderCard, what: str) -> None:
     """Compare with the encoder's shapes, which its card gives without its weights."""
     from medsae_plugin.encoders import build_encoder
 
     if not card.vision or card.projection_dim is None:
         return  # the shapes come with the weights, and are compared when the SAE is spliced in
-    specs = build_encoder(dataclasses.replace(card, text=None)).hook_specs
-    if hook not in specs:
-        raise MedSAEError(f"{card.name} has no hook point {hook!r}; it has {', '.join(specs)}")
-    if specs[hook].d != d_in:
-        raise MedSAEError(f"the SAE takes {d_in} dimensions; {card.name} has {specs[hook].d} at {hook}")
+    encoder = build_encoder(dataclasses.replace(card, text=None))
+    if (hook := sae.cfg.metadata.hook_name) not in encoder.hook_specs:
+        raise MedSAEError(f"{card.name} has no hook point {hook!r}; it has {', '.join(encoder.hook_specs)}")
+    Latents.of(sae, what).check_shape(encoder)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import check_files, hub_errors, hub_file
-from medsae_plugin.release.cards import ReleaseCard, SAECard
+from medsae_plugin.fetch import hub_errors, hub_file
+from medsae_plugin.release.cards import ReleaseCard
+from medsae_plugin.release.reading import hub_options
+from medsae_plugin.release.registry import find_release
 from medsae_plugin.sae_folders import CONFIG, WEIGHTS, check_sound, load_errors, load_sae
+from medsae_plugin.scores.units import Latents
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -31,6 +31,8 @@ def load_medsae(
     sae_id: str,
     *,
     revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
     encoder: HookedVisionEncoder | str | Path | None = None,
     weights: str | Path | None = None,
     device: str = "cpu",
@@ -42,6 +44,8 @@ def load_medsae(
         release: of a card (`get_pretrained_saes_directory()` lists them), or a Hub repository, `org/name`.
         sae_id: of the SAE in the release, or its folder in the repository.
         revision: a commit, branch or tag of the repository; a release's card pins its own.
+        cache_dir: where the Hub's files are kept, the encoder's too; None is huggingface_hub's place.
+        local_files_only: take files that are there already, and ask no server.
         encoder: a loaded one, or a card's name or path; None is the one that the SAE names.
         weights: the encoder's weights, as for `HookedVisionEncoder.from_pretrained`.
         strict: an encoder with other weights than the SAE was trained on is an error instead of a warning.
@@ -51,71 +55,44 @@ def load_medsae(
             gated, or neither in the cache nor in reach; an encoder that the SAE does not fit.
     """
     from medsae_plugin.encoders import HookedVisionEncoder
-    from medsae_plugin.release.registry import find_release
 
-    card = find_release(release)
+    options: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    options = {name: value for name, value in options.items() if value}
+    sae, named = _opened(release, sae_id, revision, device, options)
     what = f"SAE {sae_id} of {release}"
+    if isinstance(encoder, HookedVisionEncoder):
+        hooked = encoder
+    elif name := encoder or named or sae.cfg.metadata.model_name:
+        hooked = HookedVisionEncoder.from_pretrained(name, weights=weights, device=device, **options)
+    else:
+        raise MedSAEError(f"{what} does not name its encoder; give one")
+    Latents.of(sae, what).check_fits(hooked, strict)
+    hooked.add_sae(sae)
+    return MedSAE(sae, hooked)
+
+
+def _opened(
+    release: str, sae_id: str, revision: str | None, device: str, options: dict[str, Any]
+) -> tuple[SAE[Any], str | None]:
+    """The SAE, and the encoder that its release's card names."""
+    card = find_release(release)
     if card is not None:
         if revision is not None and revision != card.revision:
             raise MedSAEError(f"the card of {release} pins its revision; give the repository's id to choose one")
         if sae_id not in card.saes:
             raise MedSAEError(f"release {release} has no SAE {sae_id!r}; it has {', '.join(card.saes)}")
-        sae = _registered(release, sae_id, device)
-    elif "/" in release:
-        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision).parent
-        hub_file(release, f"{sae_id}/{WEIGHTS}", revision)
-        sae = load_sae(folder, device)
-    else:
-        sae = _registered(release, sae_id, device)
-    if isinstance(encoder, HookedVisionEncoder):
-        hooked = encoder
-    elif name := encoder or (card and _encoder_of(card)) or sae.cfg.metadata.model_name:
-        hooked = HookedVisionEncoder.from_pretrained(name, weights=weights, device=device)
-    else:
-        raise MedSAEError(f"{what} does not name its encoder; give one")
-    _check_encoder(sae, hooked, what, strict)
-    hooked.add_sae(sae)
-    return MedSAE(sae, hooked)
-
-
-def read_sae(
-    card: ReleaseCard,
-    repo_id: str,
-    folder_name: str,
-    device: str = "cpu",
-    force_download: bool = False,
-    cfg_overrides: dict[str, Any] | None = None,
-) -> tuple[dict[str, Any], dict[str, torch.Tensor], torch.Tensor | None]:
-    """SAE-Lens's loader of a release of ours: the pinned revision, each file compared with the card's checksum."""
-    from medsae_plugin.release.converters import disk_loader
-
-    folder = _checked_folder(card, folder_name, force_download)
-    return *disk_loader(card.conversion_func)(folder, device, cfg_overrides), None
-
-
-def read_config(
-    card: ReleaseCard,
-    repo_id: str,
-    folder_name: str,
-    device: str = "cpu",
-    force_download: bool = False,
-    cfg_overrides: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """SAE-Lens's config getter of a release of ours."""
-    return read_sae(card, repo_id, folder_name, device, force_download, cfg_overrides)[0]
-
-
-def _checked_folder(card: ReleaseCard, folder_name: str, force_download: bool) -> Path:
-    sae: SAECard = next(sae for sae in card.saes.values() if sae.path == folder_name)
-    if card.folder is not None:
-        folder = card.folder / folder_name
-    else:
-        assert card.repo_id is not None
-        for name in sae.sha256:
-            path = hub_file(card.repo_id, f"{folder_name}/{name}", card.revision, force_download=force_download)
-        folder = path.parent
-    check_files(folder, sae.sha256)
-    return folder
+        with hub_options(**options):
+            return _registered(release, sae_id, device), _encoder_of(card)
+    if "/" in release:
+        folder = hub_file(release, f"{sae_id}/{CONFIG}", revision, **options).parent
+        hub_file(release, f"{sae_id}/{WEIGHTS}", revision, **options)
+        return load_sae(folder, device), None
+    if options:
+        raise MedSAEError(
+            f"{release} is not a release of ours, and SAE-Lens, which fetches its own, takes no {', '.join(options)}: "
+            "set HF_HOME or HF_HUB_OFFLINE=1 in the environment instead"
+        )
+    return _registered(release, sae_id, device), None
 
 
 def _encoder_of(card: ReleaseCard) -> str:
@@ -133,22 +110,3 @@ def _registered(release: str, sae_id: str, device: str) -> SAE[Any]:
         sae: SAE[Any] = SAE.from_pretrained(release, sae_id, device=device)
     check_sound(sae, what)
     return sae
-
-
-def _check_encoder(sae: SAE[Any], encoder: HookedVisionEncoder, what: str, strict: bool) -> None:
-    metadata = sae.cfg.metadata
-    hook, trained_on, given = metadata.hook_name, metadata.encoder_sha256, encoder.weights_sha256
-    if hook not in encoder.hook_specs:
-        raise MedSAEError(f"{what} stands at hook {hook!r}, which {encoder.name} does not have")
-    if (d := encoder.hook_specs[hook].d) != sae.cfg.d_in:
-        raise MedSAEError(f"{what} takes {sae.cfg.d_in} dimensions; {encoder.name} has {d} there")
-    if trained_on and trained_on == given:
-        return
-    if trained_on and given:
-        message = f"{what} was trained on encoder weights {trained_on[:12]}..., this {encoder.name} has {given[:12]}..."
-    else:
-        lacks = "the SAE does not say which" if given else f"this {encoder.name} has no checksum"
-        message = f"{what} may have been trained on other weights than this encoder's: {lacks}"
-    if strict:
-        raise MedSAEError(message)
-    warnings.warn(f"{message}; its latents may mean nothing here", stacklevel=3)

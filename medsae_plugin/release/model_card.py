@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from medsae_plugin._version import __version__
 from medsae_plugin.release.contents import NAMES, Published
+from medsae_plugin.scores.models import Figures
+from medsae_plugin.scores.registry import METRICS, Metric, shown
+from medsae_plugin.scores.table import FIDELITY
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 _TEMPLATE = Path(__file__).with_name("model_card.md")
-# Of an SAE's entry in metrics.json: where a figure is, its name, and its id among the Hub's metrics.
-_FIGURES = (
-    ("mean_top_r", "mean r of the observations' top latents", "pearsonr"),
-    ("mean_top_entropy", "mean entropy of the observations' top latents (nats)", "entropy"),
-    ("mean_monosemanticity", "mean monosemanticity score of the live latents", "monosemanticity"),
-    ("explained_variance", "explained variance", "explained_variance"),
-    ("l0", "L0", "l0"),
-)
+# Figures that the Hub knows by names of its own.
+_HUB_METRICS = {"mean_top_r": "pearsonr", "mean_top_entropy": "entropy", "mean_monosemanticity": "monosemanticity"}
+_MEANS = {"r": "mean_top_r", "entropy": "mean_top_entropy"}
 
 
 def write_card(
@@ -43,8 +41,8 @@ def write_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    metadata, metrics = saes[0].metadata, saes[0].metrics
-    encoder = str(metadata.get("model_name", "unknown"))
+    metadata, evaluation = saes[0].config.metadata, saes[0].evaluation
+    encoder = str(metadata.model_name or "unknown")
     is_id = re.fullmatch(r"[A-Za-z0-9.+-]+", licence)
     card_data = ModelCardData(
         license=licence.lower() if is_id else "other",
@@ -61,11 +59,11 @@ def write_card(
         repo_id=repo_id,
         revision=revision,
         encoder=_escaped(encoder),
-        encoder_sha256=metadata.get("encoder_sha256"),
+        encoder_sha256=metadata.encoder_sha256,
         data=_escaped(data or "not stated"),
         licence=_escaped(licence),
-        select=metrics["select"],
-        report=metrics["report"],
+        select=evaluation.select,
+        report=evaluation.report,
         saes=[_for_template(sae) for sae in saes],
         named=[f"`{sae.name}`" for sae in saes if (sae.folder / NAMES).is_file()],
         small=small,
@@ -77,78 +75,77 @@ def write_card(
 def _eval_results(sae: Published, data: str | None) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
-    scores = {**(sae.scores.get("fidelity") or {}), **sae.scores}
+    figures = [(m.name, m.title + (f" ({m.unit})" if m.unit else "")) for m in shown("card", "sae")]
+    figures += [(name, title) for name, title, _ in FIDELITY]
     return [
         EvalResult(
             task_type="feature-extraction",
             task_name="Sparse autoencoding",
             dataset_type=re.sub(r"[^a-z0-9]+", "-", (data or "chest-radiographs").lower()).strip("-"),
             dataset_name=data or "Chest radiographs (not stated)",
-            dataset_split=sae.metrics["report"]["split"],
-            metric_type=kind,
-            metric_name=f"{sae.name}: {name}",
-            metric_value=round(scores[key], 4),
+            dataset_split=sae.evaluation.report.split,
+            metric_type=_HUB_METRICS.get(name, name),
+            metric_name=f"{sae.name}: {title}",
+            metric_value=round(value, 4),
         )
-        for key, name, kind in _FIGURES
-        if scores.get(key) is not None
+        for name, title in figures
+        if (value := sae.scores.value(name)) is not None
     ]
 
 
 def _for_template(sae: Published) -> dict[str, Any]:
-    fidelity = sae.scores.get("fidelity") or {}
-    beside = [{o["label"]: o for o in sae.baseline(kind).get("observations", [])} for kind in ("neurons", "untrained")]
+    scores, columns = sae.scores, [m for m in shown("card") if m.per != "sae"]
     rows = [
         [
-            _escaped(o["label"]),
-            str(o["positives"]),
-            "-" if o["latent"] is None else str(o["latent"]),
-            f"{_figure(o['r'])}{_interval(o.get('r_low'), o.get('r_high'))}",
-            _figure(o.get("r_null")),
-            _figure(o["entropy"]),
-            _figure(o.get("auroc")),
-            *(_figure(others.get(o["label"], {}).get("r")) for others in beside),
+            _escaped(o.label),
+            str(o.positives),
+            "-" if o.latent is None else str(o.latent),
+            *(_figure(m, o) for m in columns),
+            *(_figure(METRICS["r"], other.of_label(o.label), interval=False) for other in scores.beside),
         ]
-        for o in sae.scores["observations"]
+        for o in scores.observations
     ]
-    mean = _figure(sae.scores.get("mean_top_r")) + _interval(*(sae.scores.get("mean_top_r_interval") or (None, None)))
-    others = [_figure(sae.baseline(kind).get("mean_top_r")) for kind in ("neurons", "untrained")]
+    means = [_figure(METRICS[_MEANS[m.name]], scores) if m.name in _MEANS else "" for m in columns]
+    others = [_figure(METRICS["mean_top_r"], other, interval=False) for other in scores.beside]
     return {
         "name": sae.name,
-        "hook": sae.metadata.get("hook_name"),
-        "architecture": sae.config["architecture"],
-        "d_in": sae.config["d_in"],
-        "d_sae": sae.config["d_sae"],
+        "hook": scores.hook,
+        "architecture": sae.config.architecture(),
+        "d_in": scores.d_in,
+        "d_sae": scores.d_sae,
         "training": _training(sae),
-        "explained_variance": _figure(fidelity.get("explained_variance"), ".3f"),
-        "l0": _figure(fidelity.get("l0"), ".1f"),
-        "dead": _figure(fidelity.get("dead"), ".1%"),
-        "rows": [*rows, ["mean", "", "", mean, "", _figure(sae.scores.get("mean_top_entropy")), "", *others]],
+        "fidelity": {
+            name: "-" if (value := scores.value(name)) is None else form.format(value) for name, _, form in FIDELITY
+        },
+        "columns": ["images with it", "latent", *(m.title for m in columns), *(other.kind for other in scores.beside)],
+        "rows": [*rows, ["mean", "", "", *means, *others]],
     }
 
 
 def _training(sae: Published) -> str:
     """How an SAE was trained, in a line."""
-    metadata = sae.metadata
+    metadata = sae.config.metadata
     if sae.training is None:
-        origin = metadata.get("imported_from")
+        origin = metadata.imported_from
         return f"imported from a {_escaped(str(origin))} checkpoint." if origin else "not recorded."
     spec, config = sae.training["sae"], sae.training["training"]
     options = "".join(f", {k} = {v}" for k, v in spec["options"].items())
     return _escaped(
         f"{spec['architecture']}{options}, expansion {spec['expansion']:g}, normalisation {spec['normalize']}, on "
-        f"{metadata.get('training_rows')} activations (positions: {metadata.get('positions')}) of "
-        f"{metadata.get('training_images')} images of {metadata.get('training_patients')} patients; "
+        f"{metadata.training_rows} activations (positions: {metadata.positions}) of "
+        f"{metadata.training_images} images of {metadata.training_patients} patients; "
         f"{config['total_training_samples']} samples in batches of {config['batch_size']}, learning rate "
         f"{config['lr']:g}, seed {spec['seed']}."
     )
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-
-
-def _figure(value: float | None, form: str = ".2f") -> str:
-    return "-" if value is None else format(value, form)
+def _figure(metric: Metric, of: Figures | None, interval: bool = True) -> str:
+    """A figure, and the interval that it has."""
+    value = None if of is None else of.value(metric.name)
+    if of is None or not interval or not metric.low:
+        return metric.form(value)
+    low, high = of.value(metric.low), of.value(metric.high)
+    return metric.form(value) + ("" if low is None or high is None else f" [{metric.form(low)}, {metric.form(high)}]")
 
 
 def _escaped(text: str) -> str:

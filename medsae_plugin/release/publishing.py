@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.fetch import hub_errors
-from medsae_plugin.files import make_folder, write_text
+from medsae_plugin.files import make_folder, refuse_other_content, write_text
 from medsae_plugin.release import scan
 from medsae_plugin.release.contents import Published, collect
 from medsae_plugin.release.model_card import write_card
@@ -72,8 +72,8 @@ def publish(
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise MedSAEError(f"{repo_id!r} is no repository: give ORG/NAME")
     target = None if dry_run is None else Path(dry_run)
-    if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise MedSAEError(f"{target} is not an empty folder; delete it or choose another")
+    if target is not None:
+        refuse_other_content(target)
     saes = collect(runs, metrics)
     if target is not None:
         make_folder(target.parent)
@@ -99,7 +99,7 @@ def _licence_of(sae: Published) -> str:
     """The licence of the SAE's encoder, which the SAE was made from."""
     from medsae_plugin.encoders.cards import list_cards, load_card
 
-    encoder = sae.metadata.get("model_name")
+    encoder = sae.config.metadata.model_name
     if encoder not in list_cards():
         raise MedSAEError(f"no card of the package tells the licence of the encoder {encoder}; give the SAEs' own")
     return load_card(encoder).licence

@@ -99,7 +99,7 @@ def _add(card: ReleaseCard, directory: dict[str, Any]) -> None:
     from sae_lens.loading import pretrained_sae_loaders as loaders
     from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
 
-    from medsae_plugin.release.loading import read_config, read_sae
+    from medsae_plugin.release.reading import read_config, read_sae
 
     # A conversion function a release: it is handed no release's name, and two may share a repository.
     conversion = f"medsae:{card.name}"

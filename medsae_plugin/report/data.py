@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.report.evidence import digits, nearest, strips, strongest
-from medsae_plugin.report.pictures import heat_shape, heatmaps, thumbnail
-from medsae_plugin.report.sources import Run, ScoredSAE, report_rows
+from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
+from medsae_plugin.report.sources import Run, ScoredSAE, report_rows, ribbons
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
-from medsae_plugin.scores.models import UnitScores
-from medsae_plugin.scores.registry import Metric, shown
+from medsae_plugin.scores.models import Observation, UnitScores
+from medsae_plugin.scores.registry import METRICS, Metric, Show, shown
 from medsae_plugin.scores.strongest import Strongest
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MOST_LATENTS = 12_000
 """Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
 
+_PLACES: tuple[Show, ...] = ("report", "comparison", "observations")
 _LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
 
 
@@ -59,11 +61,11 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
     present = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
     data = {
         "labels": list(run.label_names),
-        "header": {k: v for k, v in run.evaluation.to_json().items() if k != "candidates"},
-        "metrics": [_declared(m) for m in shown("report")],
+        "header": run.evaluation.model_dump(mode="json", by_alias=True, exclude={"candidates"}),
+        "metrics": [_declared(m) for m in METRICS.values() if m.show & {"report", "comparison"} and _has(run, m)],
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
-        "comparison": compared(run),
+        "comparison": _compared(run.comparison),
         "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
@@ -116,15 +118,16 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
     every[kept] = follows
     drawn = strips(s.matrix, rows, None if labels is None else labels[rows], every)
     near, near_r = nearest(s.matrix, rows)
-    blank = s.scores.untrained
     return {
         **_summary(s.scores),
         "name": s.name,
         "encoder": s.encoder,
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
         "histogram": s.scores.density_histogram,
-        "neurons": {**_summary(s.scores.neurons), "observations": _brief(s.scores.neurons)},
-        "untrained": {**_summary(blank), "observations": _brief(blank)} if blank else None,
+        "beside": [
+            {**_summary(other), "observations": [_brief(o) for o in other.observations]}
+            for other in (s.scores.neurons, *s.scores.baselines)
+        ],
         "training": _training(s),
         "left_out": len(s.latents) - len(kept),
         "latents": {
@@ -142,24 +145,41 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
 
 
 def _declared(m: Metric) -> dict[str, Any]:
-    """What the page needs to show a figure."""
+    """What the page needs to show a figure, and the places that it is shown at."""
     return {
         "name": m.name,
         "title": m.title,
+        "words": m.words or m.title,
         "unit": m.unit,
         "per": m.per,
         "digits": m.digits,
         "less": m.better == "lower",
+        "low": m.low,
+        "high": m.high,
+        "in": [place for place in _PLACES if place in m.show],
     }
+
+
+def _has(run: Run, m: Metric) -> bool:
+    """Whether an SAE of the run has a figure: what was declared since it was scored it does not."""
+    if m.per == "latent":
+        return any(m.name in s.latents for s in run.saes)
+    if m.per == "label":
+        return any(f"{m.name}: {run.label_names[0]}" in s.latents for s in run.saes)
+    if m.per == "top":
+        return any(o.value(m.name) is not None for s in run.saes for o in s.scores.observations)
+    return any(s.scores.value(m.name) is not None for s in run.saes)
 
 
 def _summary(scores: UnitScores) -> dict[str, Any]:
     return scores.model_dump(mode="json", exclude=_LEFT_OUT)
 
 
-def _brief(scores: UnitScores) -> list[dict[str, Any]]:
-    keys = ("r", "r_low", "r_high", "entropy", "auroc")
-    return [{"label": o.label, "latent": o.latent, **{key: o.value(key) for key in keys}} for o in scores.observations]
+def _brief(o: Observation) -> dict[str, Any]:
+    """The figures that the page shows of an observation's top latent, with their intervals."""
+    told = [m for m in shown("report") if "observations" in m.show]
+    return {"label": o.label, "latent": o.latent,
+            **{key: o.value(key) for m in told for key in (m.name, m.low, m.high) if key}}  # fmt: skip
 
 
 def _training(s: ScoredSAE) -> dict[str, Any] | None:
@@ -197,28 +217,19 @@ def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:
     }
 
 
-def compared(run: Run) -> Any:
+def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
     """The comparison, and of each flow the links between fates and origins, counted; None where there is none."""
-    if run.comparison is None:
+    if comparison is None:
         return None
-    content = run.comparison.to_json()
-    links = run.comparison.frame("links")
-    latents = run.comparison.frame("latents").set_index(["name", "latent"])
-    flows = []
-    for entry in content["flows"]:
-        mine = links[(links["a"] == entry["a"]) & (links["b"] == entry["b"])] if len(links) else links
-        fates = [latents.at[(entry["a"], j), "fate"] for j in mine["source"]] if len(mine) else []
-        origins = [latents.at[(entry["b"], j), "origin"] for j in mine["target"]] if len(mine) else []
-        counted = pd.Series(list(zip(fates, origins, strict=True)), dtype=object).value_counts(sort=False)
-        flows.append({**entry, "ribbons": [[*pair, int(n)] for pair, n in counted.items()]})  # type: ignore[misc]
-    return {**content, "flows": flows}
+    flows = [{**flow.model_dump(mode="json"), "ribbons": ribbons(comparison, flow)} for flow in comparison.flows]
+    return {**comparison.to_json(), "flows": flows}
 
 
 def _images(
     store: ActivationStore, s: ScoredSAE, kept: np.ndarray, best: Strongest, entry: dict[str, Any]
 ) -> list[int]:
     """Note the strongest images and their heatmaps in an SAE's entry; returns the images in order of importance."""
-    maps = heatmaps(store, s, best)
+    maps = heatmap_digits(store, s, best)
     entry["heat"] = heat_shape(store, s.scores.hook) if maps else None
     entry["latents"]["strongest"] = [
         [

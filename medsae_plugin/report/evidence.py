@@ -10,6 +10,7 @@ from scipy import sparse
 
 from medsae_plugin.comparison.correlation import correlations
 from medsae_plugin.scores.matrix import LatentMatrix
+from medsae_plugin.scores.registry import mean_known
 from medsae_plugin.scores.strongest import Strongest
 
 STRIP = 32
@@ -60,8 +61,7 @@ def _strip(values: np.ndarray, images: np.ndarray, labels: np.ndarray | None, la
     if labels is not None and label >= 0:
         shown = labels[images, label]
         for k, b in enumerate(bins):
-            known = ~np.isnan(shown[b])
-            present[k] = shown[b][known].mean() if known.any() else np.nan
+            present[k] = mean_known(shown[b])
     return Strip(level, present)
 
 

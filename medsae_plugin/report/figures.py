@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from medsae_plugin.report import figures_compared, style
 from medsae_plugin.report.sources import Run, ScoredSAE
 
 FORMATS = ("png", "svg", "pdf")
+_BESIDE = {"untrained": ("untrained SAE", "v", style.GREY), "neurons": ("raw neurons", "s", style.VERMILLION)}
 
 
 def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
@@ -38,13 +40,14 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
     drawings: list[tuple[str, Callable[[], Any]]] = []
     for sae in run.saes:
         folder = sae.name.replace("/", "--")
-        drawings.append((f"observations-{folder}", lambda s=sae: observations(s)))  # type: ignore[misc]
-        drawings.append((f"density-{folder}", lambda s=sae: density(s)))  # type: ignore[misc]
+        drawings += [
+            (f"observations-{folder}", partial(observations, sae)),
+            (f"density-{folder}", partial(density, sae)),
+        ]
         if sae.training and len(sae.training["history"]) > 1:
-            drawings.append((f"training-{folder}", lambda s=sae: training(s)))  # type: ignore[misc]
+            drawings.append((f"training-{folder}", partial(training, sae)))
     if run.comparison is not None:
-        comparison = run.comparison.to_json()
-        drawings += [(name, lambda d=draw: d(comparison)) for name, draw in figures_compared.of(run)]  # type: ignore[misc]
+        drawings += figures_compared.of(run.comparison)
     written = []
     with matplotlib.rc_context(style.RC):
         for name, draw in drawings:
@@ -59,21 +62,21 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
 
 
 def observations(sae: ScoredSAE) -> Any:
-    """r of each observation's top latent with its interval, beside the raw neurons, an untrained SAE and chance."""
+    """r of each observation's top latent with its interval, beside the baselines, the raw neurons and chance."""
     import matplotlib.pyplot as plt
 
     rows = sae.scores.observations
-    of = {"untrained SAE": sae.scores.untrained, "raw neurons": sae.scores.neurons}
+    others = [*sae.scores.baselines, sae.scores.neurons]
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 0.19 * len(rows) + 0.85))
     for y, o in enumerate(rows):
         r, low, high, null = (o.value(name) for name in ("r", "r_low", "r_high", "r_null"))
         if null is not None:
             axes.barh(y, null, height=0.62, color=style.LIGHT, label="chance, 95%" if y == 0 else None)
         axes.axhline(y, color=style.LIGHT, linewidth=0.4, zorder=0)
-        for (name, scores), marker, colour in zip(of.items(), "vs", (style.GREY, style.VERMILLION), strict=True):
-            other = scores and scores.observations[y].value("r")
-            if other is not None:
-                axes.plot(other, y, marker, color="white", mec=colour, ms=3.4, mew=0.9, label=name if y == 0 else None)
+        for k, other in enumerate(others):
+            name, marker, colour = _BESIDE.get(other.kind) or (other.kind, style.MARKERS[k % 7], style.COLOURS[k % 7])
+            if (theirs := other.observations[y].value("r")) is not None:
+                axes.plot(theirs, y, marker, color="white", mec=colour, ms=3.4, mew=0.9, label=name if y == 0 else None)
         if r is not None:
             if low is not None:
                 axes.plot([low, high], [y, y], color=style.BLUE, linewidth=1.3)

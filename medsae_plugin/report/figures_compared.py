@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from medsae_plugin.comparison.results import ComparedSAE, Comparison, Flow
 from medsae_plugin.report import style
-from medsae_plugin.report.data import compared
-from medsae_plugin.report.sources import Run
+from medsae_plugin.report.sources import Ribbon, ribbons
 
 FATES = {"continues": style.BLUE, "splits": style.ORANGE, "merges": style.GREEN, "dies": style.GREY}
 ORIGINS = {"continued": style.BLUE, "split off": style.ORANGE, "merged": style.GREEN, "born": style.SKY}
 
+Part = tuple[int, int]
+"""Of a bar: where it starts, and how many latents it counts."""
 
-def of(run: Run) -> list[tuple[str, Callable[[Mapping[str, Any]], Any]]]:
+
+def of(comparison: Comparison) -> list[tuple[str, Callable[[], Any]]]:
     """The figures that the comparison has the data for, by name."""
-    assert run.comparison is not None
-    saes = [x for x in run.comparison.to_json()["saes"] if x["kind"] == "sae"]
-    drawn: list[tuple[str, Callable[[Mapping[str, Any]], Any]]] = [("visibility", visibility)]
-    if any(x["explained_variance"] is not None for x in saes):
-        drawn.append(("pareto", pareto))
-    drawn.append(("likeness", likeness))
-    content = compared(run)
-    for k, chain in enumerate(chains(content["flows"])):
-        drawn.append((f"flow-{k + 1}", lambda c, chain=chain: flow(c, chain)))  # type: ignore[misc]
+    drawn: list[tuple[str, Callable[[], Any]]] = [("visibility", partial(visibility, comparison))]
+    if _measured(comparison):
+        drawn.append(("pareto", partial(pareto, comparison)))
+    drawn.append(("likeness", partial(likeness, comparison)))
+    for k, chain in enumerate(chains(comparison.flows), 1):
+        drawn.append((f"flow-{k}", partial(flow, comparison, chain)))
     return drawn
 
 
-def chains(flows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def chains(flows: Sequence[Flow]) -> list[list[Flow]]:
     """Flows that follow each other, from the first layer to the last."""
-    made: list[list[dict[str, Any]]] = []
+    made: list[list[Flow]] = []
     for entry in flows:
-        chain = next((c for c in made if c[-1]["b"] == entry["a"]), None)
+        chain = next((c for c in made if c[-1].b == entry.a), None)
         if chain:
             chain.append(entry)
         else:
@@ -41,38 +42,38 @@ def chains(flows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return made
 
 
-def visibility(comparison: Mapping[str, Any]) -> Any:
+def visibility(comparison: Comparison) -> Any:
     """AUROC of a linear probe for each observation at each layer; a box marks the first layer where it is visible."""
     import matplotlib.pyplot as plt
 
-    entries = comparison["visibility"]
-    values = np.array([[_float(x["auroc"]) for x in e["layers"]] for e in entries])
+    entries = comparison.visibility
+    values = np.array([[x.auroc for x in e.layers] for e in entries], dtype=np.float64)
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN * 1.25, 0.2 * len(entries) + 1.2))
     image = _heat(axes, values, 0.5, 1.0)
-    axes.set_yticks(range(len(entries)), [e["label"] for e in entries])
+    axes.set_yticks(range(len(entries)), [e.label for e in entries])
     axes.set_xticks(range(values.shape[1]), _layer_names(comparison), rotation=35, ha="right", rotation_mode="anchor")
     for row, entry in enumerate(entries):
-        for place in entry["visible_from"]:
+        for place in entry.visible_from:
             axes.add_patch(plt.Rectangle((place - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec="black", lw=1.1))
     figure.colorbar(image, ax=axes, label="AUROC of a linear probe", shrink=0.7, aspect=30)
     return figure
 
 
-def pareto(comparison: Mapping[str, Any]) -> Any:
+def pareto(comparison: Comparison) -> Any:
     """Explained variance against L0; filled marks are on the front of their layer, which a line joins."""
     import matplotlib.pyplot as plt
 
-    saes = [x for x in comparison["saes"] if x["kind"] == "sae" and x["explained_variance"] is not None]
-    layers = list(dict.fromkeys((x["encoder"], x["hook"]) for x in saes))
+    saes = _measured(comparison)
+    layers = list(dict.fromkeys((x.encoder, x.hook) for x in saes))
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.6))
     for k, layer in enumerate(layers):
-        here = [x for x in saes if (x["encoder"], x["hook"]) == layer]
+        here = [x for x in saes if (x.encoder, x.hook) == layer]
         colour, marker = style.COLOURS[k % len(style.COLOURS)], style.MARKERS[k % len(style.MARKERS)]
-        front = sorted((x["l0"], x["explained_variance"]) for x in here if x["pareto"])
+        front = sorted((x.value("l0"), x.value("explained_variance")) for x in here if x.pareto)
         axes.plot(*zip(*front, strict=True), color=colour, linewidth=0.7, zorder=1)
         for x in here:
-            face = colour if x["pareto"] else "white"
-            axes.plot(x["l0"], x["explained_variance"], marker, color=colour, mfc=face, mew=0.9, zorder=2)
+            face = colour if x.pareto else "white"
+            axes.plot(x.value("l0"), x.value("explained_variance"), marker, color=colour, mfc=face, mew=0.9, zorder=2)
         axes.plot([], [], marker, color=colour, label=short(layer[1]))
     axes.set_xlabel("L0: active latents a row")
     axes.set_ylabel("explained variance")
@@ -82,16 +83,16 @@ def pareto(comparison: Mapping[str, Any]) -> Any:
     return figure
 
 
-def likeness(comparison: Mapping[str, Any]) -> Any:
+def likeness(comparison: Comparison) -> Any:
     """Debiased CKA of layers, and mean max correlation of SAEs' latents, row to column."""
     import matplotlib.pyplot as plt
 
-    saes = [x["name"] for x in comparison["saes"] if x["kind"] == "sae"]
+    saes = [x.name for x in comparison.saes if x.kind == "sae"]
     found = np.eye(len(saes))
-    for m in comparison["matching"]:
-        a, b = saes.index(m["a"]), saes.index(m["b"])
-        found[a, b], found[b, a] = _float(m["mean_max_correlation"]), _float(m["mean_max_correlation_back"])
-    cka = np.array([[_float(x) for x in row] for row in comparison["cka_debiased"]])
+    for m in comparison.matching:
+        a, b = saes.index(m.a), saes.index(m.b)
+        found[a, b], found[b, a] = m.value("mean_max_correlation"), m.value("mean_max_correlation_back")
+    cka = np.array(comparison.cka_debiased, dtype=np.float64)
     height = 1.3 + 0.2 * max(len(saes), len(cka))
     figure, axes = plt.subplots(
         1, 2, figsize=(style.TWO_COLUMNS, height), width_ratios=[max(len(cka), 3), max(len(saes), 3)]
@@ -107,20 +108,20 @@ def likeness(comparison: Mapping[str, Any]) -> Any:
     return figure
 
 
-def flow(comparison: Mapping[str, Any], chain: list[dict[str, Any]]) -> Any:
+def flow(comparison: Comparison, chain: Sequence[Flow]) -> Any:
     """Latents from layer to layer: bars count origins (left) and fates (right); ribbons join those that are linked."""
     import matplotlib.pyplot as plt
 
-    hooks = {x["name"]: x["hook"] for x in comparison["saes"]}
-    columns = [chain[0]["a"], *(entry["b"] for entry in chain)]
+    hooks = {x.name: x.hook for x in comparison.saes}
+    columns = [chain[0].a, *(entry.b for entry in chain)]
     figure, axes = plt.subplots(figsize=(style.TWO_COLUMNS, 2.5))
     bar = 0.055
     tallest = max(
-        sum(n for name, n in f[key].items() if name != "silent") for f in chain for key in ("fates", "origins")
+        sum(n for name, n in counts.items() if name != "silent") for f in chain for counts in (f.fates, f.origins)
     )
     for k, entry in enumerate(chain):
-        fates, origins = _stacked(entry["fates"], FATES), _stacked(entry["origins"], ORIGINS)
-        _ribbons(axes, entry["ribbons"], fates, origins, k + bar, k + 1 - bar)
+        fates, origins = _stacked(entry.fates, FATES), _stacked(entry.origins, ORIGINS)
+        _draw_ribbons(axes, ribbons(comparison, entry), fates, origins, k + bar, k + 1 - bar)
         for place, stack, colours, side in ((k, fates, FATES, 1), (k + 1, origins, ORIGINS, -1)):
             for name, (start, count) in stack.items():
                 if count:
@@ -140,16 +141,18 @@ def flow(comparison: Mapping[str, Any], chain: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def _ribbons(axes: Any, ribbons: Any, fates: Any, origins: Any, x0: float, x1: float) -> None:
+def _draw_ribbons(
+    axes: Any, links: Sequence[Ribbon], fates: Mapping[str, Part], origins: Mapping[str, Part], x0: float, x1: float
+) -> None:
     """Bands between the parts of two bars, as broad at either end as their share of the links there."""
     out: dict[str, int] = {}
     into: dict[str, int] = {}
-    for a, b, n in ribbons:
+    for a, b, n in links:
         out[a], into[b] = out.get(a, 0) + n, into.get(b, 0) + n
     done, filled = dict.fromkeys(out, 0.0), dict.fromkeys(into, 0.0)
     t = np.linspace(0, 1, 40)
     smooth = t**2 * (3 - 2 * t)
-    for a, b, n in ribbons:
+    for a, b, n in links:
         h0, h1 = fates[a][1] * n / out[a], origins[b][1] * n / into[b]
         y0, y1 = fates[a][0] + done[a], origins[b][0] + filled[b]
         done[a], filled[b] = done[a] + h0, filled[b] + h1
@@ -157,8 +160,8 @@ def _ribbons(axes: Any, ribbons: Any, fates: Any, origins: Any, x0: float, x1: f
         axes.fill_between(x0 + (x1 - x0) * t, low, high, color=FATES[a], alpha=0.3, lw=0)
 
 
-def _stacked(counts: Mapping[str, int], names: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    made: dict[str, tuple[int, int]] = {}
+def _stacked(counts: Mapping[str, int], names: Mapping[str, str]) -> dict[str, Part]:
+    made: dict[str, Part] = {}
     start = 0
     for name in names:
         made[name] = (start, counts[name])
@@ -177,15 +180,16 @@ def _heat(axes: Any, values: np.ndarray, low: float, high: float) -> Any:
     return image
 
 
-def _layer_names(comparison: Mapping[str, Any]) -> list[str]:
-    several = len(comparison["encoders"]) > 1
-    return [f"{x['encoder']}/{short(x['hook'])}" if several else short(x["hook"]) for x in comparison["layers"]]
+def _layer_names(comparison: Comparison) -> list[str]:
+    several = len(comparison.encoders) > 1
+    return [f"{x.encoder}/{short(x.hook)}" if several else short(x.hook) for x in comparison.layers]
+
+
+def _measured(comparison: Comparison) -> list[ComparedSAE]:
+    """The SAEs whose fidelity is known."""
+    return [x for x in comparison.saes if x.kind == "sae" and x.value("explained_variance") is not None]
 
 
 def short(hook: str) -> str:
     """A hook's name without what all of them have."""
     return hook.replace("hook_", "")
-
-
-def _float(x: float | None) -> float:
-    return np.nan if x is None else float(x)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 
@@ -18,7 +17,9 @@ from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.report.evidence import digits
 from medsae_plugin.report.sources import ScoredSAE
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.scores.heatmaps import has_heatmaps, heatmaps
 from medsae_plugin.scores.strongest import Strongest
+from medsae_plugin.scores.units import Latents
 
 if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore
@@ -40,24 +41,19 @@ def thumbnail(path: Path, store: ActivationStore) -> str | None:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-@torch.no_grad()
-def heatmaps(store: ActivationStore, sae: ScoredSAE, best: Strongest) -> dict[tuple[int, int], str] | None:
+def heatmap_digits(store: ActivationStore, sae: ScoredSAE, best: Strongest) -> dict[tuple[int, int], str] | None:
     """Where each latent fires on its strongest images: by latent and row, cells row by row, as shares of the latent's
     maximum over these images. None at a hook without positions, or of which not every position is stored.
     """
-    hook = sae.scores.hook
-    info = store.hooks[hook]
-    if info.grid is None or info.rows_per_image != info.n_positions or sae.path is None:
+    if sae.path is None or not has_heatmaps(store, sae.scores.hook):
         return None
-    encoder = load_sae(sae.path)
+    latents = Latents.of(load_sae(sae.path), sae.name)
+    ids = sae.matrix.images["image_id"].to_numpy()
     maps: dict[tuple[int, int], str] = {}
     for row in np.unique(best.images[best.images >= 0]):
-        latents = np.flatnonzero((best.images == row).any(1))
-        rows = store.image_rows(hook, slice(int(row), int(row) + 1))
-        acts = encoder.encode(rows.to(encoder.device))[info.n_prefix :, latents].cpu().numpy()
-        for j, values in zip(latents, acts.T, strict=True):
-            grid = shrunk(values.reshape(info.grid))
-            maps[int(j), int(row)] = digits(grid.ravel() / max(best.values[j, 0], 1e-30))
+        firing = np.flatnonzero((best.images == row).any(1))
+        for j, grid in zip(firing, heatmaps(store, latents, firing, ids[[row]])[0], strict=True):
+            maps[int(j), int(row)] = digits(shrunk(grid).ravel() / max(best.values[j, 0], 1e-30))
     return maps
 
 
@@ -67,7 +63,7 @@ def heat_shape(store: ActivationStore, hook: str) -> list[int]:
     return [min(side, HEAT_SIDE) for side in grid] if grid else []
 
 
-def shrunk(grid: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+def shrunk(grid: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "_ _"]:
     """A grid of at most `HEAT_SIDE` cells a side: the largest value in each part."""
     for axis in (0, 1):
         if grid.shape[axis] > HEAT_SIDE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -25,8 +26,9 @@ LIMIT = 15_000_000
 
 _MARGIN = 10_000
 
-# In the order in which they build on each other; they share one scope.
-_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "comparison.js", "frame.js")
+# In the order in which they build on each other; they share one scope. Views from outside come before the last two.
+_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "comparison.js")
+_LAST = ("about.js", "frame.js")
 
 # What would end the script element or, in old parsers, a line; inside JSON strings they mean the same escaped.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -42,6 +44,7 @@ def write_report(
     table: ImageTable | None = None,
     store: ActivationStore | None = None,
     images: str | Path | None = None,
+    views: Sequence[str | Path] = (),
 ) -> Path:
     """Write the report of an evaluation, a comparison, a sweep or a demo as one HTML file of at most 15 MB.
 
@@ -54,10 +57,14 @@ def write_report(
         store: where the activations came from; needed with `images`.
         images: the folder that the store's image paths start from, for a report that shows the strongest images, with
             the latent's heatmap where every position of its hook is stored and its SAE's folder is known.
+        views: views of your own beside the package's: JavaScript files, or folders of them, read in the order of their
+            names. `templates/base.js` says what a view is.
 
     Raises:
-        MedSAEError: what `open_run` refuses; images without their store, or that are not there.
+        MedSAEError: what `open_run` refuses; images without their store, or that are not there; a view that is not
+            there, or that cannot stand in a page.
     """
+    own = [_script(file) for path in views for file in _view_files(Path(path))]
     opened = open_run(run, comparison=comparison, saes=saes, names=names)
     shown = None
     if images is not None:
@@ -66,11 +73,11 @@ def write_report(
         shown = _checked_images(opened, store, Path(images))
     data, wanted = report_data(opened, shown, table)
     if shown:
-        room = LIMIT - len(_render(opened, data).encode()) - _MARGIN
+        room = LIMIT - len(_render(opened, data, own).encode()) - _MARGIN
         data["images"]["pictures"] = pictures(opened, shown, wanted, room)
     out = Path(out)
     make_folder(out.parent)
-    write_text(out, _render(opened, data))
+    write_text(out, _render(opened, data, own))
     return out
 
 
@@ -84,13 +91,15 @@ def _checked_images(run: Run, store: ActivationStore, root: Path) -> Images:
     return Images(store, root)
 
 
-def _render(run: Run, data: dict[str, Any]) -> str:
+def _render(run: Run, data: dict[str, Any], views: Sequence[str] = ()) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = resources.files("medsae_plugin.report") / "templates"
     style = (folder / "report.css").read_text("utf-8")
-    parts = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
+    before, after = ([(folder / name).read_text("utf-8") for name in names] for names in (_SCRIPTS, _LAST))
+    # In a block each, so that what a view defines stays its own.
+    parts = "\n".join([*before, *(f"{{\n{view}\n}}" for view in views), *after])
     script = f'"use strict";\n(() => {{\n{parts}}})();\n'
     environment = Environment(
         loader=PackageLoader("medsae_plugin.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -98,12 +107,32 @@ def _render(run: Run, data: dict[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(
         title=", ".join(dict.fromkeys(s.encoder for s in run.saes)),
         version=__version__,
-        # These three are the package's own files and escaped JSON.
+        # These three are the package's own files, the user's own views, and escaped JSON.
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=Markup(embedded(data)),
     )
+
+
+def _view_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.js")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise MedSAEError(f"there is no view at {path}; give a JavaScript file, or a folder of them")
+    return files
+
+
+def _script(path: Path) -> str:
+    try:
+        script = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedSAEError(f"the view {path} cannot be read ({error})") from None
+    if found := re.search(r"</script|<!--", script, re.IGNORECASE):
+        line = script.count("\n", 0, found.start()) + 1
+        raise MedSAEError(
+            f"{path}:{line}: {found[0]} would end the page's script; write it in two parts, as '<' + '{found[0][1:]}'"
+        )
+    return script
 
 
 def embedded(data: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medsae_plugin.comparison.results import JSON as COMPARISON
-from medsae_plugin.comparison.results import Comparison
+from medsae_plugin.comparison.results import Comparison, Flow
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
@@ -169,6 +170,22 @@ def _json(path: Path) -> Any:
     if not path.is_file():
         raise MedSAEError(f"there is no {path.name} in {path.parent}")
     return read_json(path)
+
+
+Ribbon = tuple[str, str, int]
+"""A fate, an origin, and how many links join latents of the one to latents of the other."""
+
+
+def ribbons(comparison: Comparison, flow: Flow) -> list[Ribbon]:
+    """The links of a flow by the fate of their source and the origin of their target, in the order of the table."""
+    links = comparison.frame("links")
+    mine = links[(links["a"] == flow.a) & (links["b"] == flow.b)] if len(links) else links
+    if not len(mine):
+        return []
+    latents = comparison.frame("latents").set_index(["name", "latent"])
+    fates = [str(latents.at[(flow.a, j), "fate"]) for j in mine["source"]]
+    origins = [str(latents.at[(flow.b, j), "origin"]) for j in mine["target"]]
+    return [(*pair, n) for pair, n in Counter(zip(fates, origins, strict=True)).items()]
 
 
 def report_rows(sae: ScoredSAE, split: str) -> np.ndarray:

@@ -76,7 +76,7 @@ def r_same_split(s: Scored) -> PerLabel:
     return np.where(np.isfinite(largest), largest, np.nan)
 
 
-@metric("entropy", title="H", per="latent", unit="nats", better="lower", show=EVERYWHERE)
+@metric("entropy", title="H", words="entropy", per="latent", unit="nats", better="lower", show=EVERYWHERE)
 def entropy(s: Scored) -> PerLatent:
     """See `metrics.entropy`."""
     return metrics.entropy(s["r"])
@@ -144,19 +144,20 @@ def selectivity(s: Scored) -> Both:
     return metrics.selectivity(s.report)
 
 
-@metric("monosemanticity", title="monosemanticity", per="latent", better="higher", digits=".3f", show=["report"])
+@metric("monosemanticity", title="monosem.", words="monosemanticity", per="latent", better="higher", digits=".3f",
+        show=["report"])  # fmt: skip
 def monosemanticity(s: Scored) -> PerLatent:
     """See `metrics.monosemanticity`."""
     return metrics.monosemanticity(s.report)
 
 
-@metric("density", title="fires on", per="latent", digits=".3f", show=["report"])
+@metric("density", title="fires on", per="latent", unit="of images", digits=".0%", show=["report"])
 def density(s: Scored) -> PerLatent:
     """The share of images on which a latent fires."""
     return metrics.density(s.report)
 
 
-@metric("maximum", title="maximum", per="latent", show=["report"], hide=["observations"])
+@metric("maximum", title="maximum", words="largest activation", per="latent", show=["report"], hide=["observations"])
 def maximum(s: Scored) -> PerLatent:
     """The largest activation."""
     return s.report.maximum
@@ -171,8 +172,9 @@ def median_positive(s: Scored) -> PerLatent:
 # --- of an SAE as a whole ---
 
 
-@metric("mean_top_r", title="mean r of top latents", per="sae", better="higher", low="mean_top_r_low",
-        high="mean_top_r_high", show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
+@metric("mean_top_r", title="mean r of top latents", words="mean top r", per="sae", better="higher",
+        low="mean_top_r_low", high="mean_top_r_high",
+        show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
 def mean_top_r(s: Scored) -> float:
     """Over the labels that vary on `report`.
 
@@ -194,20 +196,23 @@ def mean_top_r_high(s: Scored) -> float:
     return float(interval(s.mean_r_resampled())[1])
 
 
-@metric("mean_top_r_same_split", title="mean r, same split", per="sae", better="higher")
+@metric("mean_top_r_same_split", title="mean r, same split", words="mean r, same split (optimistic)", per="sae",
+        better="higher", show=["report"])  # fmt: skip
 def mean_top_r_same_split(s: Scored) -> float:
     """The mean of `r_same_split`: optimistic."""
     return mean_known(s["r_same_split"])
 
 
-@metric("mean_top_entropy", title="mean H of top latents", per="sae", unit="nats", better="lower",
+@metric("mean_top_entropy", title="mean H of top latents", words="entropy of top latents", per="sae", unit="nats",
+        better="lower",
         show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
 def mean_top_entropy(s: Scored) -> float:
     """Over the labels that have a top latent."""
     return mean_known(s.of_top("entropy"))
 
 
-@metric("mean_entropy", title="mean H of live latents", per="sae", unit="nats", better="lower")
+@metric("mean_entropy", title="mean H of live latents", words="entropy of live latents", per="sae", unit="nats",
+        better="lower", show=["report"])  # fmt: skip
 def mean_entropy(s: Scored) -> float:
     """Over the latents that fire."""
     return mean_known(s["entropy"][s["density"] > 0])
@@ -221,7 +226,7 @@ def mean_monosemanticity(s: Scored) -> float:
 
 
 @metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
-        digits=".0f", show=["table", "report"])  # fmt: skip
+        words="latents that correlate (fdr < 0.05)", digits=".0f", show=["table", "report"])  # fmt: skip
 def significant(s: Scored) -> float:
     """How many latents have a false discovery rate below 0.05 with any label."""
     return float((s["fdr"] < 0.05).any(1).sum())

@@ -187,7 +187,7 @@ class LabelledImages:
         """The same, for what reads no embeddings."""
         return replace(self, d_embedding=0, embeddings=None)
 
-    def path(self, row: int) -> Path:
+    def path(self, row: int | np.integer) -> Path:
         """Where the image of this row is on disk."""
         return self.root / self.frame["path"].iloc[row]
 

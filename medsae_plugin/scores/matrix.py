@@ -27,7 +27,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import replacing_folder
+from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.sae_folders import check_scorable
 from medsae_plugin.scores.units import Latents, Units
 from medsae_plugin.store.reader import ActivationStore
@@ -77,12 +77,12 @@ class LatentMatrix:
         """Images on which each latent is not zero, `(n_latents,)`."""
         return np.diff(np.stack(self._indptr), axis=1).sum(0)
 
-    def columns(self, start: int, stop: int) -> sparse.csc_array:
+    def columns(self, start: int | np.integer, stop: int | np.integer) -> sparse.csc_array:
         """The activations of latents `start` to `stop` on every image, `(n_images, stop - start)`, float32."""
         parts = [self._slice(k, start, stop) for k in range(len(self._shards))]
         return sparse.csc_array(sparse.vstack(parts, format="csc"))
 
-    def column(self, latent: int) -> Float[np.ndarray, " images"]:
+    def column(self, latent: int | np.integer) -> Float[np.ndarray, " images"]:
         """One latent's activation on every image, dense, float32."""
         return self.columns(latent, latent + 1).toarray()[:, 0]
 
@@ -102,7 +102,7 @@ class LatentMatrix:
             first = k * ROWS_PER_SHARD
             yield slice(first, min(first + ROWS_PER_SHARD, self.n_images)), self._slice(k, 0, self.n_latents)
 
-    def _slice(self, shard: int, start: int, stop: int) -> sparse.csc_array:
+    def _slice(self, shard: int, start: int | np.integer, stop: int | np.integer) -> sparse.csc_array:
         indptr = self._indptr[shard][start : stop + 1]
         nonzeros = slice(int(indptr[0]), int(indptr[-1]))
         if nonzeros.start == nonzeros.stop:  # safetensors refuses an empty slice at the end
@@ -203,7 +203,7 @@ def latent_matrices(
     manifests = [_manifest(store, one, aggregate) for one in units]
     stale = [k for k, folder in enumerate(folders) if not _holds(folder, manifests[k])]
     for k in stale:
-        _check_replaceable(folders[k])
+        refuse_other_content(folders[k], "latent matrix", _is_matrix)
     for hook in dict.fromkeys(units[k].hook for k in stale):
         here = [k for k in stale if units[k].hook == hook]
         with ExitStack() as stack:
@@ -228,7 +228,7 @@ def _encode(
     batch_images = max(1, _CHUNK_ELEMENTS // (widest * info.rows_per_image))
     batches = store.by_image(hook, split=None, batch_images=batch_images)
     with tqdm(total=len(store.readable_images), desc=f"latents of {hook}", unit="image", disable=not progress) as bar:
-        for image_ids, rows, _ in batches:
+        for image_ids, rows in batches:
             for one, writer in zip(units, writers, strict=True):
                 writer.add(image_activations(rows, one, len(image_ids), aggregate).cpu().numpy())
             bar.update(len(image_ids))
@@ -272,12 +272,10 @@ def _holds(folder: Path, manifest: dict[str, Any]) -> bool:
         return False
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Only a latent matrix, which can be made again, is ever replaced."""
-    if folder.exists() and any(folder.iterdir()):
-        is_ours = (folder / IMAGES).is_file() and (folder / MANIFEST).is_file()
-        if not (is_ours and "sae_sha256" in (folder / MANIFEST).read_text("utf-8")):
-            raise MedSAEError(f"{folder} is not empty and holds no latent matrix; choose another folder")
+def _is_matrix(folder: Path) -> bool:
+    """Whether a folder is a latent matrix, which can be made again, so that it may be replaced."""
+    is_ours = (folder / IMAGES).is_file() and (folder / MANIFEST).is_file()
+    return is_ours and "sae_sha256" in (folder / MANIFEST).read_text("utf-8")
 
 
 def _shard_name(shard: int) -> str:

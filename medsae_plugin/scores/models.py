@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema
 
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind
 
+R = TypeVar("R", bound="Result")
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
 
 
@@ -37,6 +42,55 @@ class Figures(BaseModel):
         for name, title in cls.titles().items():
             properties.setdefault(name, {"title": title, "anyOf": [{"type": "number"}, {"type": "null"}]})
         return schema
+
+
+class Result(Figures):
+    """What a command found, as it stands in the JSON file that it writes; a subclass says which of both."""
+
+    FILE: ClassVar[str]
+    COMMAND: ClassVar[str]
+
+    @classmethod
+    def open(cls: type[R], path: str | Path) -> R:
+        """The result in a folder, or in a JSON file.
+
+        Raises:
+            MedSAEError: there is none, a damaged one, or one of another kind or version.
+        """
+        file = cls.file_at(path)
+        if not file.is_file():
+            raise MedSAEError(f"there is no {file.name} in {file.parent}")
+        return cls.read(read_json(file), file)
+
+    @classmethod
+    def read(cls: type[R], content: Any, where: Path | str | None = None) -> R:
+        """The result whose `to_json` this is; `where` begins the message where it is not.
+
+        Raises:
+            MedSAEError: it is not what `save` writes.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            at = ".".join(map(str, first["loc"])) or "the file"
+            what = f"{where or cls.FILE} is not what {cls.COMMAND} writes"
+            raise MedSAEError(f"{what} ({at}: {first['msg']})") from None
+
+    @classmethod
+    def file_at(cls, path: str | Path) -> Path:
+        """The JSON file at a path: in it where it is a folder."""
+        return Path(path) / cls.FILE if Path(path).is_dir() else Path(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON file; into `path` where that is a folder."""
+        file = self.file_at(path)
+        make_folder(file.parent)
+        write_text(file, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of the JSON file; undefined figures are null."""
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class Split(Figures):
@@ -104,7 +158,7 @@ class UnitScores(Figures):
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
-    _beside: list[UnitScores] = PrivateAttr([])
+    _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -115,19 +169,25 @@ class UnitScores(Figures):
         """Of the latent matrix, within an evaluation's `latents/`."""
         return self.name.replace("/", "--").replace(" ", "-")
 
-    def link(self, beside: list[UnitScores]) -> None:
-        """Tell it what it was scored beside, itself among them."""
-        self._beside = beside
+    def link(self, scored: list[UnitScores]) -> None:
+        """Tell it what was scored with it, itself among them."""
+        self._scored = scored
 
     @property
     def neurons(self) -> UnitScores:
         """The raw neurons of the same hook."""
-        return next(c for c in self._beside if c.kind == "neurons" and c.hook == self.hook)
+        return next(c for c in self._scored if c.kind == "neurons" and c.hook == self.hook)
 
     @property
     def baselines(self) -> list[UnitScores]:
         """What stands beside this SAE, such as an untrained one."""
-        return [c for c in self._beside if c.baseline_of == self.name]
+        return [c for c in self._scored if c.baseline_of == self.name]
+
+    @property
+    def beside(self) -> list[UnitScores]:
+        """What tables show next to this SAE: its hook's raw neurons, then its baselines."""
+        neurons = [c for c in self._scored if c.kind == "neurons" and c.hook == self.hook]
+        return [*neurons, *self.baselines]
 
     @property
     def untrained(self) -> UnitScores | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import distinct_names, load_sae, read_report
+from medsae_plugin.sae_folders import check_scorable, distinct_names, load_sae, read_report
 from medsae_plugin.scores.units import Latents, Neurons, Place, Units
 from medsae_plugin.store.reader import ActivationStore
 
@@ -19,21 +19,28 @@ if TYPE_CHECKING:
 _DEFAULT_K = 32
 
 
-def open_latents(saes: Any, place: Place | None = None, device: str = "cpu") -> dict[str, tuple[Latents, Path | None]]:
+def open_latents(
+    saes: Any, place: Place | None = None, device: str = "cpu", *, to_score: bool = True
+) -> dict[str, tuple[Latents, Path | None]]:
     """The latents of each SAE by name, with the folder that it came from, if any.
 
     Args:
         saes: folders in SAE-Lens's format or SAEs, one or several, or a mapping by name such as `train_saes` returns.
             Folders are named by as many of their path's last parts as tell them apart, SAEs by their metadata's `name`.
         place: the store or encoder that they must fit.
+        to_score: whether their latents must be such as can be scored (`check_scorable`); to be spliced they need not.
 
     Raises:
-        MedSAEError: none is given, one twice, a folder without an SAE, or an SAE that does not fit `place`.
+        MedSAEError: none is given, one twice, a folder without an SAE, an SAE that does not fit `place`, or one that
+            cannot be scored.
     """
     opened: dict[str, tuple[Latents, Path | None]] = {}
     for name, given in _named(saes).items():
         folder = None if _is_sae(given) else Path(given)
-        latents = Latents.of(given if folder is None else load_sae(folder, device), name)
+        sae = given if folder is None else load_sae(folder, device)
+        if to_score:
+            check_scorable(sae, name)
+        latents = Latents.of(sae, name)
         if place is not None:
             latents.check_fits(place)
         opened[name] = latents, folder

@@ -8,9 +8,8 @@ that it is reported on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,11 +19,11 @@ from scipy import sparse
 from medsae_plugin._version import __version__
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, write_text
+from medsae_plugin.files import make_folder
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
-from medsae_plugin.scores.models import Encoder, Figures, Split
+from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.protocols import kept_or_scratch, unit_matrices
 from medsae_plugin.scores.registry import number
@@ -85,8 +84,11 @@ class PaperScores(Figures):
     observations: list[PaperObservation]
 
 
-class PaperEvaluation(Figures):
+class PaperEvaluation(Result):
     """What `evaluate_as_paper` found; `str()` is the paper's table, said to be optimistic."""
+
+    FILE: ClassVar[str] = METRICS_FILE
+    COMMAND: ClassVar[str] = f"medsae evaluate --protocol {PROTOCOL}"
 
     schema_version: Literal[3] = Field(default=3, alias="schema")
     medsae_plugin: str = __version__
@@ -98,11 +100,9 @@ class PaperEvaluation(Figures):
     optimistic: bool = True
     candidates: list[PaperScores]
 
-    def save(self, folder: str | Path) -> None:
-        """Write `metrics.json`."""
-        make_folder(Path(folder))
-        content = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False)
-        write_text(Path(folder) / METRICS_FILE, content + "\n")
+    def save(self, path: str | Path) -> None:
+        """Write `metrics.json` into a folder."""
+        super().save(make_folder(Path(path)))
 
     def __str__(self) -> str:
         of = self.candidates

@@ -45,6 +45,14 @@ def auroc_and_average_precision(
     return auroc, precision
 
 
+def aurocs(
+    scores: Float[np.ndarray, "images labels"], labels: Float[np.ndarray, "images labels"]
+) -> Float[np.ndarray, " labels"]:
+    """The AUROC of each column of scores for its own label, as `auroc_and_average_precision`."""
+    columns = [(sparse.csc_array(scores[:, [c]]), labels[:, [c]]) for c in range(labels.shape[1])]
+    return np.array([auroc_and_average_precision(s, y)[0].item() for s, y in columns])
+
+
 def thresholds(columns: sparse.csc_array, q: float = 0.3) -> Float[np.ndarray, " latents"]:
     """Each latent's (1 - q) quantile (linear) of its positive activations; inf for one that never is positive."""
     values = np.where(columns.data > 0, columns.data, np.inf).astype(np.float64)

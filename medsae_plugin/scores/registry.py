@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 
@@ -26,7 +26,8 @@ Figure = Callable[[Any], Any]
 class Metric:
     """One figure of scored units.
 
-    name: its key in files. title: in tables. unit: "" for none. better: which way is better, "" for neither.
+    name: its key in files. title: in tables. words: where there is room for more, "" for the title.
+    unit: "" for none. better: which way is better, "" for neither.
     digits: as in a format, such as `.2f`.
     per: `latent`, an array `(units,)`; `label`, `(units, labels)`; `top`, `(labels,)`, of each label's top latent;
         `sae`, one number. Of the first two a label shows its top latent's.
@@ -47,6 +48,7 @@ class Metric:
     needs: Literal["sums", "images"] = "sums"
     low: str = ""
     high: str = ""
+    words: str = ""
 
     def form(self, value: float | None) -> str:
         """The figure in words; "-" where it is undefined."""
@@ -79,6 +81,7 @@ def metric(
     needs: Literal["sums", "images"] = "sums",
     low: str = "",
     high: str = "",
+    words: str = "",
 ) -> Callable[[Figure], Figure]:
     """Declare a figure: a function of `Scored`.
 
@@ -93,7 +96,7 @@ def metric(
         if name in METRICS:
             raise MedSAEError(f"there is a metric {name!r} already; choose another name")
         places = frozenset({*_SHOWN[per], *show} - {*hide})
-        METRICS[name] = Metric(name, title, per, compute, unit, better, digits, places, needs, low, high)
+        METRICS[name] = Metric(name, title, per, compute, unit, better, digits, places, needs, low, high, words)
         return compute
 
     return declare
@@ -104,9 +107,9 @@ def shown(place: Show, *per: Per) -> list[Metric]:
     return [m for m in METRICS.values() if place in m.show and (not per or m.per in per)]
 
 
-def number(x: float) -> float | None:
+def number(x: SupportsFloat) -> float | None:
     """The number, or None where it is not finite: JSON has no nan."""
-    return float(x) if math.isfinite(x) else None
+    return float(x) if math.isfinite(float(x)) else None
 
 
 def mean_known(values: np.ndarray | list[float | None]) -> float:

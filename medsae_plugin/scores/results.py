@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, read_json, replacing, write_text
-from medsae_plugin.scores.models import Encoder, Figures, Split, UnitScores
+from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.scores.models import Encoder, Result, Split, UnitScores
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.scores.summary import latent_frame, summaries
 from medsae_plugin.scores.table import format_table
@@ -22,12 +21,15 @@ from medsae_plugin.scores.table import format_table
 METRICS_FILE, LATENTS_FILE = "metrics.json", "latents.parquet"
 
 
-class Evaluation(Figures):
+class Evaluation(Result):
     """SAEs, baselines and neurons scored against labels. `str()` is the table, `frame()` one row a latent.
 
     select, report: where top latents were chosen, and where every figure is from. candidates: all that was scored, each
     SAE with its baselines; `saes` are the SAEs. resampling: None where only sums are known.
     """
+
+    FILE: ClassVar[str] = METRICS_FILE
+    COMMAND: ClassVar[str] = "medsae evaluate"
 
     schema_version: Literal[3] = Field(default=3, alias="schema")
     medsae_plugin: str = __version__
@@ -73,44 +75,17 @@ class Evaluation(Figures):
 
     @classmethod
     def open(cls, path: str | Path) -> Evaluation:
-        """The evaluation in a folder, or in a `metrics.json`.
-
-        Raises:
-            MedSAEError: there is none, a damaged one, or one of another protocol or version.
-        """
-        file = Path(path) / METRICS_FILE if Path(path).is_dir() else Path(path)
-        if not file.is_file():
-            raise MedSAEError(f"there is no {file.name} in {file.parent}")
-        evaluation = cls.read(read_json(file), file)
-        evaluation._folder = file.parent
+        evaluation = super().open(path)
+        evaluation._folder = cls.file_at(path).parent
         return evaluation
 
-    @classmethod
-    def read(cls, content: Any, where: Path | str = METRICS_FILE) -> Evaluation:
-        """The evaluation that is the content of a `metrics.json`.
-
-        Raises:
-            MedSAEError: it is not what `save` writes.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            at = ".".join(map(str, first["loc"])) or "the file"
-            raise MedSAEError(f"{where} is not what medsae evaluate writes ({at}: {first['msg']})") from None
-
-    def save(self, folder: str | Path) -> None:
-        """Write `metrics.json`, and `latents.parquet` where the latents' figures are at hand."""
-        folder = Path(folder)
-        make_folder(folder)
+    def save(self, path: str | Path) -> None:
+        """Write `metrics.json` into a folder, and `latents.parquet` where the latents' figures are at hand."""
+        folder = make_folder(Path(path))
         if self._frame is not None:
             with replacing(folder / LATENTS_FILE) as temporary:
                 self._frame.to_parquet(temporary, index=False)
-        write_text(folder / METRICS_FILE, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
-
-    def to_json(self) -> dict[str, Any]:
-        """The contents of `metrics.json`; undefined figures are null."""
-        return self.model_dump(mode="json", by_alias=True)
+        super().save(folder)
 
     def frame(self, name: str | None = None) -> pd.DataFrame:
         """One row a latent (or neuron): its own figures, then its figures for every label, `figure: label`.
@@ -125,8 +100,19 @@ class Evaluation(Figures):
             file = (self._folder or Path()) / LATENTS_FILE
             if self._folder is None or not file.is_file():
                 raise MedSAEError(f"{self._folder} is incomplete: there is no {LATENTS_FILE} in it")
-            self._frame = pd.read_parquet(file)
+            self._frame = self._of_these(pd.read_parquet(file))
         return self._frame if name is None else self._frame[self._frame["name"] == name].reset_index(drop=True)
+
+    def only(self, name: str) -> Evaluation:
+        """One SAE's part of this evaluation: its scores, its baselines', and those of its hook's neurons."""
+        kept = [self[name], *self[name].baselines, *(c for c in self[name].beside if c.kind == "neurons")]
+        narrowed = Evaluation.read({**self.to_json(), "candidates": [c.model_dump(by_alias=True) for c in kept]})
+        narrowed._folder = self._folder
+        narrowed._frame = None if self._frame is None else narrowed._of_these(self._frame)
+        return narrowed
+
+    def _of_these(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["name"].isin([c.name for c in self.candidates])].reset_index(drop=True)
 
     @property
     def saes(self) -> list[UnitScores]:

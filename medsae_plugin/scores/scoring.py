@@ -146,7 +146,7 @@ class Scored:
         """Of each label its top unit on the images of `report`; zeros where there is none."""
         matrix, held_out = self._images()
         rows = held_out.report
-        columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top]
+        columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top.tolist()]
         return np.stack(columns, axis=1)
 
     @cached_property
@@ -174,19 +174,15 @@ class Scored:
         return self.matrix, self.held_out
 
 
-def sum_up(matrix: LatentMatrix, images: LabelledImages, k_strongest: int = 0) -> dict[str, LatentStatistics]:
+def sum_up(matrix: LatentMatrix, images: LabelledImages) -> dict[str, LatentStatistics]:
     """Statistics of a matrix on `select` and on `report`, from one pass over its shards."""
-    sums = {
-        role: LatentStatistics(matrix.n_latents, images.label_names, images.d_embedding, k_strongest) for role in ROLES
-    }
-    image_ids = matrix.images["image_id"].to_numpy()
+    sums = {role: LatentStatistics(matrix.n_latents, images.label_names, images.d_embedding) for role in ROLES}
     for rows, activations in matrix.shards():
         embeddings = images.embeddings(rows) if images.embeddings else np.zeros((activations.shape[0], 0))
         by_image = sparse.csr_array(activations)
         for role, statistics in sums.items():
             mine = np.flatnonzero(images.roles[rows] == role)
-            ids = image_ids[rows][mine]
-            statistics.update(by_image[mine], images.labels[rows][mine], embeddings[mine], ids)
+            statistics.update(by_image[mine], images.labels[rows][mine], embeddings[mine])
     for role, statistics in sums.items():
         statistics.patients = images.count_patients(role)
     return sums

@@ -17,7 +17,7 @@ from typing import Any
 
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import replacing_folder
+from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.models import Split
@@ -55,8 +55,7 @@ class SiteStatistics:
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        if folder.exists() and not (folder / SITE).is_file() and any(folder.iterdir()):
-            raise MedSAEError(f"{folder} is not empty and holds no statistics; choose another folder")
+        refuse_other_content(folder, "statistics", lambda there: (there / SITE).is_file())
         with replacing_folder(folder) as temporary:
             (temporary / SITE).write_text(json.dumps(self.about, indent=2, ensure_ascii=False) + "\n", "utf-8")
             for k, (by_role, sums) in enumerate(zip(self.statistics, self.fidelity, strict=True)):

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from scipy import sparse
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import replacing
 from medsae_plugin.scores import sketch
-from medsae_plugin.scores.strongest import Strongest
 
 # How the arrays of two statistics combine. The moments, which depend on each other, are in `merge` itself.
 ADDED = ("known", "patients", "fired", "fired_known", "fired_positive", "histogram", "embedding_sum", "embedding_total")
 MOMENTS = ("mean_label", "mean", "scatter", "cross", "overall_mean", "overall_scatter")
 EXTREMES = ("minimum", "maximum")
 _FULL = 0.25
+
+SCHEMA_VERSION = 1
+# One key: safetensors writes several in no fixed order.
+_KEY = "latent_statistics"
+_ARRAYS = tuple(name for name in (*ADDED, *MOMENTS, *EXTREMES) if name != "histogram")
 
 
 class LatentStatistics:
@@ -34,18 +43,17 @@ class LatentStatistics:
         minimum, maximum: `(L,)`, over all images
         fired: `(L,)` images on which the latent is above zero; fired_known, fired_positive: `(L, C)`, those of them
             where the label is known, and where it is positive
-        histogram: `(L, bins)` int32, positive activations by size, see `evaluation.sketch`
+        histogram: `(L, bins)` int32, positive activations by size, see `scores.sketch`
         embedding_sum: `(L, D)`, sum of latent times unit embedding; embedding_total: `(D,)`, sum of unit embeddings
-        strongest: the k strongest images of each latent; empty if `k_strongest` is 0, and never saved
 
     Means and central moments follow Chan, Golub and LeVeque (1983), so merging parts gives what one pass over all
     images gives, up to rounding, and a large offset of an activation does not cancel its variance.
     """
 
-    def __init__(self, n_latents: int, label_names: Sequence[str], d_embedding: int = 0, k_strongest: int = 0) -> None:
+    def __init__(self, n_latents: int, label_names: Sequence[str], d_embedding: int = 0) -> None:
         n_labels = len(label_names)
         self.label_names = tuple(label_names)
-        self.n_latents, self.d_embedding, self.k_strongest = n_latents, d_embedding, k_strongest
+        self.n_latents, self.d_embedding = n_latents, d_embedding
         self.n_images = 0
         self.known, self.patients, self.mean_label = np.zeros((3, n_labels))
         self.mean, self.scatter, self.cross = np.zeros((3, n_latents, n_labels))
@@ -54,7 +62,6 @@ class LatentStatistics:
         self.minimum, self.maximum = np.full(n_latents, np.inf), np.full(n_latents, -np.inf)
         self.histogram = np.zeros((n_latents, sketch.N_BINS), dtype=np.int32)
         self.embedding_sum, self.embedding_total = np.zeros((n_latents, d_embedding)), np.zeros(d_embedding)
-        self.strongest = Strongest.none(n_latents, k_strongest)
 
     @property
     def positives(self) -> Float[np.ndarray, " labels"]:
@@ -66,11 +73,10 @@ class LatentStatistics:
         activations: Float[torch.Tensor, "images latents"] | np.ndarray | sparse.sparray,
         labels: Float[np.ndarray, "images labels"],
         embeddings: Float[np.ndarray, "images d"] | None = None,
-        image_ids: Int[np.ndarray, " images"] | None = None,
     ) -> None:
         """Add images: one activation a latent, labels in {0, 1, nan = unknown}, embeddings of any length but zero.
 
-        Sparse activations cost as much as their nonzeros. Image ids are needed for the strongest images alone.
+        Sparse activations cost as much as their nonzeros.
 
         Raises:
             MedSAEError: shapes that do not fit, activations or embeddings that are not finite, an embedding of length
@@ -82,22 +88,17 @@ class LatentStatistics:
         if a.shape[0] == 0:
             return
         e = _unit(embeddings, a.shape[0], self.d_embedding)
-        part = LatentStatistics(self.n_latents, self.label_names, self.d_embedding, self.k_strongest)
+        part = LatentStatistics(self.n_latents, self.label_names, self.d_embedding)
         part._fill(a, np.nan_to_num(y), (~np.isnan(y)).astype(np.float64), e)
-        if self.k_strongest:
-            if image_ids is None:
-                raise MedSAEError("image_ids are needed to follow the strongest images")
-            latent, value, row = _entries(a)
-            part.strongest = Strongest.of(latent, value, np.asarray(image_ids)[row], self.n_latents, self.k_strongest)
         self.merge(part)
 
     def merge(self, other: LatentStatistics) -> None:
         """Add the images of `other`, in place.
 
         Raises:
-            MedSAEError: `other` has other latents, labels, embeddings or strongest images.
+            MedSAEError: `other` has other latents, labels or embeddings.
         """
-        for what in ("n_latents", "label_names", "d_embedding", "k_strongest"):
+        for what in ("n_latents", "label_names", "d_embedding"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 raise MedSAEError(f"cannot merge statistics: {what} is {mine} here, {theirs} there")
@@ -119,28 +120,62 @@ class LatentStatistics:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.minimum = np.minimum(self.minimum, other.minimum)
         self.maximum = np.maximum(self.maximum, other.maximum)
-        self.strongest = self.strongest.merge(other.strongest)
         self.n_images += other.n_images
 
     def save(self, path: str | Path) -> None:
-        """Write everything but the strongest images to a safetensors file, described by JSON in its header.
+        """Write them to a safetensors file, described by JSON in its header; the histogram as its nonzeros.
 
         The file names no image, path or patient; but sums over very few patients say much about each.
         """
-        from medsae_plugin.scores.sums_file import save
-
-        save(self, Path(path))
+        counts = self.histogram.ravel()
+        filled = np.flatnonzero(counts)
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        tensors |= {"histogram_index": filled.astype(np.int64), "histogram_count": counts[filled]}
+        what = {
+            "schema_version": SCHEMA_VERSION,
+            "n_latents": self.n_latents,
+            "label_names": list(self.label_names),
+            "d_embedding": self.d_embedding,
+            "n_images": self.n_images,
+        }
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(what, ensure_ascii=False)})
 
     @classmethod
     def load(cls, path: str | Path) -> LatentStatistics:
-        """Read what `save` wrote; it follows no strongest images.
+        """Read what `save` wrote.
 
         Raises:
             MedSAEError: no such file, a damaged one, or one of another version.
         """
-        from medsae_plugin.scores.sums_file import load
+        try:
+            with safe_open(path, "np") as file:
+                return cls._of_file(file, path)
+        except FileNotFoundError:
+            raise MedSAEError(f"there are no statistics at {path}") from None
+        except MedSAEError:
+            raise
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+            raise MedSAEError(f"{path} does not hold sound statistics ({error})") from None
 
-        return load(Path(path))
+    @classmethod
+    def _of_file(cls, file: Any, path: str | Path) -> LatentStatistics:
+        what = json.loads((file.metadata() or {})[_KEY])
+        if what["schema_version"] != SCHEMA_VERSION:
+            raise MedSAEError(
+                f"{path} has schema version {what['schema_version']}; this version reads {SCHEMA_VERSION}"
+            )
+        statistics = cls(what["n_latents"], what["label_names"], what["d_embedding"])
+        statistics.n_images = what["n_images"]
+        for name in _ARRAYS:
+            values = file.get_tensor(name)
+            if values.shape != getattr(statistics, name).shape:
+                raise ValueError(f"{name} has shape {values.shape}")
+            setattr(statistics, name, values)
+        np.put(statistics.histogram, file.get_tensor("histogram_index"), file.get_tensor("histogram_count"))
+        return statistics
 
     def _check(self, a: np.ndarray | sparse.csc_array, y: np.ndarray) -> None:
         if a.ndim != 2 or a.shape[1] != self.n_latents or y.shape != (a.shape[0], len(self.label_names)):
@@ -170,7 +205,7 @@ class LatentStatistics:
         self.minimum, self.maximum = _extremes(a)
         fired = (a > 0).astype(np.float64)
         self.fired, self.fired_known, self.fired_positive = _flat(fired.sum(0)), fired.T @ known, fired.T @ y
-        latent, value, _ = _entries(a)
+        latent, value = _entries(a)
         self.histogram = sketch.count(latent, value, self.n_latents)
         self.embedding_sum, self.embedding_total = np.asarray(a.T @ e), e.sum(0)
 
@@ -198,12 +233,12 @@ def _unit(embeddings: np.ndarray | None, n: int, d: int) -> Float[np.ndarray, "i
     return e / length
 
 
-def _entries(a: np.ndarray | sparse.csc_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latent, value and row of every activation that is not zero."""
+def _entries(a: np.ndarray | sparse.csc_array) -> tuple[np.ndarray, np.ndarray]:
+    """Latent and value of every activation that is not zero."""
     if isinstance(a, np.ndarray):
         row, latent = a.nonzero()
-        return latent, a[row, latent], row
-    return np.repeat(np.arange(a.shape[1]), np.diff(a.indptr)), np.asarray(a.data), a.indices
+        return latent, a[row, latent]
+    return np.repeat(np.arange(a.shape[1]), np.diff(a.indptr)), np.asarray(a.data)
 
 
 def _extremes(a: np.ndarray | sparse.csc_array) -> tuple[np.ndarray, np.ndarray]:

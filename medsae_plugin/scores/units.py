@@ -105,38 +105,53 @@ class Units:
         """Of their latent matrix, within an evaluation's `latents/`: their name as one path component."""
         return self.name.replace("/", "--").replace(" ", "-")
 
-    def check_fits(self, place: Place) -> None:
+    def check_fits(self, place: Place, strict: bool | None = None) -> None:
         """Raise unless these units stand at a hook of this store or encoder.
+
+        Args:
+            strict: of the encoder that they were made for. None refuses another one, and warns where that cannot be
+                told; True refuses both; False warns of both.
 
         Raises:
             MedSAEError: no such hook there, another width, or they were made for other weights.
+        """
+        self.check_shape(place)
+        self._check_encoder(place, strict)
+
+    def check_shape(self, place: Place) -> None:
+        """Raise unless this store or encoder has their hook, of their width, whatever its weights.
+
+        Raises:
+            MedSAEError: it has not.
         """
         width = place.width_at(self.hook)
         if width is None:
             raise MedSAEError(f"{self.name} stands at hook {self.hook!r}, which {place.title} does not have")
         if width != self.d_in:
             raise MedSAEError(f"{self.name} takes {self.d_in} dimensions; {place.title} has {width} at {self.hook}")
-        self._check_encoder(place)
 
-    def _check_encoder(self, place: Place) -> None:
-        """Compare encoders by their weights, else by their names, with a warning."""
-        mine, theirs = self.encoder_sha256, place.weights_sha256
+    def _check_encoder(self, place: Place, strict: bool | None) -> None:
+        """Compare encoders by their weights, else by their names."""
+        mine, theirs, name = self.encoder_sha256, place.weights_sha256, place.encoder_name
         if mine and theirs:
-            if mine != theirs:
-                raise MedSAEError(
-                    f"{self.name} was trained on encoder weights {mine[:12]}..., those of {place.encoder_name} here "
-                    f"are {theirs[:12]}..."
-                )
-            return
-        if self.encoder and self.encoder != place.encoder_name:
-            raise MedSAEError(
-                f"{self.name} is an SAE of the encoder {self.encoder}, and this is {place.encoder_name}; if they are "
-                "the same, say so in metadata.model_name of its cfg.json"
-            )
-        if self.kind == "sae":
+            if mine == theirs:
+                return
+            said = f"was trained on encoder weights {mine[:12]}..., those of {name} here are {theirs[:12]}..."
+            refuse = strict is not False
+        elif self.encoder and self.encoder != name:
+            said = f"is an SAE of the encoder {self.encoder}, and this is {name}; if they are the same, say so in "
+            said += "metadata.model_name of its cfg.json"
+            refuse = strict is not False
+        elif self.kind == "sae":
             lacks = "it does not say on which weights it was trained" if theirs else "these weights have no checksum"
-            what = f"{self.name} is taken for an SAE of this {place.encoder_name}, unchecked: {lacks}"
-            warnings.warn(what, stacklevel=3)
+            said = f"is {'not ' if strict else ''}taken for an SAE of this {name}, unchecked: {lacks}"
+            refuse = bool(strict)
+        else:
+            return
+        if refuse:
+            raise MedSAEError(f"{self.name} {said}")
+        meaning = "; its latents may mean nothing here" if strict is False else ""
+        warnings.warn(f"{self.name} {said}{meaning}", stacklevel=3)
 
     def fits(self, place: Place) -> bool:
         """Whether these units stand at a hook of this store or encoder; `check_fits` says why not."""

@@ -183,7 +183,7 @@ def _is_free(writer: StoreWriter, shard: int) -> bool:
     return free
 
 
-def _fill_claimed(job: _Job, writer: StoreWriter, bar: tqdm[Any]) -> None:
+def _fill_claimed(job: _Job, writer: StoreWriter, bar: tqdm) -> None:
     """Claim shards, one after the other, and write them, until none is left to claim."""
     paths = job.images.frame["path"].tolist()
     writing: Future[None] | None = None

@@ -15,12 +15,13 @@ images of a shard that could not be read are in the header's metadata.
 from __future__ import annotations
 
 import json
-import os
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from medsae_plugin.errors import MedSAEError
 
@@ -84,32 +85,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_shard_header(path: Path) -> tuple[dict[str, Any], int]:
-    """A safetensors file's header and the place of its first data byte.
+@contextmanager
+def open_shard(path: Path) -> Iterator[Any]:
+    """A shard's `safe_open`, which maps tensors and reads none before it is used.
 
     Raises:
         MedSAEError: the file is missing, not a safetensors file, or shorter or longer than its header says.
     """
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            size = os.fstat(file.fileno()).st_size
-            header: dict[str, Any] = json.loads(file.read(min(length, size)))
-            end = max((e["data_offsets"][1] for name, e in header.items() if name != "__metadata__"), default=0)
+        with safe_open(path, framework="pt") as shard:
+            yield shard
     except FileNotFoundError:
         raise MedSAEError(f"{path} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-        raise MedSAEError(f"{path} is damaged: it has no whole header") from None
-    expected = 8 + length + end
-    if size != expected:
-        raise MedSAEError(f"{path} is {'truncated' if size < expected else 'too long'}: {size} bytes, not {expected}")
-    return header, 8 + length
+    except SafetensorError as error:
+        cut = "truncated or too long" if "not fully covered" in str(error) else "damaged"
+        raise MedSAEError(f"{path} is {cut}: {error}") from None
 
 
 def shard_failures(path: Path) -> list[tuple[int, str]]:
     """The shard's unreadable images: (image_id, reason)."""
-    header, _ = read_shard_header(path)
-    return [(image, reason) for image, reason in json.loads(header["__metadata__"]["failures"])]
+    with open_shard(path) as shard:
+        return [(image, reason) for image, reason in json.loads(shard.metadata()["failures"])]
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +19,7 @@ from medsae_plugin.store.layout import HookInfo
 from medsae_plugin.store.shuffle import ShuffledRows
 
 # numpy has no bfloat16: rows are gathered as unsigned integers of that size and viewed by torch.
-_BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
-_SAFETENSORS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_BITS = {"float32": "uint32", "float16": "uint16", "bfloat16": "uint16"}
 # Mapped shards at a time: macOS allows a process 256 open files.
 _MAX_MAPPED = 128
 _CHUNK_ELEMENTS = 2**20
@@ -134,12 +132,12 @@ class ActivationStore:
 
     def by_image(
         self, hook: str, split: str | None = None, batch_images: int = 64
-    ) -> Iterator[tuple[np.ndarray, Float[torch.Tensor, "rows d"], torch.Tensor]]:
+    ) -> Iterator[tuple[np.ndarray, Float[torch.Tensor, "rows d"]]]:
         """Each readable image once, in ascending order of id, `batch_images` at a time.
 
         Returns:
-            An iterator of (image ids (images,), float32 activations (rows, d), for each row the place of its image in
-            the ids (rows,)); an image's rows are together, in the order of their positions.
+            An iterator of (image ids (images,), float32 activations (rows, d)): `rows_per_image` rows an image, in the
+            order of the ids and, within an image, of their positions.
 
         Raises:
             MedSAEError: an unknown hook, a split without readable images, a damaged shard.
@@ -147,12 +145,11 @@ class ActivationStore:
         per_image = self._info(hook).rows_per_image
         members = self._some_members(split)
 
-        def stream() -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+        def stream() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
             for first in range(0, len(members), batch_images):
                 count = min(batch_images, len(members) - first)
                 rows = np.arange(first * per_image, (first + count) * per_image)
-                ids = self._readable[members[first : first + count]]
-                yield ids, self._rows(hook, members, rows), torch.arange(count).repeat_interleave(per_image)
+                yield self._readable[members[first : first + count]], self._rows(hook, members, rows)
 
         return stream()
 
@@ -193,7 +190,7 @@ class ActivationStore:
         total = torch.zeros(info.d, dtype=torch.float64)
         squares = 0.0
         shift: torch.Tensor | None = None
-        for _, rows, _ in self.by_image(hook, split, max(1, _CHUNK_ELEMENTS // (info.d * info.rows_per_image))):
+        for _, rows in self.by_image(hook, split, max(1, _CHUNK_ELEMENTS // (info.d * info.rows_per_image))):
             x = rows.double()
             if shift is None:
                 shift = x.mean(0)  # near mu, so that the difference of squares below keeps its digits
@@ -271,19 +268,19 @@ class ActivationStore:
     def _map_shard(self, shard: int) -> dict[str, np.ndarray]:
         """The bits of each hook's activations, mapped."""
         path = self.path / layout.shard_name(shard)
-        header, start = layout.read_shard_header(path)
         n_images = int((self._shard_of == shard).sum())
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        arrays = {}
-        for name, info in self.hooks.items():
-            entry = header.get(f"{name}/activations", {})
-            shape = [n_images * info.rows_per_image, info.d]
-            if entry.get("shape") != shape or entry.get("dtype") != _SAFETENSORS[info.dtype]:
-                raise MedSAEError(f"{path} does not hold {name} as {shape} {info.dtype}, as the manifest says")
-            offset = start + entry["data_offsets"][0]
-            arrays[name] = np.frombuffer(mapped, _BITS[info.dtype], shape[0] * shape[1], offset).reshape(shape)
-        return arrays
+        mapped = {}
+        with layout.open_shard(path) as tensors:
+            there = {*tensors.keys()}
+            for name, info in self.hooks.items():
+                shape, key = (n_images * info.rows_per_image, info.d), f"{name}/activations"
+                held = tensors.get_tensor(key) if key in there else None
+                if held is None or held.shape != shape or held.dtype != getattr(torch, info.dtype):
+                    raise MedSAEError(
+                        f"{path} does not hold {name} as {list(shape)} {info.dtype}, as the manifest says"
+                    )
+                mapped[name] = held.view(getattr(torch, _BITS[info.dtype])).numpy()
+        return mapped
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -295,7 +292,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _what_changed(path: Path) -> str:
     if path.suffix == ".safetensors":
         try:
-            layout.read_shard_header(path)
+            with layout.open_shard(path):
+                pass
         except MedSAEError as error:
             return str(error).removeprefix(str(path)).removeprefix(" is ")
     return "changed: its checksum is not that of the extraction"

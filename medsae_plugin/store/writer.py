@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import move_into_place, sha256_of
+from medsae_plugin.files import move_into_place, refuse_other_content, sha256_of
 from medsae_plugin.store import layout
 
 
@@ -35,10 +35,7 @@ class StoreWriter:
         self._partial = folder / layout.PARTIAL
         self._names = layout.shard_names(manifest)
         self._claims: dict[int, FileLock] = {}
-        if folder.exists() and not folder.is_dir():
-            raise MedSAEError(f"{folder} is not a folder")
-        if folder.is_dir() and not (folder / layout.MANIFEST).exists() and _holds_other_files(folder):
-            raise MedSAEError(f"{folder} is not empty and not an activation store; choose another folder")
+        refuse_other_content(folder, "activation store", _is_store)
         if (folder / layout.MANIFEST).exists():
             self._check_manifest()
         if self.is_complete:
@@ -174,8 +171,10 @@ class StoreWriter:
         move_into_place(temporary, target)
 
 
-def _holds_other_files(folder: Path) -> bool:
-    return any(entry.name not in (layout.PARTIAL, layout.IMAGES) for entry in folder.iterdir())
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a store, or what a start leaves that was cut before the manifest was written."""
+    begun = {layout.PARTIAL, layout.IMAGES}
+    return (folder / layout.MANIFEST).exists() or all(entry.name in begun for entry in folder.iterdir())
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

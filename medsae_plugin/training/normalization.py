@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medsae_plugin.store.reader import ActivationStore
+
 if TYPE_CHECKING:
     from sae_lens import AbsTopKSAE, TopKSAE
     from sae_lens.saes.sae import TrainingSAE
     from sae_lens.training.activation_scaler import ActivationScaler
-
-    from medsae_plugin.store import ActivationStore
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, replacing_folder, write_text, writing
+from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
 from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
+from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
     from sae_lens.training.sae_trainer import SAETrainer
-
-    from medsae_plugin.store import ActivationStore
 
 # In `out` while SAE-Lens writes a checkpoint; in a checkpoint, beside an SAE, what its training goes on from.
 WRITING, TRAINER = ".checkpoint", "trainer"
@@ -105,9 +104,8 @@ def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingCon
             raise MedSAEError(f"{out} holds another training run (it differs in: {fields}); choose another folder")
         if not resume:
             raise MedSAEError(f"{out} holds this training run already; resume it, or choose another folder")
-    elif out.is_dir() and any(out.iterdir()):
-        raise MedSAEError(f"{out} is not empty and holds no training run; choose another folder")
     else:
+        refuse_other_content(out, "training run")
         make_folder(out)
         write_text(note, json.dumps(what, indent=2) + "\n")
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+
+from pydantic import ConfigDict
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import CHECKPOINTS, RUN
+from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.yaml_files import STRICT, FieldError, problem_with
 
 if TYPE_CHECKING:
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import TrainingSAE, TrainingSAEConfig
-
-    from medsae_plugin.store import ActivationStore
 
 CENTER_AND_SCALE = "center_and_scale"
 SAE_LENS_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm")
@@ -48,18 +49,23 @@ class SAESpec:
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
-            raise MedSAEError(f"{self.name!r} is no name for an SAE's folder: use letters, digits, '.', '_' and '-'")
+            what = "is no name for an SAE's folder: use letters, digits, '.', '_' and '-'"
+            raise FieldError(f"{self.name!r} {what}", "name")
         if self.normalize not in (CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS):
-            raise MedSAEError(
+            raise FieldError(
                 f"SAE {self.name}: normalize {self.normalize!r} is not one of "
-                f"{', '.join((CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS))}"
+                f"{', '.join((CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS))}",
+                "normalize",
             )
         if self.name in (CHECKPOINTS, RUN):
-            raise MedSAEError(f"{self.name!r} is no name for an SAE's folder: training writes one of that name")
+            what = "is no name for an SAE's folder: training writes one of that name"
+            raise FieldError(f"{self.name!r} {what}", "name")
         if self.expansion <= 0:
-            raise MedSAEError(f"SAE {self.name}: expansion {self.expansion} is not above 0")
+            raise FieldError(f"SAE {self.name}: expansion {self.expansion} is not above 0", "expansion")
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,18 @@ class TrainingConfig:
     device: str = "cpu"
     autocast: bool = False
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.total_training_samples < self.batch_size:
-            raise MedSAEError(
-                f"{self.total_training_samples} training samples do not fill one batch of {self.batch_size}"
+            raise FieldError(
+                f"{self.total_training_samples} training samples do not fill one batch of {self.batch_size}",
+                "total_training_samples",
             )
-        if self.validate_every < 1 or self.n_checkpoints < 0:
-            raise MedSAEError("validate_every should be at least 1, and n_checkpoints not negative")
+        if self.validate_every < 1:
+            raise FieldError("validate_every should be at least 1, and n_checkpoints not negative", "validate_every")
+        if self.n_checkpoints < 0:
+            raise FieldError("validate_every should be at least 1, and n_checkpoints not negative", "n_checkpoints")
 
     def for_sae_lens(self, checkpoint_path: str) -> SAETrainerConfig:
         """The same as SAE-Lens's config, which checkpoints under `checkpoint_path`."""
@@ -201,54 +212,16 @@ def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
             f"it trains {', '.join(sorted(SAE_TRAINING_CLASS_REGISTRY))}"
         )
     config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
-    known = {f.name: f for f in dataclasses.fields(config_class) if f.name not in _OURS}
+    known = [f.name for f in dataclasses.fields(config_class) if f.name not in _OURS]
+    kinds = get_type_hints(config_class)
     for option, value in spec.options.items():
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
             raise MedSAEError(f"SAE {spec.name}: {spec.architecture} has no option {option!r}; {hint}")
-        check_kind(value, known[option], f"SAE {spec.name}")
+        if problem := problem_with(value, kinds[option], option):
+            raise MedSAEError(f"SAE {spec.name}: {problem}")
     return config_class
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "int | float": (int, float),
-    "float | None": (int, float, type(None)),
-    "bool": (bool,),
-    "dict[str, Any]": (dict,),
-}
-
-
-def check_kind(value: Any, field: dataclasses.Field[Any], where: str) -> None:
-    """Compare a value from YAML with the annotation of its field; other annotations than `_KINDS` has pass.
-
-    Raises:
-        MedSAEError: another kind, with how to write a number that YAML 1.1 takes for text or for a fraction.
-    """
-    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-    wanted = _KINDS.get(kind)
-    # A bool is an int in Python.
-    if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-        hint = _number_hint(value, whole=float not in wanted) if int in wanted else ""
-        raise MedSAEError(f"{where}: {field.name} is {value!r}, should be {kind}{hint}")
-
-
-def _number_hint(value: Any, whole: bool) -> str:
-    try:
-        number = float(value) if isinstance(value, str | float) else math.nan
-    except ValueError:
-        return ""
-    if not math.isfinite(number) or (whole and not number.is_integer()):
-        return ""
-    if whole:
-        return f" (write {int(number)})"
-    mantissa, _, exponent = str(value).lower().partition("e")
-    point = "" if "." in mantissa else ".0"
-    sign = "" if exponent[:1] in ("", "-", "+") else "+"
-    return f" (write {mantissa}{point}{exponent and 'e'}{sign}{exponent}, with a point, for YAML)"
 
 
 def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.fidelity import FidelitySums
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAE, TrainingSAE
-
-    from medsae_plugin.store import ActivationStore
 
 # Rows measured during training: enough for an explained variance to three digits, little beside a training step.
 _SAMPLE_ROWS = 8192
@@ -61,7 +60,7 @@ def fidelity_sums(store: ActivationStore, sae: SAE[Any], hook: str, split: str) 
     sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
     if store.n_rows(hook, split):
         per_batch = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
-        for _, rows, _ in store.by_image(hook, split, per_batch):
+        for _, rows in store.by_image(hook, split, per_batch):
             x = rows.to(sae.device)
             latents = sae.encode(x)
             sums.update(x, latents, sae.decode(latents))

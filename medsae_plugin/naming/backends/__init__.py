@@ -28,7 +28,7 @@ def open_chat(
     load_in_4bit: bool = False,
     revision: str | None = None,
     concurrency: int = 8,
-    timeout: float = 120.0,
+    timeout: int | float = 120.0,
 ) -> Chat:
     """The model that a spec names.
 

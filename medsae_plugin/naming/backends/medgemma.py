@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ class MedGemma:
         batch_size: conversations at once.
 
     Raises:
-        MedSAEError: 4-bit without CUDA or without bitsandbytes. When first used: the model is gated and access has not
-            been granted, or it cannot be had.
+        MedSAEError: transformers older than 5.23; 4-bit without CUDA or without bitsandbytes. When first used: the
+            model is gated and access has not been granted, or it cannot be had.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MedGemma:
         load_in_4bit: bool = False,
         batch_size: int = 1,
     ) -> None:
+        _check_transformers()
         if batch_size < 1:
             raise MedSAEError("a batch holds 1 conversation or more")
         if load_in_4bit:
@@ -139,6 +141,16 @@ class MedGemma:
                 "(or set HF_TOKEN), and run this again"
             )
         return MedSAEError(f"{self.model} cannot be loaded: {(network_reason(error) or reason_of(error))[:300]}")
+
+
+def _check_transformers() -> None:
+    """Older releases ignore `sanitize_control_tokens`: a report could forge a turn, or a picture."""
+    found = version("transformers")
+    if tuple(int(part) for part in found.split(".")[:2]) < (5, 23):
+        raise MedSAEError(
+            f"MedGemma needs transformers 5.23 or later, which keeps a report's words from being read as control "
+            f"tokens; here is {found}: pip install --upgrade transformers"
+        )
 
 
 def _check_4bit(device: str) -> None:

@@ -37,7 +37,9 @@ class Server:
         MedSAEError: the `openai` package is missing, or a figure is out of range.
     """
 
-    def __init__(self, url: str, model: str, *, concurrency: int = 8, timeout: float = 120.0, retries: int = 5) -> None:
+    def __init__(
+        self, url: str, model: str, *, concurrency: int = 8, timeout: int | float = 120.0, retries: int = 5
+    ) -> None:
         try:
             import openai
         except ImportError:
@@ -89,7 +91,9 @@ class Server:
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                 raise MedSAEError(f"{self.url} refuses {self.model}: {_reason(error)}") from None
             except openai.APIStatusError as error:
-                return Failure(_reason(error), lasting=error.status_code in (400, 413, 422))
+                status, reason = str(error.status_code), _reason(error)  # older releases of openai leave it out
+                reason = reason if status in reason else f"{status} {reason}"
+                return Failure(reason, lasting=error.status_code in (400, 413, 422))
             except openai.APIConnectionError as error:
                 return Failure((network_reason(error) or _reason(error))[:200], lasting=False)
             except (AttributeError, IndexError, TypeError, ValueError, openai.APIResponseValidationError):

@@ -21,9 +21,10 @@ function compare() {
   ];
 }
 function saeTable(c) {
-  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), ["explained variance", "L0", "dead", "mean top r", "top H", "monosem.", "rank"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
-    h("tbody", {}, c.saes.map((x) => h("tr", {}, h("th", { scope: "row" }, theirs(x.name), x.pareto ? " ●" : ""), h("td", { class: "n" }, form(x.explained_variance, 3)), h("td", { class: "n" }, form(x.l0, 1)), h("td", { class: "n" }, percent(x.dead)),
-      ["mean_top_r", "mean_top_entropy"].map((key) => h("td", { class: "n" }, form(x[key]), " ", h("span", { class: "ci" }, ci(x[`${key}_low`], x[`${key}_high`])))), h("td", { class: "n" }, form(x.mean_monosemanticity, 3)), h("td", { class: "n" }, form(x.mean_rank))))));
+  const columns = metrics("comparison", "sae");
+  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, ""), [...FIDELITY, ...columns].map((m) => h("th", { class: "n", scope: "col" }, m.words)), h("th", { class: "n", scope: "col" }, "rank"))),
+    h("tbody", {}, c.saes.map((x) => h("tr", {}, h("th", { scope: "row" }, theirs(x.name), x.pareto ? " ●" : ""), FIDELITY.map((m) => h("td", { class: "n" }, figure(m, x[m.name]))),
+      columns.map((m) => h("td", { class: "n" }, figure(m, x[m.name]), " ", h("span", { class: "ci" }, interval(m, x)))), h("td", { class: "n" }, form(x.mean_rank))))));
 }
 const HUES = ["var(--accent)", "var(--orange)", "var(--green)", "var(--yellow)", "var(--sky)", "var(--grey)"];
 const MARKS = [(x, y) => `M${x - 5} ${y}a5 5 0 1 0 10 0a5 5 0 1 0 -10 0`, (x, y) => `M${x - 4.6} ${y - 4.6}h9.2v9.2h-9.2z`, (x, y) => `M${x} ${y - 6}l5.6 10h-11.2z`, (x, y) => `M${x} ${y - 6.4}l6.4 6.4l-6.4 6.4l-6.4 -6.4z`];
@@ -69,7 +70,7 @@ function stability(c) {
     h("tbody", {}, c.stability.map((x) => h("tr", {}, h("th", { scope: "row" }, theirs(x.saes.join(", "))), h("td", { class: "n" }, form(x.mean_max_correlation)), h("td", { class: "n" }, form(x.mean_assigned_correlation)), h("td", { class: "n" }, percent(x.share_stable))))));
 }
 function differences(c) {
-  const names = { mean_top_r: "mean top r", mean_top_entropy: "top entropy", explained_variance: "explained variance" };
+  const names = Object.fromEntries([...FIDELITY, ...data.metrics].map((m) => [m.name, m.words]));
   const real = c.differences.filter((d) => known(d.fdr) && d.fdr < 0.05), MOST = 60;
   if (!real.length) return h("p", { class: "note" }, `None of ${c.differences.length}.`);
   return [h("table", {}, h("thead", {}, h("tr", {}, ["Of", "less that of", "figure"].map((t) => h("th", { scope: "col" }, t)), ["difference", "[95 %]", "fdr"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
@@ -110,18 +111,4 @@ function flow(c, chain) {
     columns.map((name, k) => [text(place(k), top + height + 18, shown(shortHook(hook.get(name) || "")), { "text-anchor": "middle", class: "strong" })]));
 }
 
-function about() {
-  const pictures = data.images ? Object.keys(data.images.pictures).length : 0, left = data.saes.reduce((t, x) => t + x.left_out, 0);
-  const facts = [
-    ["Images", data.images ? `Shown: ${pictures} of the ${data.images.wanted} that are among the eight strongest of a latent, at 128 pixels${pictures < data.images.wanted ? "; the rest would make the file too large, or could not be read" : ""}. This file holds images and labels of patients: share it as you would share those.` : "Left out, as is everything about a single image or patient. Make the report with --images to show them."],
-    ["Latents", left ? `${left} are left out: the file keeps those that correlate most with any observation.` : "All latents of every SAE are here."],
-    ["Raw neurons and untrained SAEs", "Only their summaries and their top figures are here; latents.parquet has a row for each."],
-    ["Precision, recall, average precision, p values of each latent", "In latents.parquet. This file keeps r, AUROC, F1 and fdr, to three digits."],
-    ["Names", data.saes.some((x) => Object.keys(x.names).length) ? "Proposals: of a model that saw images a latent fires on, or the nearest term of a vocabulary (similarity: a cosine), or the label that goes with it (similarity: r on held-out patients). A score says how well a judge could tell firing from silent images by the name." : "None were given."],
-    ["Training curves", data.saes.some((x) => x.training) ? "From each SAE’s training.json." : "Left out: no SAE folder was given."],
-  ];
-  return [h("h1", {}, "About this file"),
-    h("p", { class: "sub" }, `Made by medsae-plugin ${data.header.medsae_plugin} from activations of ${data.header.encoder.name}. An image’s activation is the ${data.header.aggregate} over its positions. It is one file, and asks no network for anything.`),
-    h("h2", {}, "What is in it, and what is left out"), h("table", {}, h("tbody", {}, facts.map(([a, b]) => h("tr", {}, h("th", { scope: "row" }, a), h("td", {}, b))))),
-    h("h2", {}, "Keys"), h("table", {}, h("tbody", {}, [["/", "search"], ["j, k or ↓, ↑", "next, previous latent"], ["Enter", "open the latent"], ["Esc", "back to the list"], ["t", "dark or light"]].map(([a, b]) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, a)), h("td", {}, b)))))];
-}
+if (data.comparison) view("compare", { title: "Compare", draw: compare });

@@ -1,19 +1,16 @@
 /* ---- frame ---- */
 function route() {
-  const parts = (location.hash || "#/overview").slice(2).split("/");
-  let view = parts[0], content;
+  const [asked, ...parts] = (location.hash || "#/overview").slice(2).split("/"), key = views.has(asked) ? asked : "overview", chosen = views.get(key);
+  let content;
   list = null;
-  if (view === "latent") {
-    const k = Number(parts[1]), index = Number(parts[2]);
-    if (data.saes[k]) { state.sae = k; select.value = String(k); }
-    content = data.saes[k] ? latent(k, index) : [h("h1", {}, "There is no such SAE")];
-  } else {
-    if (!tabs.some(([key]) => key === view)) view = "overview";
-    content = { overview, latents, compare, about }[view]();
+  try { content = chosen.draw(...parts); } catch (error) {
+    console.error(error);
+    content = [h("h1", {}, "This view could not be drawn"), h("p", { class: "sub" }, shown(error))];
   }
-  document.getElementById("tabs").replaceChildren(...tabs.map(([key, name]) => h("a", { href: `#/${key}`, "aria-current": key === view || (view === "latent" && key === "latents") ? "page" : null }, name)));
-  main.replaceChildren(...content.flat(9).filter(Boolean));
-  main.dataset.view = view;
+  select.value = String(state.sae);
+  document.getElementById("tabs").replaceChildren(...[...views].filter(([, x]) => x.title).map(([name, x]) => h("a", { href: `#/${name}`, "aria-current": name === (chosen.under || key) ? "page" : null }, x.title)));
+  main.replaceChildren(...[content].flat(9).filter(Boolean));
+  main.dataset.view = key;
   window.scrollTo(0, 0);
 }
 const select = document.getElementById("sae");

@@ -13,13 +13,12 @@ function latent(k, index) {
     h("h1", {}, item.name ? theirs(item.name.concept) : `Latent ${index}`),
     h("p", { class: "sub" }, item.name ? [`Latent ${index}. `, theirs(item.name.description), known(item.name.similarity) ? ` The name is the nearest that there was, by a similarity of ${form(item.name.similarity)}.` : ""] : item.follows ? ["Follows ", theirs(item.best), ` best (${item.evidence}). It has no name.`] : item.best ? ["Follows no observation above chance (strongest: ", theirs(item.best), `, ${item.evidence}). It has no name.`] : "It is silent on these images.", score ? ` The name fits the latent with a balanced accuracy of ${form(score.balanced_accuracy)} (${shown(score.judge)}; F1 ${form(score.f1)}).` : ""),
     h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]), byChance(sae.observations[c]) ? `, no better than chance (p ${pvalue(sae.observations[c].p_null)})` : "")), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
-    h("dl", { class: "cards" }, [["Fires on", share(item.density), "of images"], ["Entropy", form(item.entropy), "nats"], ["Monosemanticity", form(item.monosemanticity, 3), ""], ["AUROC", form(item.auroc), item.best], ["F1", form(item.label < 0 ? null : l.f1[item.label][i]), item.best], ["Largest activation", form(item.maximum), `median ${form(l.median_positive[i])}`], ...(known(item.stability) ? [["Stability", form(item.stability), "mean r across seeds"]] : [])]
-      .map(([t, v, small]) => h("div", { class: "card" }, h("dt", {}, t), h("dd", {}, v, h("small", {}, small ? theirs(small) : " "))))),
+    cards([...LATENT.map((m) => card(m.words, figure(m, valueOf(sae, m, item)), m.per === "label" ? item.best && theirs(item.best) : m.unit)), ...(known(item.stability) ? [card("stability", form(item.stability), "mean r across seeds")] : [])]),
     strongestImages(sae, item),
     h("div", { class: "two" },
       h("section", {}, h("h2", {}, "Correlation with each observation"),
-        h("p", { class: "note" }, "r, with 95 % intervals: over resampled patients where this is an observation’s top latent, else Fisher’s z with n the patients. Filled: fdr < 0.05. AUROC beside."),
-        bars(sae, item)),
+        h("p", { class: "note" }, "r, with 95 % intervals: over resampled patients where this is an observation’s top latent, else Fisher’s z with n the patients. Filled: fdr < 0.05."),
+        h("div", { class: "scroll wide" }, bars(sae, item))),
       h("section", {}, h("h2", {}, "Firing range"), strip(sae, item), h("h2", {}, "Nearest latents"), near(sae, k, item), partners(k, item))),
   ];
 }
@@ -33,20 +32,24 @@ function neighbour(k, index, by) {
   return at < 0 || !items[at + by] ? null : items[at + by].index;
 }
 
+// Of every observation a bar of r with its interval, and the other figures beside; on a narrow screen below its name.
 function bars(sae, item) {
-  const H = 24, W = wide(620), L = W < 500 ? 172 : 192, R = W < 500 ? 58 : 64, top = 18, l = sae.latents, X = (v) => L + (W - L - R) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
+  const narrow = wide(620) < 500, L = narrow ? 6 : 192, H = narrow ? 42 : 24, top = 18, l = sae.latents;
+  let R = 0;  // pixels that the columns take, from the right
+  const columns = LATENT.filter((m) => m.per === "label").reverse().map((m) => { const end = R; R += Math.min(Math.max(narrow ? 50 : 56, 6.4 * m.title.length + 12), 130); return [m, end]; });
+  const W = Math.max(wide(620), L + R + (narrow ? 108 : 158)), X = (v) => L + (W - L - R - 8) * (Math.max(-0.6, Math.min(1, v)) + 0.6) / 1.6;
   const told = LABELS.map((label, c) => `${label} ${form(l.r[c][item.i])}`).join(", ");
   return svg(W, LABELS.length * H + top + 4, `Correlation of latent ${item.index} with each observation: ${told}.`,
     [-0.5, 0, 0.5, 1].map((v) => [s("path", { class: "axis", d: `M${X(v)} ${top}V${top + LABELS.length * H}` }), text(X(v), 12, brief(v), { "text-anchor": "middle" })]),
-    text(W, 12, "AUROC", { "text-anchor": "end" }),
+    columns.map(([m, end]) => text(W - end, 12, within(m.title, 124), { "text-anchor": "end" }, s("title", {}, m.words))),
     LABELS.map((label, c) => {
-      const r = l.r[c][item.i], y = top + c * H + H / 2, o = sae.observations[c];
+      const r = l.r[c][item.i], y = top + c * H + (narrow ? 30 : H / 2), o = sae.observations[c];
       const [low, high] = o.latent === item.index ? [o.r_low, o.r_high] : fisher(r, o.patients), sure = known(l.fdr[c][item.i]) && l.fdr[c][item.i] < 0.05;
       return s("g", {}, s("title", {}, `${label}: r ${form(r)} ${ci(low, high)}, fdr ${pvalue(l.fdr[c][item.i])}`),
-        text(L - 10, y + 4, within(shown(label), L - 10), { "text-anchor": "end", class: c === item.label ? "strong" : "" }),
+        narrow ? text(0, y - 14, within(shown(label), W), { class: c === item.label ? "strong" : "" }) : text(L - 10, y + 4, within(shown(label), L - 10), { "text-anchor": "end", class: c === item.label ? "strong" : "" }),
         known(r) && s("rect", { x: Math.min(X(0), X(r)), width: Math.abs(X(r) - X(0)), y: y - 6, height: 12, fill: sure ? (r < 0 ? "var(--orange)" : "var(--accent)") : "var(--line)", rx: 1.5 }),
         known(low) && known(high) && s("path", { d: `M${X(low)} ${y}H${X(high)}M${X(low)} ${y - 3}v6M${X(high)} ${y - 3}v6`, stroke: "var(--ink)", "stroke-width": 1.2, fill: "none" }),
-        text(W, y + 4, form(l.auroc[c][item.i]), { "text-anchor": "end" }));
+        columns.map(([m, end]) => text(W - end, y + 4, figure(m, valueOf(sae, m, item, c)), { "text-anchor": "end" })));
     }));
 }
 
@@ -89,3 +92,9 @@ function strongestImages(sae, item) {
   });
   return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "There is no heatmap: not every position of this layer is stored, or the SAE’s folder was not given (--saes)."), grid];
 }
+
+view("latent", { under: "latents", draw: (k, index) => {
+  if (!data.saes[k]) return h("h1", {}, "There is no such SAE");
+  state.sae = Number(k);
+  return latent(state.sae, Number(index));
+} });

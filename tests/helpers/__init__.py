@@ -1,0 +1,1 @@
+"""What tests share: planted data, tiny models, servers on loopback."""

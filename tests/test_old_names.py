@@ -1,0 +1,76 @@
+"""Names of version 0.1 work for one release more, and say what they are called now."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.planted import planted_rows, reading_weights, relu_sae, write_store
+
+import medsae_plugin as medsae
+from medsae_plugin._old_names import MODULES, old_functions
+from medsae_plugin.scores import Resampling
+
+
+def test_an_old_module_is_the_new_one(tmp_path):
+    code = """
+import json, sys, warnings
+from importlib import import_module
+warnings.simplefilter("ignore")
+found = {}
+for old, new in json.loads(sys.argv[1]).items():
+    one, other = import_module(old), import_module(new)
+    found[old] = [one is other, sys.modules[old] is other, other.__spec__.name]
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(MODULES)], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {old: [True, True, new] for old, new in MODULES.items()}
+
+
+def test_what_was_imported_from_old_modules_is_there():
+    with pytest.warns(DeprecationWarning, match=r"medsae_plugin\.activations is now medsae_plugin\.store"):
+        sys.modules.pop("medsae_plugin.activations", None)
+        assert import_module("medsae_plugin.activations").ActivationStore is medsae.ActivationStore
+    with pytest.raises(ModuleNotFoundError):
+        import_module("medsae_plugin.evaluation.nothing")
+    with pytest.raises(ModuleNotFoundError):
+        import_module("medsae_plugin.evaluations")
+
+
+def test_old_functions_do_as_they_did(tmp_path):
+    rows, codes = planted_rows(120, 8, 5)
+    store = write_store(tmp_path / "store", {"late": rows})
+    frame = pd.DataFrame({"Path": store.images["path"], "Edema": (codes[:, 0] > 0).astype(int)})
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    table = medsae.read_table(tmp_path / "labels.csv", label_columns=["Edema"])
+    sae = relu_sae("late", **reading_weights(8, 5), encoder_sha256="0" * 64)
+    few = {"resampling": Resampling(9, 9), "progress": False}
+    with pytest.warns(DeprecationWarning, match=r"medsae_plugin\.evaluate_saes is now evaluate; the old name goes"):
+        metrics = medsae.evaluate_saes(store, [sae], table, tmp_path / "out", **few)
+    assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    evaluation = medsae.Evaluation.open(tmp_path / "out")
+    with pytest.warns(DeprecationWarning, match=r"format_table is now print\(evaluation\)"):
+        assert medsae.format_table(metrics) == str(evaluation)
+    with pytest.warns(DeprecationWarning, match="compare_saes is now compare"):
+        compared = medsae.compare_saes(store, {"a": sae, "b": sae}, table, tmp_path / "compared", **few)
+    with pytest.warns(DeprecationWarning, match=r"format_comparison is now print\(comparison\)"):
+        assert medsae.format_comparison(compared) == str(medsae.Comparison.open(tmp_path / "compared"))
+    np.testing.assert_array_equal([s["name"] for s in compared["saes"]], ["a", "b", "neurons of late"])
+
+
+def test_the_warning_is_of_the_line_that_uses_the_name(tmp_path):
+    """Python shows a DeprecationWarning of a script's own lines alone."""
+    lines = ["import medsae_plugin", *(f"medsae_plugin.{name}" for name in old_functions())]
+    lines += [f"import {name}" for name in MODULES]
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=True)
+    shown = re.findall(r"script\.py:(\d+): DeprecationWarning: (\S+) is now", done.stderr)
+    names = [f"medsae_plugin.{name}" for name in old_functions()]
+    assert {(int(at), name) for at, name in shown} >= set(enumerate(names, 2))
+    assert {name for _, name in shown} >= set(MODULES)
+    with pytest.raises(AttributeError, match="no attribute 'evaluate_sae'"):
+        medsae.evaluate_sae  # noqa: B018

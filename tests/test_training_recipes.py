@@ -1,0 +1,78 @@
+"""Recipes: those that ship load, and what is wrong in one is said."""
+
+from pathlib import Path
+
+import pytest
+
+from medsae_plugin import MedSAEError
+from medsae_plugin.training import SAESpec, TrainingConfig, load_recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "examples" / "recipes").glob("*.yaml"))
+GOOD = """
+saes:
+  - {name: a, hook: hook_embedding, architecture: topk, expansion: 8, options: {k: 4}}
+training: {total_training_samples: 1000, batch_size: 10, lr: 1.0e-3}
+"""
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_the_recipes_that_ship_load(path):
+    specs, config = load_recipe(path)
+    assert specs and config.total_training_samples > 0
+
+
+def test_the_papers_recipe_says_what_the_paper_says():
+    specs, config = load_recipe(next(p for p in RECIPES if p.stem == "medsae-paper"))
+    (spec,) = specs
+    assert (spec.hook, spec.architecture, spec.expansion, spec.normalize) == (
+        "hook_embedding",
+        "standard",
+        16,
+        "center_and_scale",
+    )
+    assert config.batch_size == 1024
+
+
+def test_a_recipe_is_what_it_says(tmp_path):
+    (tmp_path / "r.yaml").write_text(GOOD)
+    specs, config = load_recipe(tmp_path / "r.yaml")
+    assert specs == [SAESpec("a", "hook_embedding", "topk", 8, options={"k": 4})]
+    assert config == TrainingConfig(1000, batch_size=10, lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("architecture", "arch"), 3, "saes, entry 1: unknown field arch; known are name, hook, architecture"),
+        (("hook: hook_embedding, ", ""), 3, "saes, entry 1 lacks hook"),
+        (("name: a", "name: 7"), 3, "name is 7, should be text$"),
+        (("batch_size: 10", "batch_size: true"), 4, "batch_size is True, should be a whole number$"),
+        (("expansion: 8", "expansion: true"), 3, "entry 1, expansion is True, should be a number$"),
+        (("expansion: 8", "expansion: 1e1"), 3, r"expansion is '1e1', should be a number \(write 1\.0e\+1"),
+        (("expansion: 8", "expansion: -8"), 3, "SAE a: expansion -8 is not above 0"),
+        (("1.0e-3", "1e-3"), 4, r"lr is '1e-3', should be a number \(write 1\.0e-3, with a point, for YAML\)"),
+        (("1.0e-3", "2E-5"), 4, r"lr is '2E-5', should be a number \(write 2\.0e-5"),
+        (("1.0e-3", "1.25e5"), 4, r"lr is '1\.25e5', should be a number \(write 1\.25e\+5"),
+        (("1.0e-3", "1e6"), 4, r"lr is '1e6', should be a number \(write 1\.0e\+6"),
+        (("samples: 1000", "samples: 1e6"), 4, r"samples is '1e6', should be a whole number \(write 1000000\)"),
+        (("samples: 1000", "samples: 1.0e+6"), 4, r"samples is 1000000\.0, should be .* \(write 1000000\)"),
+        (("samples: 1000", "samples: 1.5"), 4, r"samples is 1\.5, should be a whole number$"),
+        (("samples: 1000", "samples: many"), 4, "samples is 'many', should be a whole number$"),
+        (("samples: 1000", "samples: 9"), 4, "9 training samples do not fill one batch of 10"),
+        (("training:", "train:"), 4, "unknown field train; do you mean training"),
+        (("saes:", "saes: []\nsaes_:"), 2, "saes"),
+        (("{k: 4}", "[k]"), 3, r"options is \['k'\], should be a table of fields"),
+        (("name: a", "name: ../a"), 3, "no name for an SAE's folder"),
+        (("saes:", "saes: ["), 3, "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path, change, line, message):
+    assert change[0] in GOOD
+    (tmp_path / "r.yaml").write_text(GOOD.replace(*change))
+    with pytest.raises(MedSAEError, match=rf"r\.yaml:{line}: .*{message}"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_no_recipe_there(tmp_path):
+    with pytest.raises(MedSAEError, match="no recipe at"):
+        load_recipe(tmp_path / "absent.yaml")
