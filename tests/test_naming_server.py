@@ -9,7 +9,7 @@ from helpers.chat_server import ChatServer, Response, completion
 import medsae_plugin.naming.backends.server
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.answers import Answers
-from medsae_plugin.naming.asking import ATTEMPTS, UNUSABLE_IN_A_ROW, Asker, Question
+from medsae_plugin.naming.asking import ATTEMPTS, Asker, Question
 from medsae_plugin.naming.backends import open_chat
 from medsae_plugin.naming.backends.server import Server
 from medsae_plugin.naming.chat import Picture, Turn
@@ -170,7 +170,7 @@ def test_a_model_without_a_usable_answer_is_not_asked_thousands_of_times(tmp_pat
         ask = asker(server, tmp_path).ask
         with pytest.raises(MedSAEError, match=rf"questions in a row got no answer.*{told}") as error:
             ask([question(f"good {k}") for k in range(9)] + [question(f"bad {k}") for k in range(2000)])
-        assert "\x1b" not in str(error.value) and len(server.asked) <= 9 + ATTEMPTS * (UNUSABLE_IN_A_ROW + 8)
+        assert "\x1b" not in str(error.value) and len(server.asked) < 300
         server.asked.clear()
         again = asker(server, tmp_path)
         assert all(r.answer for r in again.ask([question(f"good {k}") for k in range(9)])) and not server.asked

@@ -179,27 +179,26 @@ def test_at_other_hooks_images_name_and_decoders_are_refused(phantoms, tmp_path,
 
 def test_heatmaps_reach_the_model_at_spatial_hooks(phantoms):
     """The heatmap is the latent's activations over the grid, computed here from the stored rows."""
-    from medsae_plugin.naming.subject import open_subjects
-
     from medsae_plugin.naming.evidence import Counts
     from medsae_plugin.naming.exhibits import Exhibits
+    from medsae_plugin.naming.firing import open_firing
     from medsae_plugin.naming.heatmaps import heatmaps, picture
     from medsae_plugin.naming.run import choose
 
     table, store, _, spatial = phantoms
-    latents, neurons = open_subjects(store, spatial, read_table(table), spatial.parent / "matrices", progress=False)
-    rows = latents.data.rows(["train"])
+    latents, neurons = open_firing(store, spatial, read_table(table), spatial.parent / "matrices", progress=False)
+    rows = latents.images.rows_in(["train"])
     sample = choose(latents, [3], "train", Counts(3, 2, 2), 0).sampled[3]
-    ids = latents.data.frame["image_id"].to_numpy()[rows[list(sample.strongest)]]
+    ids = latents.images.frame["image_id"].to_numpy()[rows[list(sample.strongest)]]
     grid = store.hooks[SPATIAL].grid
     by_image = {int(i): x for batch, x in store.by_image(SPATIAL, None, 1) for i in batch}
-    for unit, subject, sign in ((3, latents, 1), (96 + 5, neurons, -1)):
-        maps = heatmaps(subject, unit, rows[list(sample.strongest)].tolist())
+    for unit, firing, sign in ((3, latents, 1), (96 + 5, neurons, -1)):
+        maps = heatmaps(firing, unit, rows[list(sample.strongest)].tolist())
         axis = unit if sign > 0 else unit - 96
         expected = np.stack([(sign * by_image[int(i)][:, axis]).reshape(grid).numpy() for i in ids])
         np.testing.assert_allclose(maps, np.maximum(expected, 0) if sign > 0 else expected, atol=1e-5)
     shown = {style: Exhibits(latents, 3, rows, style).pictures(sample) for style in ("overlay", "crop", "none")}
-    plain = picture(latents.data.path(rows[sample.strongest[0]]), store.manifest["preprocessing"])
+    plain = picture(latents.images.path(rows[sample.strongest[0]]), store.manifest["preprocessing"])
     assert shown["none"]["strongest"][0][1] == plain
     assert len({shown[style]["strongest"][0][1].sha256 for style in shown}) == 3
     assert shown["overlay"]["strongest"][0][0] == "Image 1, response 1.00:"

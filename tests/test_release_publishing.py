@@ -216,7 +216,7 @@ SPOILT = {
         lambda run: write(run / "early" / "names.json", json.dumps({"0": {"evidence": ["view1.png"]}})),
         "has an image, 'view1.png'",
     ),
-    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is damaged"),
+    "names that are no JSON": (lambda run: write(run / "early" / "names.json", "{"), "names.json is not JSON"),
     "counts by label": (
         lambda run: in_metadata(run, label_counts={"Edema": 40, "Fracture": 2}),
         "Fracture: label_counts is 2, fewer than 5",

@@ -142,7 +142,7 @@ def dialect_of(columns: Sequence[str], paths: Sequence[str], named: str | None) 
         for dialect in reversed(DIALECTS):
             if dialect.name == named:
                 return dialect, "as was said"
-        raise MedSAEError(f"no dialect {named!r}; there are {', '.join(d.name for d in DIALECTS)}")
+        raise MedSAEError(f"no dialect {named!r}; there are {', '.join(sorted(d.name for d in DIALECTS))}")
     for dialect in reversed(DIALECTS):
         if why := dialect.recognise(columns, paths):
             return dialect, why

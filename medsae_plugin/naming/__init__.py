@@ -16,6 +16,7 @@ _MODULES = {
     "name_latents": "medsae_plugin.naming.run",
     "open_chat": "medsae_plugin.naming.backends",
     "open_judge": "medsae_plugin.naming.opening",
+    "open_judges": "medsae_plugin.naming.opening",
     "open_namer": "medsae_plugin.naming.opening",
     "refine_names": "medsae_plugin.naming.refinement",
     "score_names": "medsae_plugin.naming.scoring",
