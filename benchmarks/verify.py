@@ -140,7 +140,7 @@ def attribution_figures(
     sae = load_saes(encoder, [folder])[folder.name]
     train = table.take(np.flatnonzero(table.frame["split"] == "train"))
     with torch.no_grad():
-        x = torch.cat([rows for _, rows in store.by_image(HOOKS["embedding"], split="train")])
+        x = torch.cat([rows for _, rows in store.image_batches(HOOKS["embedding"], split="train")])
         latents = sae.encode(x).double().numpy()
     attribution = attribute(
         encoder, sae, ZeroShot(encoder, load_prompts("phantoms")), PixelBatches(encoder, test, progress=False)

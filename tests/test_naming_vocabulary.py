@@ -191,7 +191,7 @@ def test_heatmaps_reach_the_model_at_spatial_hooks(phantoms):
     sample = choose(latents, [3], "train", Counts(3, 2, 2), 0).sampled[3]
     ids = latents.images.frame["image_id"].to_numpy()[rows[list(sample.strongest)]]
     grid = store.hooks[SPATIAL].grid
-    by_image = {int(i): x for batch, x in store.by_image(SPATIAL, None, 1) for i in batch}
+    by_image = {int(i): x for batch, x in store.image_batches(SPATIAL, None, 1) for i in batch}
     for unit, firing, sign in ((3, latents, 1), (96 + 5, neurons, -1)):
         maps = heatmaps(firing, unit, rows[list(sample.strongest)].tolist())
         axis = unit if sign > 0 else unit - 96

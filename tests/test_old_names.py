@@ -74,3 +74,15 @@ def test_the_warning_is_of_the_line_that_uses_the_name(tmp_path):
     assert {name for _, name in shown} >= set(MODULES)
     with pytest.raises(AttributeError, match="no attribute 'evaluate_sae'"):
         medsae.evaluate_sae  # noqa: B018
+
+
+def test_by_image_tells_the_place_of_each_row(tmp_path):
+    rows, _ = planted_rows(9, 4, 2)
+    store = write_store(tmp_path / "store", {"hook_embedding": rows})
+    with pytest.warns(DeprecationWarning, match="by_image is now image_batches"):
+        old = list(store.by_image("hook_embedding", batch_images=4))
+    for (ids, values, place), (new_ids, new_values) in zip(
+        old, store.image_batches("hook_embedding", batch_images=4), strict=True
+    ):
+        assert (ids == new_ids).all() and (values == new_values).all()
+        assert (ids[place] == new_ids).all()

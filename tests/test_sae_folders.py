@@ -289,7 +289,7 @@ def test_a_layer_norm_sae_is_scored_on_raw_activations(store, labels, tmp_path):
 
     evaluation = evaluate(store, [tmp_path / "sae"], read_table(labels), progress=False)
     sae = load_sae(tmp_path / "sae")
-    x = torch.cat([rows for _, rows in store.by_image("h", "test")])
+    x = torch.cat([rows for _, rows in store.image_batches("h", "test")])
     z = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)
     with torch.no_grad():
         codes = torch.relu((z - sae.b_dec) @ sae.W_enc + sae.b_enc)

@@ -32,7 +32,7 @@ def sae(store, tmp_path_factory):
 
 
 def rows_of(store, hook):
-    return np.concatenate([rows.numpy() for _, rows in store.by_image(hook)])
+    return np.concatenate([rows.numpy() for _, rows in store.image_batches(hook)])
 
 
 @pytest.mark.parametrize("aggregate", ["max", "mean"])
@@ -40,7 +40,7 @@ def test_a_matrix_holds_each_images_maximum_or_mean(store, sae, tmp_path, monkey
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 25)
     monkeypatch.setattr(module, "_BLOCK_NONZEROS", 100)
     matrix = latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", aggregate=aggregate, progress=False)
-    encoded = np.concatenate([sae.encode(rows).detach().numpy() for _, rows in store.by_image("hook_tokens")])
+    encoded = np.concatenate([sae.encode(rows).detach().numpy() for _, rows in store.image_batches("hook_tokens")])
     expected = getattr(encoded.reshape(60, 4, 24), aggregate)(1)
     np.testing.assert_allclose(matrix.columns(0, 24).toarray(), expected, atol=1e-6)
     np.testing.assert_allclose(matrix.column(5), expected[:, 5], atol=1e-6)

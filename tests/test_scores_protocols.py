@@ -59,7 +59,7 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     evaluation = evaluate(store, [sae], table, tmp_path / "out", resampling=FEW, progress=False)
     trained, blank, neurons = evaluation.candidates
     assert [c.kind for c in evaluation.candidates] == ["sae", "untrained", "neurons"]
-    rows = next(store.by_image("hook_embedding", batch_images=N))[1]
+    rows = next(store.image_batches("hook_embedding", batch_images=N))[1]
     latents = SAE.load_from_disk(sae).encode(rows).detach().numpy()
     test = (store.images["split"] == "test").to_numpy()
     for k, o in enumerate(trained.observations[:FEATURES]):
@@ -109,7 +109,7 @@ def test_three_sites_give_the_tables_of_all_their_images(planted, tmp_path):
     whole = site_statistics(store, [sae], table, progress=False)
     whole.save(tmp_path / "whole")
     frame, labels = pd.read_csv(folder / "labels.csv"), read_table(folder / "labels.csv").labels
-    rows = next(store.by_image("hook_embedding", batch_images=N))[1].numpy()
+    rows = next(store.image_batches("hook_embedding", batch_images=N))[1].numpy()
     for site in range(3):  # three images a patient: a site has whole patients
         mine = np.flatnonzero(np.arange(N) // 3 % 3 == site)
         part = write_store(tmp_path / f"store{site}", {"hook_embedding": rows[mine]})
@@ -177,7 +177,7 @@ def test_the_papers_protocol_is_that_of_plain_arrays(planted, tmp_path, monkeypa
     assert "OPTIMISTIC" in capsys.readouterr().out
     scores = json.loads((tmp_path / "metrics.json").read_text())["candidates"][0]
     frame = pd.read_csv(folder / "labels.csv")
-    rows = next(store.by_image("hook_embedding", batch_images=N))[1]
+    rows = next(store.image_batches("hook_embedding", batch_images=N))[1]
     a = SAE.load_from_disk(sae).encode(rows).detach().double().numpy()
     test = np.flatnonzero(store.images["split"] == "test")
     y = frame[list(paper.LABELS)].fillna(0).to_numpy()[test]
@@ -207,7 +207,7 @@ def test_an_untrained_sae_is_as_sparse_and_the_same_everywhere(planted):
     _, store, _, sae = planted
     trained = SAE.load_from_disk(sae)
     blank, again = untrained(trained, 3), untrained(trained, 3)
-    rows = next(store.by_image("hook_embedding", batch_images=50))[1]
+    rows = next(store.image_batches("hook_embedding", batch_images=50))[1]
     assert (blank.encode(rows) > 0).sum(1).max() <= 3
     assert (blank.encode(rows) == again.encode(rows)).all()
     assert blank.cfg.d_sae == trained.cfg.d_sae
@@ -241,7 +241,9 @@ def test_images_without_a_row_are_not_scored_and_are_counted(planted, tmp_path):
     said = str(evaluation).splitlines()
     assert f"test ({evaluation.report.images} images" in said[0]
     assert f"{(~kept & (split == 'test')).sum()} images of test" in said[1] and "no row in the table" in said[1]
-    latents = SAE.load_from_disk(sae).encode(next(store.by_image("hook_embedding", batch_images=N))[1]).detach().numpy()
+    latents = (
+        SAE.load_from_disk(sae).encode(next(store.image_batches("hook_embedding", batch_images=N))[1]).detach().numpy()
+    )
     first = evaluation.saes[0].observations[0]
     scored = kept & (split == "test")
     truth = frame[OBSERVATIONS[0]].to_numpy()[scored]

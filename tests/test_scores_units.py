@@ -58,7 +58,7 @@ def test_a_label_of_no_latent_is_refused(label):
 
 
 def test_what_units_compute_is_plain_arithmetic(store):
-    rows = next(store.by_image(HOOK, batch_images=30))[1]
+    rows = next(store.image_batches(HOOK, batch_images=30))[1]
     neurons, latents = Neurons.of(HOOK, D), Latents.of(identity_sae(D), "s")
     torch.testing.assert_close(neurons.encode(rows), torch.cat([rows, -rows], 1))
     torch.testing.assert_close(latents.encode(rows), torch.cat([rows, -rows], 1).clamp(min=0))

@@ -36,7 +36,7 @@ def copy(case, tmp_path):
 
 
 def rows_of(store, hook, split=None):
-    return torch.cat([rows for _, rows in store.by_image(hook, split)])
+    return torch.cat([rows for _, rows in store.image_batches(hook, split)])
 
 
 def test_by_image_gives_each_readable_image_once_in_order(case):
@@ -45,7 +45,7 @@ def test_by_image_gives_each_readable_image_once_in_order(case):
         wanted = [i for i in range(N) if i not in BROKEN and split in (None, table.frame["split"][i])]
         seen = []
         per_image = store.hooks[hook].rows_per_image
-        for ids, rows in store.by_image(hook, split, batch_images=4):
+        for ids, rows in store.image_batches(hook, split, batch_images=4):
             assert len(ids) <= 4 and rows.dtype == torch.float32 and len(rows) == len(ids) * per_image
             for place, image in enumerate(ids):
                 expected = expected_activations(encoder, table, hook, image).reshape(-1, rows.shape[1])
@@ -167,16 +167,16 @@ def test_reading_a_damaged_shard_is_an_error(copy):
     for damaged in (content[:-3], content[:20], b"", b"\xff" * 100, content + b"x"):
         path.write_bytes(damaged)
         with pytest.raises(MedSAEError, match=r"shard-00001\.safetensors"):
-            list(ActivationStore(copy).by_image(SPATIAL))
+            list(ActivationStore(copy).image_batches(SPATIAL))
     path.unlink()
     with pytest.raises(MedSAEError, match="missing"):
-        list(ActivationStore(copy).by_image(SPATIAL))
+        list(ActivationStore(copy).image_batches(SPATIAL))
 
 
 def test_a_shard_with_other_shapes_is_an_error(copy):
     (copy / "shard-00002.safetensors").write_bytes((copy / "shard-00005.safetensors").read_bytes())
     with pytest.raises(MedSAEError, match=r"shard-00002\.safetensors does not hold"):
-        list(ActivationStore(copy).by_image(EMBEDDING))
+        list(ActivationStore(copy).image_batches(EMBEDDING))
 
 
 def test_what_is_no_whole_store_is_refused(copy, tmp_path):
@@ -205,7 +205,7 @@ def test_unknown_hooks_and_splits(case):
     with pytest.raises(MedSAEError, match=r"no readable images in split 'holdout' \(splits it has: test, train, val\)"):
         store.batches(SPATIAL, 8, split="holdout")
     with pytest.raises(MedSAEError, match=r"no hook 'hook_embed'; it has stages\.1\.blocks\.0\.hook_resid_post"):
-        store.by_image("hook_embed")
+        store.image_batches("hook_embed")
 
 
 def open_files():
@@ -238,7 +238,7 @@ def test_reading_never_holds_the_store(tmp_path):
     for _ in itertools.islice(store.batches("h", 500), n // 500):
         pass
     store.mean_and_scale("h")
-    for _ in store.by_image("h"):
+    for _ in store.image_batches("h"):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -53,7 +53,7 @@ def files(folder):
 
 def stored(store, hook):
     """Each image's rows, (images, rows, d)."""
-    rows = torch.cat([rows for _, rows in store.by_image(hook)])
+    rows = torch.cat([rows for _, rows in store.image_batches(hook)])
     return rows.view(-1, store.hooks[hook].rows_per_image, rows.shape[1])
 
 

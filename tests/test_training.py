@@ -38,7 +38,7 @@ def store(tmp_path_factory) -> ActivationStore:
 
 
 def rows_of(store: ActivationStore, hook: str, split: str) -> torch.Tensor:
-    return torch.cat([rows for _, rows in store.by_image(hook, split)])
+    return torch.cat([rows for _, rows in store.image_batches(hook, split)])
 
 
 @pytest.mark.parametrize("normalize", ["none", "expected_average_only_in", "covariance_whitening"])

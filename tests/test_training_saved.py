@@ -42,7 +42,7 @@ def spec_of(architecture: str, normalize: str, name: str = "a") -> SAESpec:
 
 
 def rows_of(store: ActivationStore, split: str = "val") -> torch.Tensor:
-    return torch.cat([rows for _, rows in store.by_image(HOOK, split)])
+    return torch.cat([rows for _, rows in store.image_batches(HOOK, split)])
 
 
 def explained(sae: SAE, x: torch.Tensor) -> float:

@@ -226,7 +226,7 @@ def _encode(
     info = store.hooks[hook]
     widest = max(one.n for one in units)
     batch_images = max(1, _CHUNK_ELEMENTS // (widest * info.rows_per_image))
-    batches = store.by_image(hook, split=None, batch_images=batch_images)
+    batches = store.image_batches(hook, split=None, batch_images=batch_images)
     with tqdm(total=len(store.readable_images), desc=f"latents of {hook}", unit="image", disable=not progress) as bar:
         for image_ids, rows in batches:
             for one, writer in zip(units, writers, strict=True):

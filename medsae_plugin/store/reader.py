@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +83,7 @@ class ActivationStore:
 
     @property
     def readable_images(self) -> pd.DataFrame:
-        """The rows of `images` that could be read, in the order of `by_image`."""
+        """The rows of `images` that could be read, in the order of `image_batches`."""
         return self.images.iloc[self._readable].reset_index(drop=True)
 
     def summary(self) -> str:
@@ -130,7 +131,7 @@ class ActivationStore:
 
         return stream()
 
-    def by_image(
+    def image_batches(
         self, hook: str, split: str | None = None, batch_images: int = 64
     ) -> Iterator[tuple[np.ndarray, Float[torch.Tensor, "rows d"]]]:
         """Each readable image once, in ascending order of id, `batch_images` at a time.
@@ -152,6 +153,19 @@ class ActivationStore:
                 yield self._readable[members[first : first + count]], self._rows(hook, members, rows)
 
         return stream()
+
+    def by_image(
+        self, hook: str, split: str | None = None, batch_images: int = 64
+    ) -> Iterator[tuple[np.ndarray, Float[torch.Tensor, "rows d"], torch.Tensor]]:
+        """`image_batches` as version 0.1 had it: with, third, the place of each row's image in the ids."""
+        warnings.warn(
+            "ActivationStore.by_image is now image_batches, without the third value; the old name goes with 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        per_image = self._info(hook).rows_per_image
+        for ids, rows in self.image_batches(hook, split, batch_images):
+            yield ids, rows, torch.arange(len(ids)).repeat_interleave(per_image)
 
     def rows_of(
         self, hook: str, image_ids: Sequence[int] | Int[np.ndarray, " images"]
@@ -184,13 +198,13 @@ class ActivationStore:
         """The mean mu (d,) of the rows and the scale s for which E||s (x - mu)||^2 = d, in float64, in one pass.
 
         Raises:
-            MedSAEError: as `by_image`; or all rows are equal, so that no scale exists.
+            MedSAEError: as `image_batches`; or all rows are equal, so that no scale exists.
         """
         info = self._info(hook)
         total = torch.zeros(info.d, dtype=torch.float64)
         squares = 0.0
         shift: torch.Tensor | None = None
-        for _, rows in self.by_image(hook, split, max(1, _CHUNK_ELEMENTS // (info.d * info.rows_per_image))):
+        for _, rows in self.image_batches(hook, split, max(1, _CHUNK_ELEMENTS // (info.d * info.rows_per_image))):
             x = rows.double()
             if shift is None:
                 shift = x.mean(0)  # near mu, so that the difference of squares below keeps its digits

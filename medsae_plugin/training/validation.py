@@ -60,7 +60,7 @@ def fidelity_sums(store: ActivationStore, sae: SAE[Any], hook: str, split: str) 
     sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
     if store.n_rows(hook, split):
         per_batch = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
-        for _, rows in store.by_image(hook, split, per_batch):
+        for _, rows in store.image_batches(hook, split, per_batch):
             x = rows.to(sae.device)
             latents = sae.encode(x)
             sums.update(x, latents, sae.decode(latents))
