@@ -34,4 +34,4 @@ def test_an_own_dialect_is_recognised_before_the_packages_and_taken_by_name(tmp_
     named = [*extract, "cxr/unmarked.csv", "--dialect", "ward", "--out", "named"]
     assert "dialect ward (as was said)" in run(tmp_path, "--import", "my_dialect", *named).stderr
     done = run(tmp_path, *named)
-    assert done.returncode == 1 and "no dialect 'ward'; there are plain, chexpert" in done.stderr
+    assert done.returncode == 1 and "no dialect 'ward'; there are chexpert, plain" in done.stderr
