@@ -39,7 +39,8 @@ MOVED = dict.fromkeys(
 def find_old_modules() -> None:
     """Let `import medsae_plugin.evaluation` and its like find what they are called now."""
     if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
-        sys.meta_path.append(_OldModules())
+        # First, for a folder that an older checkout left behind (its __pycache__) would be found as a namespace.
+        sys.meta_path.insert(0, _OldModules())
 
 
 def old_functions() -> dict[str, tuple[str, Callable[..., Any]]]:

@@ -17,17 +17,22 @@ from medsae_plugin.scores import Resampling
 
 
 def test_an_old_module_is_the_new_one(tmp_path):
+    (tmp_path / "hub").mkdir()  # what an older checkout leaves behind, once its code is gone
     code = """
 import json, sys, warnings
 from importlib import import_module
 warnings.simplefilter("ignore")
+import medsae_plugin
+medsae_plugin.__path__.append(sys.argv[2])
 found = {}
 for old, new in json.loads(sys.argv[1]).items():
     one, other = import_module(old), import_module(new)
     found[old] = [one is other, sys.modules[old] is other, other.__spec__.name]
 print(json.dumps(found))
 """
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(MODULES)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(MODULES), tmp_path], capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout) == {old: [True, True, new] for old, new in MODULES.items()}
 
 

@@ -12,7 +12,7 @@ from medsae_plugin._version import __version__
 from medsae_plugin.release.contents import NAMES, Published
 from medsae_plugin.scores.models import Figures
 from medsae_plugin.scores.registry import METRICS, Metric, shown
-from medsae_plugin.scores.table import FIDELITY
+from medsae_plugin.scores.table import SHOWN_FIDELITY
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -76,7 +76,7 @@ def _eval_results(sae: Published, data: str | None) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     figures = [(m.name, m.title + (f" ({m.unit})" if m.unit else "")) for m in shown("card", "sae")]
-    figures += [(name, title) for name, title, _ in FIDELITY]
+    figures += [(name, title) for name, title, _ in SHOWN_FIDELITY]
     return [
         EvalResult(
             task_type="feature-extraction",
@@ -115,7 +115,8 @@ def _for_template(sae: Published) -> dict[str, Any]:
         "d_sae": scores.d_sae,
         "training": _training(sae),
         "fidelity": {
-            name: "-" if (value := scores.value(name)) is None else form.format(value) for name, _, form in FIDELITY
+            name: "-" if (value := scores.value(name)) is None else form.format(value)
+            for name, _, form in SHOWN_FIDELITY
         },
         "columns": ["images with it", "latent", *(m.title for m in columns), *(other.kind for other in scores.beside)],
         "rows": [*rows, ["mean", "", "", *means, *others]],

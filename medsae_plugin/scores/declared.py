@@ -51,19 +51,19 @@ def r_null(s: Scored) -> PerLabel:
     return np.quantile(s.null, 0.95, axis=0)
 
 
-@metric("p_null", title="p", per="top", better="lower", digits=".3f", needs="images", show=["table", "report"])
+@metric("p_null", title="p", per="top", better="lower", digits="p", needs="images", show=["table", "report"])
 def p_null(s: Scored) -> PerLabel:
     """How often the largest r of a shuffle reaches the top latent's."""
     return permutation_p(s.of_top("r"), s.null)
 
 
-@metric("p", title="p of r", per="label", better="lower", digits=".3f")
+@metric("p", title="p of r", per="label", better="lower", digits="p")
 def p(s: Scored) -> Both:
     """Two-sided, with n the patients; see `metrics.p_values`."""
     return metrics.p_values(s["r"], s.report.patients)
 
 
-@metric("fdr", title="fdr", per="label", better="lower", digits=".3f", show=["report"])
+@metric("fdr", title="fdr", per="label", better="lower", digits="p", show=["report"])
 def fdr(s: Scored) -> Both:
     """Benjamini and Hochberg's, over all latents and labels."""
     return metrics.benjamini_hochberg(s["p"])
@@ -227,9 +227,9 @@ def mean_monosemanticity(s: Scored) -> float:
 
 @metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
         words="latents that correlate (fdr < 0.05)", digits=".0f", show=["table", "report"])  # fmt: skip
-def significant(s: Scored) -> float:
+def significant(s: Scored) -> int:
     """How many latents have a false discovery rate below 0.05 with any label."""
-    return float((s["fdr"] < 0.05).any(1).sum())
+    return int((s["fdr"] < 0.05).any(1).sum())
 
 
 def _detection(s: Scored) -> dict[str, np.ndarray]:

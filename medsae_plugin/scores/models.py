@@ -13,7 +13,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
 from medsae_plugin.scores.registry import METRICS
-from medsae_plugin.scores.units import Kind
+from medsae_plugin.scores.units import Kind, as_folder_name
 
 R = TypeVar("R", bound="Result")
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
@@ -167,7 +167,7 @@ class UnitScores(Figures):
     @property
     def folder_name(self) -> str:
         """Of the latent matrix, within an evaluation's `latents/`."""
-        return self.name.replace("/", "--").replace(" ", "-")
+        return as_folder_name(self.name)
 
     def link(self, scored: list[UnitScores]) -> None:
         """Tell it what was scored with it, itself among them."""

@@ -28,7 +28,7 @@ class Metric:
 
     name: its key in files. title: in tables. words: where there is room for more, "" for the title.
     unit: "" for none. better: which way is better, "" for neither.
-    digits: as in a format, such as `.2f`.
+    digits: as in a format, such as `.2f`; `p` for a probability, of which none is printed as 0.000.
     per: `latent`, an array `(units,)`; `label`, `(units, labels)`; `top`, `(labels,)`, of each label's top latent;
         `sae`, one number. Of the first two a label shows its top latent's.
     show: where: `latents` (latents.parquet), `observations` (metrics.json), and `table`, `report`, `comparison`,
@@ -54,8 +54,8 @@ class Metric:
         """The figure in words; "-" where it is undefined."""
         if value is None or math.isnan(value):
             return "-"
-        if self.name.startswith("p") and self.digits == ".3f" and 0 <= value < 0.001:
-            return "<.001"
+        if self.digits == "p":
+            return "<.001" if value < 0.001 else format(value, ".3f")
         return format(value, self.digits)
 
 

@@ -55,9 +55,8 @@ def latent_frame(scored: Sequence[Scored]) -> pd.DataFrame:
 
 def _summary(scored: Scored) -> UnitScores:
     units, fidelity = scored.units, scored.fidelity
-    figures: dict[str, Any] = {m.name: number(scored[m.name]) for m in _computed(scored) if m.per == "sae"}
-    if "significant" in figures:
-        figures["significant"] = int(scored["significant"])
+    of_sae = {m.name: scored[m.name] for m in _computed(scored) if m.per == "sae"}
+    figures: dict[str, Any] = {name: x if isinstance(x, int) else number(x) for name, x in of_sae.items()}
     return UnitScores(
         name=units.name,
         kind=units.kind,

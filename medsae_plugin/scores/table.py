@@ -8,7 +8,11 @@ from medsae_plugin.scores.models import Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
 from medsae_plugin.text import aligned
 
-FIDELITY = (("explained_variance", "explained variance", "{:.3f}"), ("l0", "L0", "{:.1f}"), ("dead", "dead", "{:.1%}"))
+SHOWN_FIDELITY = (
+    ("explained_variance", "explained variance", "{:.3f}"),
+    ("l0", "L0", "{:.1f}"),
+    ("dead", "dead", "{:.1%}"),
+)
 _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
 shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
@@ -49,7 +53,7 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
     beside = sae.beside
     resampled = any(m.needs == "images" for m in columns)
     heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
-    rows = [["observation", "+", "latent", *heads, *(_heading(c) for c in beside)]]
+    rows = [["observation", "+", "latent", *heads, *(c.kind for c in beside)]]
     for o in sae.observations:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
         latent = "-" if o.latent is None else str(o.latent)
@@ -77,7 +81,9 @@ def _cells(o: Observation, columns: Sequence[Metric], resampled: bool) -> list[s
 
 def _below(sae: UnitScores) -> list[str]:
     """The lines under a table: fidelity, gain, rank."""
-    parts = [f"{title} {form.format(value)}" for key, title, form in FIDELITY if (value := sae.value(key)) is not None]
+    parts = [
+        f"{title} {form.format(value)}" for key, title, form in SHOWN_FIDELITY if (value := sae.value(key)) is not None
+    ]
     in_columns = ("mean_top_r", "mean_top_entropy")
     parts += [
         f"{m.title} {m.form(value)}"
@@ -108,10 +114,6 @@ def without_rows(*splits: Split) -> list[str]:
     return [
         f"Not scored, having no row in the table: {', '.join(counts)} (fidelity, L0 and dead are of all of the split)."
     ]
-
-
-def _heading(c: UnitScores) -> str:
-    return str(c.kind)
 
 
 def _counts(split: Split) -> str:

@@ -19,6 +19,11 @@ Kind = Literal["sae", "untrained", "neurons"]
 _ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 
 
+def as_folder_name(name: str) -> str:
+    """A name of units as one path component."""
+    return name.replace("/", "--").replace(" ", "-")
+
+
 @runtime_checkable
 class Place(Protocol):
     """Where units may stand: an `ActivationStore` or a `HookedVisionEncoder`."""
@@ -102,8 +107,8 @@ class Units:
 
     @property
     def folder_name(self) -> str:
-        """Of their latent matrix, within an evaluation's `latents/`: their name as one path component."""
-        return self.name.replace("/", "--").replace(" ", "-")
+        """Of their latent matrix, within an evaluation's `latents/`."""
+        return as_folder_name(self.name)
 
     def check_fits(self, place: Place, strict: bool | None = None) -> None:
         """Raise unless these units stand at a hook of this store or encoder.

@@ -81,10 +81,11 @@ function figure(m, x) {
   const [, plus, places, kind] = /^(\+?).*?\.?(\d*)([a-z%]?)$/i.exec(m.digits), digits = Number(kind === "d" ? 0 : places || 6);
   if (!known(x)) return "–";
   const sign = plus && x > 0 ? "+" : "";
+  if (kind === "p") return pvalue(x);
   if (kind === "%") return sign + (digits ? percent(x, digits) : share(x));
   if (kind === "e") return sign + x.toExponential(digits).replaceAll("-", "−");
   if (kind === "g") return sign + String(+x.toPrecision(digits || 1)).replaceAll("-", "−");
-  return m.less && m.digits === ".3f" ? pvalue(x) : sign + form(x, digits);
+  return sign + form(x, digits);
 }
 const interval = (m, x) => ci(x[m.low || `${m.name}_low`], x[m.high || `${m.name}_high`], (v) => figure(m, v));
 // A figure of a latent: its own, or its with an observation, by default the one that its r is largest with.
