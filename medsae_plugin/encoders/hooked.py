@@ -33,6 +33,8 @@ from medsae_plugin.encoders.towers import take_off_capturing_hooks
 from medsae_plugin.errors import MedSAEError
 
 POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
+UNIT = "hook_embedding_unit"
+_LEAST_NORM = 1e-12
 
 _EXPECTED = {True: "a map (batch, d, rows, columns)", False: "a tensor"}
 
@@ -80,7 +82,7 @@ class HookedVisionEncoder(SAESplicing):
         # could take the place of one of these.
         self._handles = [self._route(row, module) for row, module in hook_places(rows, vision_model)]
         self._outputs = NamedOutputs(vision_model, card.outputs or {})
-        for name in (LOGVAR, EMBEDDING) if card.outputs else (POOLED, EMBEDDING):
+        for name in (LOGVAR, EMBEDDING, UNIT) if card.outputs else (POOLED, EMBEDDING, UNIT):
             self._add_point(name)
         self.eval()
         self.setup()
@@ -214,6 +216,9 @@ class HookedVisionEncoder(SAESplicing):
     ) -> Float[Tensor, "batch ..."]:
         """The image embedding `(batch, d)`, not normalised; or the activation at `stop_at_hook`, and nothing after it.
 
+        What is done at `hook_embedding_unit`, by an SAE or a patch, is seen in the output: that is what leaves the hook
+        point, times the embedding's norm.
+
         Raises:
             MedSAEError: an unknown hook point.
         """
@@ -227,10 +232,10 @@ class HookedVisionEncoder(SAESplicing):
             output = self.vision_model(pixels, **self._family.arguments(self._config, pixels))
             if self.card.outputs:
                 self._through(self._points[LOGVAR], self._outputs.take("logvar", output))
-                return self._through(self._points[EMBEDDING], self._outputs.take("mean", output))
+                return self._embedding(self._outputs.take("mean", output))
             pooled = pooled_output(output, self._n_prefix, self.card.pooling)
             pooled = self._through(self._points[POOLED], pooled)
-            return self._through(self._points[EMBEDDING], self.projection_head(pooled))
+            return self._embedding(self.projection_head(pooled))
         except _Stopped as stop:
             return stop.activation
         finally:
@@ -359,6 +364,19 @@ class HookedVisionEncoder(SAESplicing):
         if isinstance(output, tuple):
             return (self._through(point, output[0], is_map), *output[1:])
         return self._through(point, output, is_map)
+
+    def _embedding(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
+        """The embedding after the hooks on it, and those on it divided by its L2 norm."""
+        embedding = self._through(self._points[EMBEDDING], embedding)
+        point = self._points[UNIT]
+        if not (point.name == self._stop_at or self._is_active(point)):
+            return embedding
+        norm = embedding.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+        unit = embedding / norm
+        seen = self._through(point, unit)
+        # What dividing and multiplying round off, so that what hooks leave as it is comes back to the bit.
+        rounding = (embedding - norm * unit).detach().masked_fill(seen != unit, 0)
+        return norm * seen + rounding
 
     def _through(self, point: HookPoint, x: Tensor, is_map: bool = False) -> Tensor:
         """`x` after the hook point's hooks, which see `(batch, position, d)` whatever the module's layout."""
