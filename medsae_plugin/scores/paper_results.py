@@ -153,7 +153,7 @@ class PaperEvaluation(Result):
         return [
             f"of {n} orders: smallest and largest over shuffles with seeds 0 to {n - 1} ({images} images); the paper's",
             "own order is a shuffle that was not published. rank r, rank H: 1 is the largest and 0 the smallest of",
-            "these columns, so of H a small rank is the better one; sorted by it, as there. kept: those with |r| > 0.2.",
+            "these columns, so of H a small rank is the better one; sorted by it, as there. kept: of |r| > 0.2.",
         ]
 
 

@@ -99,7 +99,7 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
     autocast: bool = False
-    passes: float | None = None
+    passes: int | float | None = None
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
