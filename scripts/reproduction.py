@@ -1,4 +1,4 @@
-"""Runs docs/reproduction.md from its first to its last command on phantoms, and tells what each takes, here and in full.
+"""Runs docs/reproduction.md from its first to its last command on phantoms, and tells what each takes, and in full.
 
 python scripts/reproduction.py --weights pytorch_model.bin --out runs/dry [--images 500] [--encoder CARD] [--passes 20]
 
@@ -136,7 +136,7 @@ def main() -> None:
     out.mkdir(parents=True)
     settings, commands = commands_of(PAGE.read_text("utf-8"))
     training = as_chexpert(out / settings["DATA"], args.images, args.size)
-    one = smaller(REPOSITORY / RECIPE, out / "recipe.yaml", args.passes, args.batch_size)
+    smaller(REPOSITORY / RECIPE, out / "recipe.yaml", args.passes, args.batch_size)
     swept = smaller(REPOSITORY / GRID, out / "grid.yaml", args.passes, args.batch_size)
     ours = {"WEIGHTS": str(args.weights.resolve()), "RECIPE": "recipe.yaml", "GRID": "grid.yaml", "DEVICE": "cpu"}
     ours |= {"ENCODER": args.encoder} if args.encoder else {}

@@ -22,9 +22,9 @@ from medsae_plugin.encoders.cards import load_card, parse_card
 from medsae_plugin.encoders.families import FAMILIES, Family, HookRow, hook_places
 from medsae_plugin.encoders.layouts import Parts, load_parts
 from medsae_plugin.encoders.measuring import measure
-from medsae_plugin.encoders.outputs import NamedOutputs, pooled_output
+from medsae_plugin.encoders.outputs import NamedOutputs, along_unit, pooled_output
 from medsae_plugin.encoders.preprocessing import Preprocessor
-from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint
+from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint, backward_from
 from medsae_plugin.encoders.saving import save_parts
 from medsae_plugin.encoders.sources import Source, state_sha256
 from medsae_plugin.encoders.splicing import SAESplicing
@@ -34,7 +34,6 @@ from medsae_plugin.errors import MedSAEError
 
 POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
 UNIT = "hook_embedding_unit"
-_LEAST_NORM = 1e-12
 
 _EXPECTED = {True: "a map (batch, d, rows, columns)", False: "a tensor"}
 
@@ -271,7 +270,7 @@ class HookedVisionEncoder(SAESplicing):
         with self.hooks(forward, backward, reset_hooks_end, clear_contexts):
             out = self(*model_args, stop_at_hook=stop, **kwargs)
             if incl_bwd:
-                _backward(out)
+                backward_from(out)
         return out, cache
 
     @torch.no_grad()
@@ -371,12 +370,7 @@ class HookedVisionEncoder(SAESplicing):
         point = self._points[UNIT]
         if not (point.name == self._stop_at or self._is_active(point)):
             return embedding
-        norm = embedding.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
-        unit = embedding / norm
-        seen = self._through(point, unit)
-        # What dividing and multiplying round off, so that what hooks leave as it is comes back to the bit.
-        rounding = (embedding - norm * unit).detach().masked_fill(seen != unit, 0)
-        return norm * seen + rounding
+        return along_unit(embedding, partial(self._through, point))
 
     def _through(self, point: HookPoint, x: Tensor, is_map: bool = False) -> Tensor:
         """`x` after the hook point's hooks, which see `(batch, position, d)` whatever the module's layout."""
@@ -398,13 +392,3 @@ class HookedVisionEncoder(SAESplicing):
         back = rearrange(y, "batch (rows columns) d -> batch d rows columns", rows=x.shape[2])
         # In memory as before, so that what follows computes bit for bit what it would without a hook.
         return back if back.stride() == x.stride() else torch.empty_like(x, dtype=y.dtype).copy_(back)
-
-
-def _backward(output: Tensor) -> None:
-    if output.numel() != 1:
-        raise MedSAEError(
-            f"incl_bwd goes back from one number, and the output is {tuple(output.shape)}. With a number of your own: "
-            "cache, forward, backward = encoder.get_caching_hooks(incl_bwd=True), and with "
-            "encoder.hooks(forward, backward): encoder(pixels).sum().backward()"
-        )
-    output.backward()
