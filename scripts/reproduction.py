@@ -4,8 +4,9 @@ python scripts/reproduction.py --weights pytorch_model.bin --out runs/dry [--ima
 
 Each command is run as it stands on the page; only its settings (`DATA=...`) are others, and the recipes are smaller:
 fewer passes, and of each list of the sweep its first and last entry. Beside the time of each command stands what it
-would be for CheXpert, where the work grows with images or with training steps: the time that its progress bar tells, by
-as many as there are more; and the time of the scores for each SAE of the sweep.
+would be for CheXpert, where the work grows with images or with training steps: of its processor time the share that its
+progress bar tells of the whole, by as many as there are more; and of the scores' for each SAE of the sweep. Run again
+in the same folder, less `runs`, it takes the phantoms that are there.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ _SETTING = re.compile(r"(\w+)=(\S+)(?:\s+#.*)?")
 
 @dataclass
 class Ran:
-    """A command as the shell had it; seconds, and the largest memory of one of its processes in GiB."""
+    """A command as the shell had it; its seconds, those of processors, and its largest process's memory."""
 
     command: str
     seconds: float
+    cpu: float
     gib: float
     output: str
 
@@ -59,7 +61,8 @@ def commands_of(page: str) -> tuple[dict[str, str], list[str]]:
 
 def as_chexpert(folder: Path, n: int, size: int) -> int:
     """Phantoms in the place of CheXpert: `train.csv` and `valid.csv`, which share no patient. How many train."""
-    labels = pd.read_csv(generate(n, folder, seed=0, size=size))
+    there = folder / "labels.csv"
+    labels = pd.read_csv(there if there.is_file() else generate(n, folder, seed=0, size=size))
     last = labels["Path"].str.extract(r"(patient\d+)")[0].rank(method="dense")
     valid = last > 0.9 * last.max()
     labels[~valid].to_csv(folder / "train.csv", index=False)
@@ -98,7 +101,8 @@ def run(command: str, settings: dict[str, str], folder: Path) -> Ran:
     print(re.sub(r"[^\n]*\r", "", output), flush=True)
     if status:
         raise SystemExit(f"failed: {command}")
-    return Ran(command, time.perf_counter() - begun, used.ru_maxrss / 2**20, output)
+    cpu = used.ru_utime + used.ru_stime
+    return Ran(command, time.perf_counter() - begun, cpu, used.ru_maxrss / 2**20, output)
 
 
 def on_bar(output: str, bar: str) -> float:
@@ -112,12 +116,12 @@ def on_bar(output: str, bar: str) -> float:
 
 def table(ran: list[Ran], growing: dict[str, list[tuple[str, float]]]) -> str:
     """What each command took, and what it would take in full: of those that grow, their bars with by how much."""
-    lines = [f"{'command':<20}{'here':>10}{'memory':>12}{'in full':>12}"]
+    lines = [f"{'command':<16}{'here':>9}{'processor':>12}{'memory':>11}{'in full':>16}"]
     for one in ran:
         name = " ".join(shlex.split(one.command)[:2])
         grown = sum(on_bar(one.output, bar) * factor for bar, factor in growing.get(name, []))
-        full = f"{grown / 3600:,.1f} h" if name in growing else "as here"
-        lines.append(f"{name:<20}{one.seconds:>8.0f} s{one.gib:>8.2f} GiB{full:>12}")
+        full = f"{grown * one.cpu / one.seconds / 3600:,.1f} core hours" if name in growing else "as here"
+        lines.append(f"{name:<16}{one.seconds:>7.0f} s{one.cpu:>10.0f} s{one.gib:>7.2f} GiB{full:>16}")
     return "\n".join(lines)
 
 
@@ -133,7 +137,7 @@ def main() -> None:
     args = parser.parse_args()
 
     out = args.out.resolve()
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     settings, commands = commands_of(PAGE.read_text("utf-8"))
     training = as_chexpert(out / settings["DATA"], args.images, args.size)
     smaller(REPOSITORY / RECIPE, out / "recipe.yaml", args.passes, args.batch_size)
