@@ -4,9 +4,9 @@ python scripts/reproduction.py --weights pytorch_model.bin --out runs/dry [--ima
 
 Each command is run as it stands on the page; only its settings (`DATA=...`) are others, and the recipes are smaller:
 fewer passes, and of each list of the sweep its first and last entry. Beside the time of each command stands what it
-would be for CheXpert, where the work grows with images or with training steps: of its processor time the share that its
-progress bar tells of the whole, by as many as there are more; and of the scores' for each SAE of the sweep. Run again
-in the same folder, less `runs`, it takes the phantoms that are there.
+would be for CheXpert, where the work grows with images, with training steps or with the subset: of its processor time
+the share that its progress bar tells of the whole, by as many as there are more. Run again in the same folder, less
+`runs`, it takes the phantoms that are there.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import pandas as pd
 import yaml
 
 from medsae_plugin.phantoms import generate
+from medsae_plugin.scores.paper import PaperEvaluation
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "reproduction.md"
 RECIPE, GRID = "examples/recipes/medsae-paper.yaml", "examples/sweeps/medsae-paper-grid.yaml"
 FULL_IMAGES, FULL_TRAINING, FULL_PASSES = 223_648, 223_414, 200  # train.csv and valid.csv; train.csv; of the recipes
-FULL_SAES = 192
+FULL_SAES, FULL_SUBSET = 192, 1947
 BARS = {"extract": "extracting", "train": "Training (?:Multi-)?SAE", "score": "scoring"}
 _SETTING = re.compile(r"(\w+)=(\S+)(?:\s+#.*)?")
 
@@ -147,10 +148,15 @@ def main() -> None:
     ran = [run(command, {**settings, **ours}, out) for command in commands]
 
     steps = FULL_TRAINING * FULL_PASSES / (training * args.passes)
+    subset = PaperEvaluation.open(out / "runs" / "paper").images
     growing = {
         "medsae extract": [(BARS["extract"], FULL_IMAGES / args.images)],
         "medsae train": [(BARS["train"], steps)],
-        "medsae sweep": [(BARS["train"], steps * FULL_SAES / swept), (BARS["score"], FULL_SAES / swept)],
+        "medsae evaluate": [(BARS["score"], FULL_SUBSET / subset)],
+        "medsae sweep": [
+            (BARS["train"], steps * FULL_SAES / swept),
+            (BARS["score"], FULL_SUBSET / subset * FULL_SAES / swept),
+        ],
     }
     print(f"\n{args.images} images; {args.passes} passes over {training}; {swept} SAEs in the sweep")
     print(table(ran, growing))
