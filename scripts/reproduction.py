@@ -61,14 +61,19 @@ def commands_of(page: str) -> tuple[dict[str, str], list[str]]:
 
 
 def as_chexpert(folder: Path, n: int, size: int) -> int:
-    """Phantoms in the place of CheXpert: `train.csv` and `valid.csv`, which share no patient. How many train."""
-    there = folder / "labels.csv"
-    labels = pd.read_csv(there if there.is_file() else generate(n, folder, seed=0, size=size))
-    last = labels["Path"].str.extract(r"(patient\d+)")[0].rank(method="dense")
-    valid = last > 0.9 * last.max()
-    labels[~valid].to_csv(folder / "train.csv", index=False)
-    labels[valid].to_csv(folder / "valid.csv", index=False)
-    return int((~valid).sum())
+    """Phantoms laid out as CheXpert is: `train`, `valid`, and their tables. How many images train."""
+    if not (folder / "valid.csv").is_file():
+        labels = pd.read_csv(generate(n, folder, seed=0, size=size))
+        patients = labels["Path"].str.extract(r"images/(patient\d+)/")[0]
+        rank = patients.rank(method="dense")
+        for split, rows in (("valid", rank > 0.9 * rank.max()), ("train", rank <= 0.9 * rank.max())):
+            (folder / split).mkdir()
+            for patient in patients[rows].unique():
+                (folder / "images" / patient).rename(folder / split / patient)
+            there = labels[rows].copy()
+            there["Path"] = there["Path"].str.replace("images", f"{folder.name}/{split}")
+            there.to_csv(folder / f"{split}.csv", index=False)
+    return len(pd.read_csv(folder / "train.csv"))
 
 
 def smaller(recipe: Path, out: Path, passes: int, batch_size: int) -> int:
