@@ -122,12 +122,12 @@ def on_bar(output: str, bar: str) -> float:
 
 def table(ran: list[Ran], growing: dict[str, list[tuple[str, float]]]) -> str:
     """What each command took, and what it would take in full: of those that grow, their bars with by how much."""
-    lines = [f"{'command':<16}{'here':>9}{'processor':>12}{'memory':>11}{'in full':>16}"]
+    lines = [f"{'command':<16}{'here':>9}{'processor':>12}{'memory':>11}{'in full':>20}"]
     for one in ran:
         name = " ".join(shlex.split(one.command)[:2])
         grown = sum(on_bar(one.output, bar) * factor for bar, factor in growing.get(name, []))
         full = f"{grown * one.cpu / one.seconds / 3600:,.1f} core hours" if name in growing else "as here"
-        lines.append(f"{name:<16}{one.seconds:>7.0f} s{one.cpu:>10.0f} s{one.gib:>7.2f} GiB{full:>16}")
+        lines.append(f"{name:<16}{one.seconds:>7.0f} s{one.cpu:>10.0f} s{one.gib:>7.2f} GiB{full:>20}")
     return "\n".join(lines)
 
 
