@@ -76,7 +76,7 @@ def test_a_recipe_is_what_it_says(tmp_path):
         (("samples: 1000", "samples: 9"), 4, "9 training samples do not fill one batch of 10"),
         (("samples: 1000", "samples: 1000, passes: 2"), 4, "give either total_training_samples or passes"),
         (("total_training_samples: 1000, ", ""), 4, "give either total_training_samples or passes"),
-        (("total_training_samples: 1000", "passes: 0"), 4, "0.0 passes are none"),
+        (("total_training_samples: 1000", "passes: 0"), 4, "0 passes are none"),
         (("training:", "train:"), 4, "unknown field train; do you mean training"),
         (("saes:", "saes: []\nsaes_:"), 2, "saes"),
         (("{k: 4}", "[k]"), 3, r"options is \['k'\], should be a table of fields"),
