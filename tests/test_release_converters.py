@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import libraries
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_CONFIG_GETTERS, NAMED_PRETRAINED_SAE_LOADERS
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -26,7 +27,6 @@ from medsae_plugin.release import (
     vit_prisma_disk_loader,
 )
 from medsae_plugin.release.formats import FORMATS
-from helpers import libraries
 
 D, N = 12, 40
 

@@ -1,4 +1,5 @@
-"""SAEs that vision's SAE libraries write: read as their own code computes them, and refused where a file does not tell."""
+"""SAEs that vision's SAE libraries write: read as their own code computes them, and refused where a file does not
+tell."""
 
 import dataclasses
 import io
@@ -84,7 +85,8 @@ def header(schema: int, activation: str, **params: object) -> dict:
 @pytest.mark.parametrize("schema", [2, 3, 4, 5])
 @pytest.mark.parametrize("activation", ["Relu", "TopK", "BatchTopK"])
 def test_saev_since_schema_2(tmp_path, schema, activation):
-    """No bias is subtracted from the input; batch-top-k fires above its threshold, or (schema 2) takes k of each row."""
+    """No bias is subtracted from the input; batch-top-k fires above its threshold, or (schema 2) takes k of each
+    row."""
     state = plain_state()
     if activation == "BatchTopK" and schema > 2:
         state["activation.threshold"] = torch.tensor(0.3)

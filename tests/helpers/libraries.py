@@ -11,8 +11,8 @@ import pytest
 def original(module: str, distribution: str) -> types.ModuleType:
     """A module of a real library, by its full name; the test is skipped where it is not installed.
 
-    The library's own package is entered without its `__init__`, which imports encoders, plots or language models that the
-    SAEs do not need.
+    The library's own package is entered without its `__init__`, which imports encoders, plots or language models that
+    the SAEs do not need.
 
     Args:
         distribution: what pip calls the library.

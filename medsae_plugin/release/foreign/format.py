@@ -175,7 +175,8 @@ def check_folds(architecture: str, normalize_activations: str) -> None:
     """Raise a MedSAEError if an SAE cannot take in how its inputs are centred and scaled."""
     if normalize_activations not in (None, "none"):
         raise MedSAEError(
-            f"this SAE normalises each row ({normalize_activations}), into which no mean and scale before it can be folded"
+            f"this SAE normalises each row ({normalize_activations}), into which no mean and scale before it can be "
+            "folded"
         )
     if "transcoder" in architecture:
         raise MedSAEError("a transcoder's input and output are of two hooks; one mean and scale cannot be folded")

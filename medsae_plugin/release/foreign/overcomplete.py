@@ -1,16 +1,17 @@
 """SAEs of overcomplete (Fel et al., arXiv 2502.12892) and of ViSAEBench.
 
-overcomplete has no format of its own: a state dict of its classes, whose keys do not tell them apart, so a config beside
-it has to say `sae_type` (`sae`, `topk`, `batchtopk`, `jump`) and `top_k`, or `running_threshold`, which its batch-top-k keeps outside
-the state dict. `thresholds` of a JumpSAE are logarithms.
+overcomplete has no format of its own: a state dict of its classes, whose keys do not tell them apart, so a config
+beside it has to say `sae_type` (`sae`, `topk`, `batchtopk`, `jump`) and `top_k`, or `running_threshold`, which its
+batch-top-k keeps outside the state dict. `thresholds` of a JumpSAE are logarithms.
 
 - encoder: `encoder.final_block.0.*`, perhaps followed by the batch normalisation `encoder.final_block.1.*`, or
   `encoder.weight`, `encoder.bias`, or the dictionary's own transpose, `encoder.tied_to.*`
-- dictionary: `dictionary._weights`, or `dictionary.C`, `W` and `Relax` of a relaxed archetypal one; times exp(`multiplier`)
+- dictionary: `dictionary._weights`, or `dictionary.C`, `W` and `Relax` of a relaxed archetypal one; times
+  exp(`multiplier`)
 
 ViSAEBench publishes `sae.pt` or `model.safetensors` with `config.json`, in overcomplete's keys or in `encoder.weight`,
-`encoder.bias`, `decoder.weight` (latents x dimensions) and perhaps `decoder.bias`; `activation` and `k` or `threshold` are in the
-config, or `_running_threshold`, or `jump_thresholds` beside the weights.
+`encoder.bias`, `decoder.weight` (latents x dimensions) and perhaps `decoder.bias`; `activation` and `k` or `threshold`
+are in the config, or `_running_threshold`, or `jump_thresholds` beside the weights.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, A
         state["threshold"] = saved["thresholds"].exp()
     elif kind == "" and "sae_type" not in config and "architecture" not in config:
         raise MedSAEError(
-            "overcomplete's SAE, TopKSAE and BatchTopKSAE have the same keys: put a config.json beside it that says sae_type "
-            "(sae, topk, batchtopk) and top_k or running_threshold"
+            "overcomplete's SAE, TopKSAE and BatchTopKSAE have the same keys: put a config.json beside it that says "
+            "sae_type (sae, topk, batchtopk) and top_k or running_threshold"
         )
     return _finished(state, kind, config, saved, "overcomplete")
 
@@ -65,8 +66,8 @@ def _convert_visaebench(saved: dict[str, Any], config: dict[str, Any]) -> tuple[
             state["b_dec"] = saved["decoder.bias"]
     if "thresholds" in saved:
         raise MedSAEError(
-            "ViSAEBench takes `thresholds` as they are and overcomplete, whose key it is, their exponentials: read it as "
-            "format overcomplete, or name them jump_thresholds"
+            "ViSAEBench takes `thresholds` as they are and overcomplete, whose key it is, their exponentials: read it "
+            "as format overcomplete, or name them jump_thresholds"
         )
     if "jump_thresholds" in saved:
         state["threshold"] = saved["jump_thresholds"]
@@ -161,8 +162,8 @@ def _dictionary(saved: State, config: dict[str, Any]) -> Tensor:
             dictionary = dictionary / (dictionary.norm(dim=1, keepdim=True) + 1e-8)
         elif normalisation != "identity" and not unit:
             raise MedSAEError(
-                "the dictionary's rows are not of length 1, and how the library normalises them is not in the file: call "
-                ".eval() before saving it, or say normalization (l2, identity) in its config.json"
+                "the dictionary's rows are not of length 1, and how the library normalises them is not in the file: "
+                "call .eval() before saving it, or say normalization (l2, identity) in its config.json"
             )
     return dictionary * saved.get("dictionary.multiplier", torch.tensor(0.0)).exp()
 

@@ -1,8 +1,9 @@
 """SAEs of saev (Stevens et al., arXiv 2502.06755): `sae.pt`, a line of JSON and then a state dict.
 
 The line is the config alone in files of its version 0.1, whose encoder subtracts `b_dec` from its input; later it has a
-`schema`, 1 to 5, beside `cfg`, and from schema 2 on no version subtracts `b_dec`. Under schema 1 some did and some did not,
-and the file does not tell. Batch-top-k keeps its threshold since schema 3; before it was taken over each batch, or per row.
+`schema`, 1 to 5, beside `cfg`, and from schema 2 on no version subtracts `b_dec`. Under schema 1 some did and some did
+not, and the file does not tell. Batch-top-k keeps its threshold since schema 3; before it was taken over each batch,
+or per row.
 """
 
 from __future__ import annotations
@@ -93,5 +94,6 @@ FORMAT = Format(
     convert=_convert,
     marks=("d_vit", "schema"),
     read=_read,
-    unsaid="saev's data loader may subtract a mean and scale activations before the SAE, which its checkpoint does not hold",
+    unsaid="saev's data loader may subtract a mean and scale activations before the SAE, which its checkpoint does "
+    "not hold",
 )

@@ -1,7 +1,9 @@
-"""SAEs of SAIL (Wesp et al., MICCAI 2026; github.com/pwesp/sail), a Lightning checkpoint of its `MatryoshkaSAELightning`.
+"""SAEs of SAIL (Wesp et al., MICCAI 2026; github.com/pwesp/sail), a Lightning checkpoint of its
+`MatryoshkaSAELightning`.
 
-`model.encoder.weight`, `model.encoder.bias`, `model.bias`, where the weights are not tied `model.decoder.weight`, and what the
-threshold is learnt from, `model._threshold_sum` and `model._threshold_count`. Its latents are relu((x - bias) W + b - threshold).
+`model.encoder.weight`, `model.encoder.bias`, `model.bias`, where the weights are not tied `model.decoder.weight`, and
+what the threshold is learnt from, `model._threshold_sum` and `model._threshold_count`. Its latents are relu((x - bias)
+W + b - threshold).
 """
 
 from __future__ import annotations

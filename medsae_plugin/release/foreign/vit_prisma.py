@@ -1,8 +1,9 @@
-"""SAEs and transcoders of ViT-Prisma (Joseph et al., arXiv 2504.19475), as its `SparseAutoencoder.save_model` writes them.
+"""SAEs and transcoders of ViT-Prisma (Joseph et al., arXiv 2504.19475), as its `SparseAutoencoder.save_model` writes
+them.
 
-A folder holds `weights.pt` (as published) or `n_images_N.pt` (as its trainer saves), either `{"cfg": ..., "state_dict": ...}`
-or a state dict alone, and `config.json`, the fields of its `VisionModelSAERunnerConfig`. The pickled cfg is read as a bag
-of plain values: none of its code runs.
+A folder holds `weights.pt` (as published) or `n_images_N.pt` (as its trainer saves), either `{"cfg": ...,
+"state_dict": ...}` or a state dict alone, and `config.json`, the fields of its `VisionModelSAERunnerConfig`. The
+pickled cfg is read as a bag of plain values: none of its code runs.
 
 Its `Transcoder`: x -> f((x - b_dec) W_enc + b_enc) W_dec + b_dec_out, and with `W_skip` also + x (I + W_skip^T).
 """

@@ -7,8 +7,8 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from io import BufferedReader, BytesIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,12 +123,12 @@ def unwrapped(saved: dict[str, Any], config: dict[str, Any]) -> Contents:
     key = next((k for k in _WEIGHTS if isinstance(saved.get(k), dict)), None)
     if key is None:
         return Contents(saved, config)
-    within = next((saved[k] for k in _CONFIGS if k in saved), {})
+    within: Any = next((saved[k] for k in _CONFIGS if k in saved), {})
     within = vars(within) if isinstance(within, Bag) else within
     if unknown := [k for k in map(str, saved) if _NORMALISATION.search(k) and k not in ("act_mean", "act_std")]:
         raise MedSAEError(
-            f"beside its weights the file holds {', '.join(unknown)}, by which its inputs may be normalised; how is not "
-            "known: save the weights alone, and give --mean and --scale"
+            f"beside its weights the file holds {', '.join(unknown)}, by which its inputs may be normalised; how is "
+            "not known: save the weights alone, and give --mean and --scale"
         )
     return Contents(
         saved[key], config or dict(within or {}), _vector(saved, "act_mean", 0.0), _vector(saved, "act_std", 1.0)
