@@ -83,7 +83,9 @@ def test_names_are_made_without_labels_and_tried_on_their_own_evidence(case, tmp
     names = name_latents(
         case.store, case.sae, case.table, tmp_path, namer, latents=units, counts=PaperEvidence(), **how
     )
-    assert all(n == 30 and "label is given" not in text and "does not respond to these images" not in text for text, n in told)
+    assert all(
+        n == 30 and "label is given" not in text and "does not respond to these images" not in text for text, n in told
+    )
     assert names.made["evidence"] == {
         "preset": "medsae-paper", "images": 30, "ranks": 100, "more_than": 60, "labels": False,
     }  # fmt: skip

@@ -36,11 +36,11 @@ class PaperEvidence:
     def sample(
         self, column: Float[np.ndarray, " images"], patients: Sequence[object] | np.ndarray, seed: int | list[int]
     ) -> Sample | TooSeldom:
-        """As `Counts.sample`; ties follow the seed."""
+        """As `Counts.sample`; nothing is drawn."""
         fires = int((np.abs(column) > FIRES).sum())
         if column.var() == 0 or fires <= self.more_than:
             return TooSeldom(self.more_than + 1, "images")
-        ranking = _ranking(column, seed)[: min(self.ranks, fires - fires // 3)]
+        ranking = _ranking(column)[: min(self.ranks, fires - fires // 3)]
         half = self.images // 2
         first, last = ranking[:half], ranking[len(ranking) - (self.images - half) :]
         return Sample(tuple(map(int, first)), tuple(map(int, last)), (), tells_labels=False)
@@ -75,12 +75,12 @@ class PaperTrials:
         silent = np.flatnonzero(column <= FIRES)
         if len(silent) == 0 or len(column) < self.each:
             return None
-        strongest = _ranking(column, seed)[: self.each]
+        strongest = _ranking(column)[: self.each]
         drawn = rng.choice(silent, self.each, replace=len(silent) < self.each)
         places = rng.permutation(np.concatenate([strongest, drawn]))
         return Trial(tuple(int(rows[place]) for place in places), (column[places] >= FIRES).astype(np.int64))
 
 
-def _ranking(column: Float[np.ndarray, " images"], seed: int | list[int]) -> Int[np.ndarray, " images"]:
-    shuffled = np.random.default_rng(seed).permutation(len(column))
-    return shuffled[np.argsort(-column[shuffled], kind="stable")]
+def _ranking(column: Float[np.ndarray, " images"]) -> Int[np.ndarray, " images"]:
+    """From the strongest on; equal ones in the order of the images, so that evidence and trial rank alike."""
+    return np.argsort(-column, kind="stable")
