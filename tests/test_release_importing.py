@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sae_lens import SAE
 from safetensors.torch import save_file
 
@@ -78,7 +79,7 @@ def test_unit_input_stands_at_the_unit_embedding(tmp_path, capsys):
     ours, theirs = SAE.load_from_disk(tmp_path / "out"), trained(folder)
     assert (ours.cfg.metadata.hook_name, ours.cfg.metadata.input) == (UNIT, "unit")
     encoder = HookedVisionEncoder.from_pretrained("phantom-swin")
-    images = torch.rand(2, *encoder.preprocess(np.zeros((64, 64), np.uint8)).shape[-3:])
+    images = torch.rand(2, *encoder.preprocess(Image.new("L", (64, 64))).shape[-3:])
     with torch.no_grad():
         _, cache = encoder.run_with_cache(images)
         unit = cache["hook_embedding"] / cache["hook_embedding"].norm(dim=-1, keepdim=True)
