@@ -38,6 +38,12 @@ def test_rows_are_the_stores_and_labels_the_tables_whatever_its_order(store, tmp
         images.embeddings(slice(7, 9)), store.image_rows("hook_embedding", slice(7, 9)).numpy()
     )
     assert images.d_embedding == 4 and images.without_embeddings().embeddings is None
+    unit = write_store(
+        tmp_path / "unit", {"h": np.ones((N, 2), np.float32), "hook_embedding_unit": np.eye(N, dtype="f")}
+    )
+    np.testing.assert_array_equal(
+        LabelledImages.of(unit, table_of(store, tmp_path)).embeddings(slice(2, 4)), np.eye(N)[2:4]
+    )
     same = LabelledImages.of(store.readable_images, table_of(store, tmp_path))
     np.testing.assert_array_equal(same.labels, images.labels)
     assert same.embeddings is None and same.reports is None

@@ -109,7 +109,7 @@ def _add_vocabulary(group: argparse._ActionsContainer) -> None:
         "--by",
         choices=("decoder", "images"),
         help="terms near decoder directions, or near activation-weighted image embeddings "
-        "(default: decoder at hook_embedding, images elsewhere)",
+        "(default: decoder at hook_embedding or its unit, images elsewhere)",
     )
     with_cards(
         group.add_argument("--encoder", metavar="ENCODER", help="of the text tower (default: the store's encoder)")

@@ -20,6 +20,7 @@ class Reading:
     columns: what was read (`path`, `patient`, `split`, `sex`, ...), and from where, in words.
     aside: columns that were not read, and why.
     notes: what else to know.
+    uncertain: what -1 was read as (`Uncertain`); None where there was nothing to read.
     """
 
     source: str
@@ -27,6 +28,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     aside: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    uncertain: str | None = None
 
     def aside_text(self) -> str:
         """The columns that were not read, by reason; "" where all were."""

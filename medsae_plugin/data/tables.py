@@ -161,7 +161,7 @@ def read_table(
     frame |= _details(raw, use, notes)
     origins |= {**said, **use.details, **({"report": use.report} if use.report else {})}
     labels = _labels(raw, use, _UNCERTAIN_AS[uncertain], notes)
-    reading = Reading(where, _in_words(use, uncertain), origins, use.aside(raw), tuple(notes))
+    reading = Reading(where, _in_words(use, uncertain), origins, use.aside(raw), tuple(notes), uncertain)
     return ImageTable(root, pd.DataFrame(frame), labels, tuple(use.labels), reading)
 
 

@@ -28,6 +28,8 @@ class Preprocessor:
     resample: a name of `PIL.Image.Resampling`, in lower case.
     mean, std: of pixel values in [0, 1]; one number, or one a channel.
     resize: for `crop`, what the shorter edge is resized to before, where that is not `size`.
+    truncate: for `stretch`, resize in float and cut fractions of grey levels off, as torchvision's `ToPILImage` does;
+        otherwise they are rounded.
     """
 
     mode: Literal["L", "RGB"]
@@ -37,6 +39,7 @@ class Preprocessor:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int | None = None
+    truncate: bool = False
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocessor:
@@ -49,9 +52,8 @@ class Preprocessor:
     def config(self) -> dict[str, Any]:
         """As a dict that JSON takes; what a store's manifest records."""
         config = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        if self.resize is None:
-            del config["resize"]
-        return config
+        unset = [key for key in ("resize", "truncate") if not config[key]]
+        return {key: value for key, value in config.items() if key not in unset}
 
     @property
     def shape(self) -> Shape:
@@ -64,6 +66,10 @@ class Preprocessor:
         if self.resize is not None:
             image = _cover(image, (self.resize, self.resize), resample)
             return np.asarray(_centre(image, self.shape))
+        if self.truncate:
+            channels = [np.asarray(_stretch(c.convert("F"), self.shape, resample)) for c in image.split()]
+            cut = np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
+            return cut if self.mode == "RGB" else cut[..., 0]
         return np.asarray(_FIT[self.fit](image, self.shape, resample))
 
     def normalize(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore
 
 ROLES = ("select", "report")
-EMBEDDING = "hook_embedding"
+EMBEDDINGS = ("hook_embedding", "hook_embedding_unit")  # one space, the second of unit length
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ class LabelledImages:
             root=table.root,
             reports=reports,
         )
-        if store is None or EMBEDDING not in store.hooks:
+        hook = next((hook for hook in EMBEDDINGS if store is not None and hook in store.hooks), None)
+        if store is None or hook is None:
             return joined
         return replace(
             joined,
-            d_embedding=store.hooks[EMBEDDING].d,
-            embeddings=lambda rows: store.image_rows(EMBEDDING, rows).numpy(),
+            d_embedding=store.hooks[hook].d,
+            embeddings=lambda rows: store.image_rows(hook, rows).numpy(),
         )
 
     def held_out(self, select: str = "train", report: str = "test") -> LabelledImages:
