@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medsae_plugin._version import __version__
 from medsae_plugin.encoders.checkpoints import read_checkpoint
-from medsae_plugin.encoders.hooked import EMBEDDING
+from medsae_plugin.encoders.hooked import EMBEDDING, UNIT
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.release.foreign.format import Format, check_folds
@@ -99,7 +99,6 @@ class Input:
 
 
 INPUTS = ("unit", "raw")
-UNIT = "hook_embedding_unit"
 
 
 def _read_vector(path: Path) -> Float[Tensor, " d"]:
