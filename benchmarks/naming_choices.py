@@ -1,7 +1,7 @@
 """By how much each choice of MedSAE's reference flatters names, on phantoms with a namer and a judge that tell the
 truth.
 
-    python benchmarks/naming_choices.py                   # 2,000 phantoms: some minutes on one core
+    python benchmarks/naming_choices.py                   # 2,000 phantoms: some minutes
     python benchmarks/naming_choices.py --n 600 --seed 1
 
 The bundled encoder and SAEs see drawn phantoms, whose findings are known. The namer says which finding is on most of

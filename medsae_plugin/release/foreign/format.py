@@ -124,7 +124,9 @@ class Format:
         from medsae_plugin.fetch import hub_file, hub_file_if_any
 
         folder = "" if folder_name in ("", ".") else f"{folder_name}/"
-        file = hub_file(repo_id, folder + self.weights, force_download=force_download)
+        names = [self.weights, *(name for name in self.others if "*" not in name)]
+        there = (hub_file_if_any(repo_id, folder + name, force_download=force_download) for name in names)
+        file = next((path for path in there if path), None) or hub_file(repo_id, folder + self.weights)
         config = hub_file_if_any(repo_id, folder + self.config, force_download=force_download)
         settings = {} if config is None else read_object(config)
         return *self._load(file, settings, device, cfg_overrides), None
