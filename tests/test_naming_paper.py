@@ -1,6 +1,7 @@
 """MedSAE's way to name and to judge, by its rules as its code states them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -80,9 +81,8 @@ def test_names_are_made_without_labels_and_tried_on_their_own_evidence(case, tmp
     namer = ChatNamer(Asker(Model("namer", answer), Answers(tmp_path / "answers"), progress=False))
     units, how = common(case)[:2], {"progress": False}
     assert units, "phantoms have common findings"
-    names = name_latents(
-        case.store, case.sae, case.table, tmp_path, namer, latents=units, counts=PaperEvidence(), **how
-    )
+    sae = shutil.copytree(case.sae, tmp_path / "sae")  # which takes the names in too
+    names = name_latents(case.store, sae, case.table, tmp_path, namer, latents=units, counts=PaperEvidence(), **how)
     assert all(
         n == 30 and "label is given" not in text and "does not respond to these images" not in text for text, n in told
     )
