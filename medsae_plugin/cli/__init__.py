@@ -18,6 +18,7 @@ from medsae_plugin.cli import (
     fidelity,
     figures,
     import_,
+    linearity,
     name,
     phantoms,
     publish,
@@ -54,6 +55,7 @@ _COMMANDS = (
     attribute,
     publish,
     import_,
+    linearity,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -75,7 +75,7 @@ class ChatNamer:
 
         def build(unit: int, sample: Sample) -> Conversation:
             exhibits = Exhibits(firing, unit, rows, self.style)
-            words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels()}
+            words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels(sample)}
             if with_reports:
                 words["reports"] = exhibits.reports(sample) or "[]"
             return (prompt.turn(exhibits.pictures(sample), **words),)
@@ -101,11 +101,15 @@ class ChatNamer:
 
         def build(k: int) -> Conversation:
             exhibits = Exhibits(firing, units[k], rows, self.style)
-            shown = exhibits.pictures(Sample(samples[k].strongest, (), samples[k].silent))
+            shown = exhibits.pictures(replace(samples[k], spread=()))
             number = 1 + sum(map(len, shown.values()))
             shown["missed"] = exhibits.captioned(missed[k], number)
             shown["mistaken"] = exhibits.captioned(mistaken[k], number + len(missed[k]))
-            words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels(), "name": quoted(names[k])}
+            words = {
+                "heatmap": exhibits.heatmap_words(),
+                "labels": exhibits.labels(samples[k]),
+                "name": quoted(names[k]),
+            }
             return (prompt.turn(shown, **words),)
 
         questions = [Question(partial(build, k), LatentName, prompt.identity) for k in range(len(units))]
