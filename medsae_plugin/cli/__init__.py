@@ -26,6 +26,7 @@ from medsae_plugin.cli import (
     stats,
     store,
     sweep,
+    table,
     train,
     vocabulary,
 )
@@ -38,6 +39,7 @@ _COMMANDS = (
     demo,
     encoders,
     phantoms,
+    table,
     extract,
     store,
     train,

@@ -17,7 +17,7 @@ _PATHS = (
     *("path", "imagepath", "image", "filename", "file", "filepath", "imagefile", "dicom", "dicompath"),
     *("pathtoimage", "imageindex"),
 )
-_PATIENTS = ("patientid", "patient", "subjectid", "subject", "deidpatientid")
+PATIENTS = ("patientid", "patient", "subjectid", "subject", "deidpatientid")
 # Our name of what a table says of the patient and the image, and the names that tables use.
 COVARIATES: Mapping[str, tuple[str, ...]] = {
     "sex": ("sex", "gender", "patientsex", "patientgender"),
@@ -96,7 +96,7 @@ def find_columns(
             f"{raw.path} has no path column; it has {', '.join(raw.frame.columns)}; name the one that is it"
         )
     report = find_column(raw, report, (), "report")
-    patient = column("patient", patient, _PATIENTS)
+    patient = column("patient", patient, PATIENTS)
     taken = {path, patient, report, *shaped.used}
     if split is not None:
         split = find_column(raw, split, (), "split")
@@ -105,7 +105,11 @@ def find_columns(
     found = _labels(shaped, dialect, labels, taken | {split})
     details = {ours: column(ours, None, theirs) for ours, theirs in COVARIATES.items()}
     used = {path, patient, split, report, *found.values(), *shaped.used}
-    kept = {ours: column for ours, column in details.items() if column is not None and column not in used}
+    kept = {
+        ours: column
+        for ours, column in details.items()
+        if column is not None and column not in used and raw.frame[column].str.strip().any()
+    }
     return Columns(path, patient, split, report, found, kept)
 
 

@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 from medsae_plugin.data.formats import IMAGE_SUFFIXES, without_suffix
+from medsae_plugin.data.images import ImageFolder
 from medsae_plugin.data.splits import SPLIT_WORDS
 from medsae_plugin.errors import MedSAEError
 
@@ -257,8 +258,10 @@ def _files(root: Path) -> Iterator[str]:
         yield from (file if inside == "." else f"{inside}/{file}" for file in files)
 
 
-def any_file(root: Path, paths: Sequence[str]) -> bool:
-    """Whether one of these paths is a file."""
+def any_file(root: Path | ImageFolder, paths: Sequence[str]) -> bool:
+    """Whether one of these paths is a file, or an image of what stands for a folder."""
+    if not isinstance(root, Path):
+        return True
     return _first_file(root, _some(paths)) is not None or _first_file(root, paths) is not None
 
 

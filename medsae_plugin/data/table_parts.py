@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +19,15 @@ from medsae_plugin.data.dialects import Dialect, Shaped, key
 from medsae_plugin.data.dialects.cells import MISSING, read_cells
 from medsae_plugin.data.dialects.findings import chexpert_name
 from medsae_plugin.data.formats import SUFFIXES_OF, without_suffix
+from medsae_plugin.data.images import ImageFolder
 from medsae_plugin.data.split_lists import splits_by_lists
 from medsae_plugin.data.splits import named_splits, patients_in_two_splits
 from medsae_plugin.errors import MedSAEError
 
+Uncertain = Literal["ignore", "zeros", "ones", "keep"]
 ImageFormat = Literal["jpg", "png", "dicom"]
+UNCERTAIN_MEANS = {"ignore": "unknown", "zeros": "0", "ones": "1", "keep": "kept"}
+_UNCERTAIN_AS: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "keep": -1.0}
 
 _AGE = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
 _WHOLE = re.compile(r"\d+(?:\.0*)?")
@@ -37,13 +42,30 @@ _VIEWS = {
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller says of a table's columns; as the arguments of `read_table`."""
+
+    path_column: str | None = None
+    patient_column: str | None = None
+    patients_from: str | None = None
+    patients_are_images: bool = False
+    split_column: str | None = None
+    split_files: Mapping[str, Path] = field(default_factory=dict)
+    label_columns: Sequence[str] | None = None
+    report_column: str | None = None
+    uncertain: Uncertain = "ignore"
+    image_format: ImageFormat | None = None
+    chexpert_names: bool = False
+    known_paths: Collection[str] | None = None
+
+
 def paths_of(
     shaped: Shaped,
     use: Columns,
     dialect: Dialect,
-    root: Path,
-    image_format: ImageFormat | None,
-    known: Collection[str] | None,
+    root: Path | ImageFolder,
+    wanted: Wanted,
 ) -> tuple[list[str], str]:
     """The paths of the images, and where they are from, in words.
 
@@ -52,6 +74,9 @@ def paths_of(
     """
     raw, where = shaped.raw, str(shaped.raw.path)
     made, origin = shaped.made.get("path", ((), "")) if use.path is None else (list(raw.frame[use.path]), use.path)
+    if not isinstance(root, Path):
+        return list(map(str, made)), origin
+    known, image_format = wanted.known_paths, wanted.image_format
     suffixes = SUFFIXES_OF[image_format] if image_format is not None else dialect.suffixes
     paths = folders.checked_paths([str(path) for path in made], raw.places, root, where)
     if image_format is not None:
@@ -59,8 +84,7 @@ def paths_of(
     elif suffixes:
         paths = [path if without_suffix(path) != path else path + suffixes[0] for path in paths]
     paths, moved = folders.fit_to_root(paths, root, known, where)
-    there = not set(known).isdisjoint(paths) if known is not None else folders.any_file(root, paths)
-    if suffixes and not there:
+    if suffixes and not (not set(known).isdisjoint(paths) if known is not None else folders.any_file(root, paths)):
         paths, moved = folders.fit_by_name(paths, root, known, suffixes, where)
     folders.check_no_path_twice(paths, raw.places, where)
     return paths, f"{origin}, {moved}" if moved else origin
@@ -71,13 +95,12 @@ def patients_of(
     use: Columns,
     dialect: Dialect,
     paths: list[str],
-    pattern: str | None,
-    are_images: bool,
+    wanted: Wanted,
     notes: list[str],
 ) -> tuple[list[str], str]:
     """The patient of each image, and how that is known, in words."""
-    raw = shaped.raw
-    if are_images:
+    raw, pattern = shaped.raw, wanted.patients_from
+    if wanted.patients_are_images:
         return list(paths), "every image is of another, as was said"
     if pattern is None and use.patient is None and dialect.no_patient:
         notes.append(dialect.no_patient)
@@ -102,7 +125,7 @@ def splits_of(
     dialect: Dialect,
     paths: list[str],
     patients: list[str],
-    files: Mapping[str, str | Path] | None,
+    wanted: Wanted,
     notes: list[str],
 ) -> tuple[list[str], dict[str, str]]:
     """The split of each image, "" for none, and where it is from, in words: what was named, or the table's own.
@@ -110,12 +133,11 @@ def splits_of(
     Raises:
         MedSAEError: a column and lists are named, a list that is not understood.
     """
-    if files and use.split is not None:
+    if wanted.split_files and wanted.split_column is not None:
         raise MedSAEError(f"{shaped.raw.path}: give either the column of the split or files that list splits")
     folder = shaped.raw.path.parent
     own = {split: folder / name for name, split in dialect.split_lists.items() if (folder / name).is_file()}
-    if files or (own and use.split is None):
-        lists = {named_splits([split])[0]: Path(file) for split, file in files.items()} if files else own
+    if lists := wanted.split_files or (own if use.split is None else {}):
         splits, origin, more = splits_by_lists(paths, lists)
         notes += more
     elif use.split is not None or "split" in shaped.made:
@@ -139,13 +161,14 @@ def details_of(shaped: Shaped, use: Columns, notes: list[str]) -> tuple[dict[str
     origins: dict[str, str] = {}
     for ours in COVARIATES:
         if ours in use.details:
-            cells, origins[ours] = raw.frame[use.details[ours]], use.details[ours]
+            cells, origin = raw.frame[use.details[ours]], use.details[ours]
         elif ours in shaped.made:
-            made, origins[ours] = shaped.made[ours]
+            made, origin = shaped.made[ours]
             cells = pd.Series(list(made))
         else:
             continue
-        found[ours] = _ages(cells, notes) if ours == "age" else cells.str.strip()
+        origins[ours] = origin
+        found[ours] = _ages(cells, notes) if ours == "age" else cells.astype(str).str.strip()
     if "projection" in found and "view" not in found:
         views = found["projection"].map(lambda projection: _VIEWS.get(key(projection), ""))
         if views.any():
@@ -175,26 +198,29 @@ def _ages(cells: pd.Series, notes: list[str]) -> pd.Series:
 
 
 def labels_of(
-    shaped: Shaped, use: Columns, dialect: Dialect, named: Sequence[str] | None, uncertain: float, notes: list[str]
-) -> dict[str, Float32[np.ndarray, " images"]]:
-    """Each label's values; those that the dialect has read itself, and those of columns, in the order named."""
+    shaped: Shaped, use: Columns, dialect: Dialect, wanted: Wanted, notes: list[str]
+) -> tuple[tuple[str, ...], Float32[np.ndarray, "images labels"]]:
+    """The labels and their values: those that the dialect has read itself, and those of columns, in the order named."""
     raw = shaped.raw
-    read: dict[str, Float32[np.ndarray, " images"]] = {}
+    names = [*shaped.labels, *use.labels]
+    if wanted.label_columns is not None:
+        by_key = {key(label): label for label in names} | {key(column): label for label, column in use.labels.items()}
+        names = [by_key[key(name)] for name in wanted.label_columns]
+    labels = np.empty((len(raw.frame), len(names)), dtype=np.float32)
     words: Counter[str] = Counter()
-    for label, known in shaped.labels.items():
-        read[label] = np.where(known == -1, uncertain, known).astype(np.float32)
-    for label, column in use.labels.items():
-        empty = dialect.empty if dialect.finding(column) is not None else np.nan
-        values, said = read_cells(raw.frame[column], empty, raw.places, str(raw.path))
-        words += said
-        read[label] = np.where(values == -1, uncertain, values).astype(np.float32)
-        if label != column:
-            notes.append(f"column {column!r} is read as {label!r}")
+    for k, label in enumerate(names):
+        if label in shaped.labels:
+            values = shaped.labels[label]
+        else:
+            column = use.labels[label]
+            empty = dialect.empty if dialect.finding(column) is not None else np.nan
+            values, said = read_cells(raw.frame[column], empty, raw.places, str(raw.path))
+            words += said
+            if label != column:
+                notes.append(f"column {column!r} is read as {label!r}")
+        labels[:, k] = np.where(values == -1, _UNCERTAIN_AS[wanted.uncertain], values)
     notes += [f"{word} in {n:,} cells" for word, n in words.items()]
-    if named is not None:
-        by_key = {key(label): label for label in read} | {key(column): label for label, column in use.labels.items()}
-        return {by_key[key(name)]: read[by_key[key(name)]] for name in named}
-    return read
+    return tuple(names), labels
 
 
 def by_chexpert_names(labels: tuple[str, ...], source: str, notes: list[str]) -> tuple[str, ...]:

@@ -14,15 +14,16 @@ from jaxtyping import Float32, Int
 
 from medsae_plugin.data import folders, rows
 from medsae_plugin.data.columns import COVARIATES, find_column, find_columns, recognised
-from medsae_plugin.data.dialects import Dialect
+from medsae_plugin.data.dialects import Dialect, Shaped
+from medsae_plugin.data.images import ImageFile, ImageFolder
 from medsae_plugin.data.reading import Reading
-from medsae_plugin.data.splits import (
-    DEFAULT_FRACTIONS,
-    split_by_patient,
-)
+from medsae_plugin.data.splits import DEFAULT_FRACTIONS, named_splits, split_by_patient
 from medsae_plugin.data.table_files import check_rows_not_swallowed, read_raw
 from medsae_plugin.data.table_parts import (
+    UNCERTAIN_MEANS,
     ImageFormat,
+    Uncertain,
+    Wanted,
     by_chexpert_names,
     details_of,
     labels_of,
@@ -31,21 +32,19 @@ from medsae_plugin.data.table_parts import (
     splits_of,
 )
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.files import write_text
 from medsae_plugin.observations import OBSERVATIONS
 
 __all__ = ["OBSERVATIONS", "ImageTable", "Uncertain", "read_reports", "read_table", "scan_folder"]
 
-Uncertain = Literal["ignore", "zeros", "ones", "keep"]
 Readers = Literal["majority", "any", "all"]
-
-_UNCERTAIN_AS: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "keep": -1.0}
-_UNCERTAIN_MEANS = {"ignore": "unknown", "zeros": "0", "ones": "1", "keep": "kept"}
 
 
 @dataclass(frozen=True)
 class ImageTable:
     """Images, what is known of them, and their labels, row by row.
 
+    root: the folder that paths start from, or what stands for one (the images of a dataset).
     frame: `image_id` (0, 1, ...), `path` (posix, relative to `root`), `patient`, `split` (or ""), and where the table
         has them `covariates` (`sex`, `age` in years, `view`, `projection`, `laterality`, `site`, `device`), and
         `report` if its column was named.
@@ -53,7 +52,7 @@ class ImageTable:
     reading: what was understood of the file or folder; None where it came from neither.
     """
 
-    root: Path
+    root: Path | ImageFolder
     frame: pd.DataFrame
     labels: Float32[np.ndarray, "images labels"]
     label_names: tuple[str, ...]
@@ -71,8 +70,8 @@ class ImageTable:
         reading = self.reading or Reading("a table")
         return reading.text(len(self), self.frame["patient"].nunique(), self.label_names, self.labels)
 
-    def image_path(self, index: int | np.integer) -> Path:
-        """Where the image of this row is on disk."""
+    def image_path(self, index: int | np.integer) -> Path | ImageFile:
+        """Where the image of this row is."""
         return self.root / self.frame["path"].iloc[index]
 
     @property
@@ -101,6 +100,19 @@ class ImageTable:
         """The table of these rows alone, in this order; images are counted anew."""
         frame = self.frame.iloc[rows].reset_index(drop=True)
         return replace(self, frame=frame.assign(image_id=np.arange(len(frame))), labels=self.labels[rows])
+
+    def write(self, path: Path) -> None:
+        """Write it as CSV: path, patient, split, covariates, and labels as 1, 0 and `unknown`; no report texts.
+
+        Raises:
+            MedSAEError: it cannot be written.
+        """
+        columns = ["path", "patient", *(["split"] if self.frame["split"].any() else []), *self.covariates.columns]
+        words = np.full(self.labels.shape, "unknown", dtype=object)
+        for value, word in ((1, "1"), (0, "0"), (-1, "-1")):
+            words[self.labels == value] = word
+        labels = pd.DataFrame(words, columns=list(self.label_names))
+        write_text(path, pd.concat([self.frame[columns], labels], axis=1).to_csv(index=False, lineterminator="\n"))
 
     def with_splits(self, splits: Sequence[str]) -> ImageTable:
         """The same table with these splits, one an image."""
@@ -175,41 +187,66 @@ def read_table(
             understood, no patients, a condition that is none.
     """
     raw = read_raw(Path(csv_path))
-    source = str(raw.path)
     root = Path(root) if root is not None else raw.path.parent
     if not root.is_dir():
         raise MedSAEError(f"the image root {root} is not a folder")
     spoken, why, usual_path = recognised(raw, path_column, dialect)
     check_rows_not_swallowed(raw, usual_path or raw.frame.columns[0])
     shaped = spoken.shaped(raw, readers)
+    wanted = Wanted(
+        path_column,
+        patient_column,
+        patients_from,
+        patients_are_images,
+        split_column,
+        {named_splits([split])[0]: Path(file) for split, file in (split_files or {}).items()},
+        label_columns,
+        report_column,
+        uncertain,
+        image_format,
+        chexpert_names,
+        known_paths,
+    )
+    table = table_of(shaped, spoken, why, root, wanted)
+    return table if where is None else table.where(where, shaped.raw.frame)
+
+
+def table_of(shaped: Shaped, dialect: Dialect, why: str, root: Path | ImageFolder, wanted: Wanted) -> ImageTable:
+    """The images of a table that has a row an image, and what was understood of it; `why` it is of the dialect.
+
+    Raises:
+        MedSAEError: as `read_table`.
+    """
+    source = str(shaped.raw.path)
     use = find_columns(
         shaped,
-        spoken,
-        path=path_column,
-        patient=patient_column,
-        split=split_column,
-        report=report_column,
-        labels=label_columns,
-        is_dicom=image_format == "dicom",
+        dialect,
+        path=wanted.path_column,
+        patient=wanted.patient_column,
+        split=wanted.split_column,
+        report=wanted.report_column,
+        labels=wanted.label_columns,
+        is_dicom=wanted.image_format == "dicom",
     )
     notes = list(shaped.notes)
-    paths, origin = paths_of(shaped, use, spoken, root, image_format, known_paths)
-    patients, whose = patients_of(shaped, use, spoken, paths, patients_from, patients_are_images, notes)
-    splits, said = splits_of(shaped, use, spoken, paths, patients, split_files, notes)
+    paths, origin = paths_of(shaped, use, dialect, root, wanted)
+    patients, whose = patients_of(shaped, use, dialect, paths, wanted, notes)
+    splits, said = splits_of(shaped, use, dialect, paths, patients, wanted, notes)
     details, origins = details_of(shaped, use, notes)
     origins = {"path": f"{origin}, in {root}", "patient": whose, **said, **origins}
-    labels = labels_of(shaped, use, spoken, label_columns, _UNCERTAIN_AS[uncertain], notes)
+    labels, values = labels_of(shaped, use, dialect, wanted, notes)
     if shaped.labels:
         origins["labels"] = shaped.labels_from
-    names = by_chexpert_names(tuple(labels), source, notes) if chexpert_names else tuple(labels)
+    names = by_chexpert_names(labels, source, notes) if wanted.chexpert_names else labels
     frame = pd.DataFrame({"image_id": np.arange(len(paths)), "path": paths, "patient": patients, "split": splits})
-    values = np.stack([*labels.values()], 1) if labels else np.empty((len(paths), 0), dtype=np.float32)
-    beside = {head: _by_new_name(texts, labels, names) for head, texts in shaped.beside.items()}
-    reading = Reading(
-        source, _in_words(spoken, why, uncertain), origins, use.aside(shaped, spoken), tuple(notes), beside
-    )
-    table = ImageTable(root, frame.assign(**details), values, names, reading)
-    return table if where is None else table.where(where, shaped.raw.frame)
+    beside = {
+        head: {name: texts.get(label, "") for label, name in zip(labels, names, strict=True)}
+        for head, texts in shaped.beside.items()
+    }
+    empty = f"an empty label is {dialect.empty_means}; -1, uncertain, is {UNCERTAIN_MEANS[wanted.uncertain]}"
+    words = f"{dialect.name} ({why}): {empty}"
+    reading = Reading(source, words, origins, use.aside(shaped, dialect), tuple(notes), beside)
+    return ImageTable(root, frame.assign(**details), values, names, reading)
 
 
 def read_reports(csv_path: str | Path, column: str) -> list[str]:
@@ -242,12 +279,3 @@ def scan_folder(root: str | Path, *, patients_from: str | None = None, patients_
     frame = pd.DataFrame({"image_id": np.arange(len(paths)), "path": paths, "patient": patients, "split": ""})
     reading = Reading(str(root), columns={"patient": whose}, notes=tuple(left))
     return ImageTable(root, frame, np.empty((len(paths), 0), dtype=np.float32), (), reading)
-
-
-def _by_new_name(texts: Mapping[str, str], labels: Mapping[str, object], names: tuple[str, ...]) -> dict[str, str]:
-    return {name: texts.get(label, "") for label, name in zip(labels, names, strict=True)}
-
-
-def _in_words(dialect: Dialect, why: str, uncertain: Uncertain) -> str:
-    empty = f"an empty label is {dialect.empty_means}; -1, uncertain, is {_UNCERTAIN_MEANS[uncertain]}"
-    return f"{dialect.name} ({why}): {empty}"

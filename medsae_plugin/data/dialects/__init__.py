@@ -20,7 +20,7 @@ from medsae_plugin.data.dialects.padchest import PADCHEST
 from medsae_plugin.data.dialects.vindr import VINDR
 from medsae_plugin.errors import MedSAEError
 
-__all__ = ["DIALECTS", "FINDINGS", "Dialect", "Shaped", "dialect_of", "key"]
+__all__ = ["DIALECTS", "FINDINGS", "PLAIN", "Dialect", "Shaped", "dialect_of", "key"]
 
 
 def _any_table(columns: Sequence[str], paths: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,14 @@ def _value(text: str, empty: float) -> float | None:
     return number if number in (0.0, 1.0, -1.0) else None
 
 
+def says_yes_or_no(words: Iterable[str]) -> str | None:
+    """Of words that say no and yes, 0 and 1, or nothing, the one that says yes; None where they do not."""
+    values = {word: _value(word.strip(), np.nan) for word in words}
+    if not values or any(value is None or value == -1 for value in values.values()):
+        return None
+    return next((word for word, value in values.items() if value == 1), None)
+
+
 def why_no_label(cells: pd.Series, dialect: Dialect) -> str:
     """Why a column that no other use takes is not a label, in words."""
     cases = [str(case).strip() for case in cells.unique()]
@@ -74,7 +82,6 @@ def why_no_label(cells: pd.Series, dialect: Dialect) -> str:
     if all(_value(case, np.nan) is not None for case in filled):
         named = "named as no finding known here" if dialect.findings is None else f"no label of {dialect.name}'s"
         return f"0 and 1 alone, but {named} (name it as a label to take it)"
-    parts = {key(part) for case in filled for part in case.split("|")}
-    if len(parts) > 1 and parts <= KNOWN:
+    if (len(filled) > 1 or "|" in filled[0]) and all(key(part) in KNOWN for case in filled for part in case.split("|")):
         return "findings by name in one column, which are not read"
     return "numbers" if pd.to_numeric(pd.Series(filled), errors="coerce").notna().all() else "text"

@@ -49,7 +49,7 @@ def _shape(raw: RawTable, readers: str) -> Shaped:
     packed, folder = beside(raw.path, "NLMCXR_reports*"), raw.path.parent / "ecgen-radiology"
     if packed is None and not folder.is_dir():
         note = "its labels are in the reports: put NLMCXR_reports.tgz, or its folder ecgen-radiology, beside the table"
-        return Shaped(raw, {"path": (paths, "imageid and .png")}, notes=(note,))
+        return Shaped(raw, {"path": (paths, "imageid and .png")}, used=("imageid",), notes=(note,))
     source = folder if packed is None or folder.is_dir() else packed
     headings: dict[str, list[str]] = {}
     for report in _reports(source):
@@ -93,7 +93,10 @@ def _labelled(
     )
     if unknown := found.count(None):
         notes.append(f"{unknown:,} images have no report, or one that is not indexed, and their labels are unknown")
-    return Shaped(raw, {"path": (paths, paths_from)}, labels, f"{source}, MeSH's major headings", notes=tuple(notes))
+    used = tuple(column for name in ("imageid", "filename") if (column := column_or_none(raw, name)) is not None)
+    return Shaped(
+        raw, {"path": (paths, paths_from)}, labels, f"{source}, MeSH's major headings", used, notes=tuple(notes)
+    )
 
 
 def _reports(source: Path) -> Iterator[ElementTree.Element]:

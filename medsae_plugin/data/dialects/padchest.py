@@ -25,7 +25,13 @@ def _recognise(columns: Sequence[str], paths: Sequence[str]) -> str | None:
 def _shape(raw: RawTable, readers: str) -> Shaped:
     column = column_of(raw, "Labels")
     codes, texts = pd.factorize(cells(raw, column))
-    by_text = [_listed(str(text), raw, int(np.argmax(codes == k))) for k, text in enumerate(texts)]
+    by_text: list[list[str] | None] = []
+    for k, text in enumerate(texts):
+        try:
+            by_text.append(_listed(str(text)))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            place = raw.places[int(np.argmax(codes == k))]
+            raise MedSAEError(f"{raw.path}, {place}: {str(text)[:80]!r} is no list of findings") from None
     found = [by_text[code] for code in codes]
     names = {name for one in by_text for name in one or ()} - set(_SAYS_NO_MORE)
     labels = listed([None if one is None else [n for n in one if n in names] for one in found], sorted(names))
@@ -54,16 +60,13 @@ def _shape(raw: RawTable, readers: str) -> Shaped:
     return Shaped(raw, made, labels, f"column {column}, a list a row", tuple(used), notes=tuple(notes))
 
 
-def _listed(text: str, raw: RawTable, row: int) -> list[str] | None:
+def _listed(text: str) -> list[str] | None:
     """The findings of a cell such as `['normal', ' pneumonia', '']`; None where it lists none."""
     if not text or text.casefold() == "nan":
         return None
-    try:
-        parts = ast.literal_eval(text)
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise ValueError
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise MedSAEError(f"{raw.path}, {raw.places[row]}: {text[:80]!r} is no list of findings") from None
+    parts = ast.literal_eval(text)
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError
     return [part.strip() for part in parts if part.strip()] or None
 
 
