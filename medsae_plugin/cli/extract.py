@@ -12,14 +12,13 @@ from medsae_plugin.cli.arguments import (
     add_batches,
     add_device,
     add_encoder,
-    add_folder,
     add_seed,
     add_table,
     fractions,
     read_encoder,
-    understood,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.table_arguments import add_folder, understood
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import add_folder, add_reading, understood
 from medsae_plugin.cli.commands import Commands
+from medsae_plugin.cli.table_arguments import add_folder, add_reading, understood
 
 
 def add(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.data.summary import summary, unreadable
     from medsae_plugin.machine import cores
 
-    table = understood(args)
+    table = understood(args, "FILE")
     print(summary(table), flush=True)
     if args.out is not None:
         table.write(args.out)

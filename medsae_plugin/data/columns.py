@@ -44,7 +44,8 @@ class Columns:
     def aside(self, shaped: Shaped, dialect: Dialect) -> dict[str, str]:
         """The other columns, and why they are of no use."""
         used = {self.path, self.patient, self.split, self.report, *self.labels.values(), *self.details.values()}
-        reasons = dict.fromkeys(shaped.raw.unread, "neither text nor numbers")
+        unread = [name for name in shaped.raw.unread if name not in shaped.used]
+        reasons = dict.fromkeys(unread, "neither text nor numbers")
         for name in shaped.raw.frame.columns:
             if name not in used and name not in shaped.used:
                 reasons[name] = why_no_label(shaped.raw.frame[name], dialect)

@@ -138,8 +138,8 @@ def _check_paths(root: Path, kept: list[tuple[str, dict[str, str]]]) -> None:
         telling += bool(words & {*names, *ids}) or any(len(one) > 4 and one in path.casefold() for one in ids)
     if telling:
         raise MedSAEError(
-            f"{root}: {telling:,} of {len(kept):,} paths hold their patient's name, ID, birth date or accession number, "
-            "and paths are written into tables and stores; rename the files, or say --keep-ids"
+            f"{root}: {telling:,} of {len(kept):,} paths hold their patient's name, ID, birth date or accession "
+            "number, and paths are written into tables and stores; rename the files, or say --keep-ids"
         )
 
 

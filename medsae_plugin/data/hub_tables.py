@@ -19,6 +19,7 @@ from medsae_plugin.data.table_files import RawTable
 from medsae_plugin.data.table_parts import Uncertain, Wanted
 from medsae_plugin.data.tables import ImageTable, table_of
 from medsae_plugin.errors import MedSAEError, reason_of
+from medsae_plugin.fetch import unreachable
 from medsae_plugin.files import make_folder, replacing
 
 _MOST_CLASSES = 200  # that a column of words may have; more are ids or texts
@@ -72,14 +73,20 @@ def load_hub_dataset(name: str) -> Any:
 
     repo, _, config = name.partition(":")
     folder = Path(name)
+    reason = None if folder.is_dir() else unreachable()
+    online = datasets.config.HF_HUB_OFFLINE
     try:
+        datasets.config.HF_HUB_OFFLINE = online or reason is not None  # the cache at once, not after many tries
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return datasets.load_from_disk(name)
         return datasets.load_dataset(name) if folder.is_dir() else datasets.load_dataset(repo, config or None)
     except MemoryError:
         raise
     except Exception as error:  # datasets raises of each library that it is made of
-        raise MedSAEError(f"the data set {name!r} cannot be loaded: {reason_of(error)}") from error
+        why = f"the Hub cannot be reached ({reason}), and it is not in the cache" if reason else reason_of(error)
+        raise MedSAEError(f"the data set {name!r} cannot be loaded: {why}") from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = online
 
 
 def read_dataset(
@@ -136,8 +143,7 @@ def read_dataset(
     labels, used = _labels(columns, features, label_columns, name)
     made: dict[str, tuple[Sequence[object], str]] = {"path": (paths, f"column {image}")}
     if len(parts) > 1 and split_column is None:
-        counts = ", ".join(f"{split} {splits.count(split):,}" for split in parts)
-        made["split"] = splits, f"the data set's own, {counts}"
+        made["split"] = splits, "the data set's own"
     own = None if label_columns is None else [c for c in label_columns if c not in used] + [*labels]
     shaped = Shaped(raw, made, labels, f"columns {', '.join(used)}", used)
     wanted = Wanted(
@@ -207,7 +213,7 @@ def _at_hand(parts: Mapping[str, Any], image: str) -> tuple[dict[str, list[Any]]
     paths, splits = list[str](), list[str]()
     for split, part in parts.items():
         others = [column for column in part.column_names if column != image]
-        values = part.select_columns(others).with_format("arrow")[:] if others else None
+        values: Any = part.select_columns(others).with_format("arrow")[:] if others else None
         for column in others:
             columns.setdefault(column, []).extend(values[column].to_pylist())
         paths += [f"{split}/{row:08d}.png" for row in range(len(part))]
@@ -323,11 +329,12 @@ def _of_classes(column: str, values: list[Any], classes: list[str]) -> dict[str,
 
 def _words(values: list[Any]) -> list[list[str] | None] | None:
     """Lists of words, or a word a row; None where they are numbers, 0 and 1, yes and no, or too many to be classes."""
-    rows = [None if v is None or v == "" else [str(x) for x in v] if isinstance(v, list) else v for v in values]
     if not _is_nested(values):
-        if not all(v is None or isinstance(v, str) for v in rows) or says_yes_or_no({v for v in rows if v is not None}):
+        filled = {value for value in values if value is not None and value != ""}
+        if not all(isinstance(value, str) for value in filled) or says_yes_or_no(filled):
             return None
-        rows = [None if v is None else [v] for v in rows]
+        values = [None if value is None or value == "" else [value] for value in values]
+    rows = [None if value is None else list(map(str, value)) for value in values]
     classes = {word for row in rows for word in row or ()}
     if len(classes) > _MOST_CLASSES:
         raise MedSAEError(

@@ -115,11 +115,14 @@ class _Condition:
             sign, node = -1, node.operand
         if not isinstance(node, ast.Constant) or isinstance(node.value, bool):
             raise self._refused(node)
-        if isinstance(node.value, str) and sign == 1:
+        if isinstance(node.value, str):
+            if sign < 0:
+                raise self._refused(node)
             return node.value
-        if isinstance(node.value, int | float):
-            return sign * node.value
-        raise self._refused(node)
+        try:
+            return sign * float(node.value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            raise self._refused(node) from None
 
     def _words(self, name: str, cells: pd.Series, value: str, op: ast.cmpop) -> _Truth:
         if pd.api.types.is_numeric_dtype(cells):

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from medsae_plugin.errors import MedSAEError
 
-_Item, _Made = TypeVar("_Item"), TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 _CHUNK = 16  # that a process is given at once
 
 

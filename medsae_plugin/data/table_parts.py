@@ -83,9 +83,11 @@ def paths_of(
         paths = [path if path.lower().endswith(suffixes) else without_suffix(path) + suffixes[0] for path in paths]
     elif suffixes:
         paths = [path if without_suffix(path) != path else path + suffixes[0] for path in paths]
-    paths, moved = folders.fit_to_root(paths, root, known, where)
+    moved = None
     if suffixes and not (not set(known).isdisjoint(paths) if known is not None else folders.any_file(root, paths)):
         paths, moved = folders.fit_by_name(paths, root, known, suffixes, where)
+    if moved is None:
+        paths, moved = folders.fit_to_root(paths, root, known, where)
     folders.check_no_path_twice(paths, raw.places, where)
     return paths, f"{origin}, {moved}" if moved else origin
 

@@ -85,12 +85,10 @@ def _labelled(
         heads = {heading.partition("/")[0].strip() for heading in several or ()} - {""}
         names = [_BY_KEY[key(head)] for head in heads if key(head) in _BY_KEY]
         found.append(None if not heads or _NOT_INDEXED in map(key, heads) else names)
-        aside.update(head for head in heads if key(head) not in _BY_KEY)
+        aside.update(head for head in heads if key(head) not in (*_BY_KEY, _NOT_INDEXED))
     labels = listed(found, sorted({name for one in found for name in one or ()}))
     shown = ", ".join(f"{head} {n}" for head, n in aside.most_common(8))
-    notes = (
-        [f"{len(aside)} MeSH headings that name a place or a quality are no labels, such as {shown}"] if aside else []
-    )
+    notes = [f"{len(aside)} MeSH headings of places and qualities are no labels, such as {shown}"] if aside else []
     if unknown := found.count(None):
         notes.append(f"{unknown:,} images have no report, or one that is not indexed, and their labels are unknown")
     used = tuple(column for name in ("imageid", "filename") if (column := column_or_none(raw, name)) is not None)
