@@ -55,7 +55,7 @@ def _counted(counts: pd.Series) -> str:
     return f"{', '.join(words)}; median {counts.median():g}, most {counts.max():,}"
 
 
-def _band(low: int, high: float) -> str:
+def _band(low: int, high: int | float) -> str:
     if high == low + 1:
         return str(low)
     return f"{low} and more" if high == np.inf else f"{low}-{high - 1:g}"
