@@ -18,6 +18,7 @@ _PATHS = (
     *("pathtoimage", "imageindex"),
 )
 PATIENTS = ("patientid", "patient", "subjectid", "subject", "deidpatientid")
+_MOST_SPLITS = 100  # words that a column of splits may have, with their cases and spaces
 # Our name of what a table says of the patient and the image, and the names that tables use.
 COVARIATES: Mapping[str, tuple[str, ...]] = {
     "sex": ("sex", "gender", "patientsex", "patientgender"),
@@ -137,7 +138,10 @@ def find_column(raw: RawTable, named: str | None, usual: Sequence[str], what: st
 
 def _split_column(raw: RawTable, taken: set[str | None]) -> str | None:
     free = [name for name in raw.frame.columns if name not in taken]
-    cells = {name: list(raw.frame[name].unique()) for name in free}
+    cells: dict[str, list[str]] = {}
+    for name in free:
+        cases = raw.frame[name].unique()
+        cells[name] = list(cases) if len(cases) <= _MOST_SPLITS else []
     splits = [name for name in free if says_splits(cells[name])]
     called = [name for name in splits if key(name) == "split"]
     telling = called or [

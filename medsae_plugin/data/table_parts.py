@@ -170,7 +170,7 @@ def details_of(shaped: Shaped, use: Columns, notes: list[str]) -> tuple[dict[str
         else:
             continue
         origins[ours] = origin
-        found[ours] = _ages(cells, notes) if ours == "age" else cells.astype(str).str.strip()
+        found[ours] = _ages(cells, notes) if ours == "age" else _words(cells)
     if "projection" in found and "view" not in found:
         views = found["projection"].map(lambda projection: _VIEWS.get(key(projection), ""))
         if views.any():
@@ -178,6 +178,12 @@ def details_of(shaped: Shaped, use: Columns, notes: list[str]) -> tuple[dict[str
     if use.report is not None:
         found["report"], origins["report"] = raw.frame[use.report].str.strip(), use.report
     return found, origins
+
+
+def _words(cells: pd.Series) -> pd.Series:
+    """Cells as they are worded; those that say that it is not known are empty."""
+    words = cells.astype(str).str.strip()
+    return words.where(~words.str.casefold().isin(MISSING), "")
 
 
 def _ages(cells: pd.Series, notes: list[str]) -> pd.Series:

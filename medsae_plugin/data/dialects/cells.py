@@ -75,13 +75,15 @@ def says_yes_or_no(words: Iterable[str]) -> str | None:
 
 def why_no_label(cells: pd.Series, dialect: Dialect) -> str:
     """Why a column that no other use takes is not a label, in words."""
-    cases = [str(case).strip() for case in cells.unique()]
-    filled = [case for case in cases if case]
-    if not filled:
+    cases = cells.str.strip().drop_duplicates()
+    filled = cases[cases != ""]  # walked through no further than is needed: a column of texts has many
+    if filled.empty:
         return "empty"
     if all(_value(case, np.nan) is not None for case in filled):
         named = "named as no finding known here" if dialect.findings is None else f"no label of {dialect.name}'s"
         return f"0 and 1 alone, but {named} (name it as a label to take it)"
-    if (len(filled) > 1 or "|" in filled[0]) and all(key(part) in KNOWN for case in filled for part in case.split("|")):
+    if (len(filled) > 1 or "|" in filled.iloc[0]) and all(
+        key(part) in KNOWN for case in filled for part in case.split("|")
+    ):
         return "findings by name in one column, which are not read"
-    return "numbers" if pd.to_numeric(pd.Series(filled), errors="coerce").notna().all() else "text"
+    return "numbers" if pd.to_numeric(filled, errors="coerce").notna().all() else "text"
