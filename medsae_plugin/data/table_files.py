@@ -119,6 +119,8 @@ def _unpacked(content: bytes, path: Path) -> bytes:
         for start, unpack in _UNPACK.items():
             if content.startswith(start):
                 return unpack(content)
+    except MedSAEError:
+        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         raise MedSAEError(f"{path} is packed, and damaged: {error}") from None
     return content
