@@ -27,6 +27,7 @@ from medsae_plugin.cli import (
     stats,
     store,
     sweep,
+    table,
     train,
     vocabulary,
 )
@@ -39,6 +40,7 @@ _COMMANDS = (
     demo,
     encoders,
     phantoms,
+    table,
     extract,
     store,
     train,

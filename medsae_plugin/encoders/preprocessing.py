@@ -62,15 +62,18 @@ class Preprocessor:
 
     def to_array(self, image: Image.Image) -> UInt8[np.ndarray, "rows columns *channels"]:
         """The image at the encoder's size: `(rows, columns)` in mode L, `(rows, columns, 3)` in RGB, uint8."""
-        image, resample = image.convert(self.mode), Image.Resampling[self.resample.upper()]
+        resample = Image.Resampling[self.resample.upper()]
+        # Grey becomes three channels when it is small: each would be fitted alike, for three times the work.
+        image = image if image.mode == "L" else image.convert(self.mode)
         if self.resize is not None:
-            image = _cover(image, (self.resize, self.resize), resample)
-            return np.asarray(_centre(image, self.shape))
-        if self.truncate:
+            fitted = _centre(_cover(image, (self.resize, self.resize), resample), self.shape)
+        elif self.truncate:
             channels = [np.asarray(_stretch(c.convert("F"), self.shape, resample)) for c in image.split()]
-            cut = np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
-            return cut if self.mode == "RGB" else cut[..., 0]
-        return np.asarray(_FIT[self.fit](image, self.shape, resample))
+            cut = [Image.fromarray(c.clip(0, 255).astype(np.uint8)) for c in channels]
+            fitted = Image.merge(image.mode, cut)
+        else:
+            fitted = _FIT[self.fit](image, self.shape, resample)
+        return np.asarray(fitted.convert(self.mode))
 
     def normalize(
         self, arrays: UInt8[np.ndarray, "batch rows columns *channels"]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from medsae_plugin.data.images import ImageFile, ImageFolder
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class LabelledImages:
     splits: of each role the split whose images have it: `select`, where top latents and thresholds are chosen, and
         `report`, where they are scored. See `held_out`.
     reports: a text an image, "" where there is none; None where the table has no report column.
+    covariates: what the table says of each image beside its labels (`sex`, `age` in years, `view`, `projection`,
+        `laterality`, `site`, `device`), those that it has; "" or nan where it does not say, or has no such image.
     embeddings: the image embeddings `(rows, d_embedding)` of a slice of the images; None where the store has none.
     """
 
@@ -42,10 +45,11 @@ class LabelledImages:
     uncertain: Bool[np.ndarray, "images labels"] | None = None
     in_table: Bool[np.ndarray, " images"] | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
-    root: Path = Path()
+    root: Path | ImageFolder = Path()
     reports: tuple[str, ...] | None = None
     d_embedding: int = 0
     embeddings: Callable[[slice], Float[np.ndarray, "rows d"]] | None = None
+    covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, images: ActivationStore | pd.DataFrame, table: ImageTable) -> LabelledImages:
@@ -77,6 +81,7 @@ class LabelledImages:
             rows >= 0,
             root=table.root,
             reports=reports,
+            covariates=_covariates(table, rows),
         )
         hook = next((hook for hook in EMBEDDINGS if store is not None and hook in store.hooks), None)
         if store is None or hook is None:
@@ -188,8 +193,8 @@ class LabelledImages:
         """The same, for what reads no embeddings."""
         return replace(self, d_embedding=0, embeddings=None)
 
-    def path(self, row: int | np.integer) -> Path:
-        """Where the image of this row is on disk."""
+    def path(self, row: int | np.integer) -> Path | ImageFile:
+        """Where the image of this row is."""
         return self.root / self.frame["path"].iloc[row]
 
     def _patients_in(self, split: str) -> pd.Series:
@@ -197,3 +202,11 @@ class LabelledImages:
 
     def _has_splits(self) -> str:
         return ", ".join(sorted(set(self.frame["split"]) - {""})) or "none"
+
+
+def _covariates(table: ImageTable, rows: Int[np.ndarray, " images"]) -> pd.DataFrame:
+    """The table's covariates of its rows; unknown where the row is -1."""
+    found = table.covariates.iloc[rows].reset_index(drop=True)
+    for name in found.columns:
+        found[name] = found[name].where(rows >= 0, np.nan if pd.api.types.is_numeric_dtype(found[name]) else "")
+    return found
