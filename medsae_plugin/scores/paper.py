@@ -30,6 +30,7 @@ from medsae_plugin.scores.registry import number
 from medsae_plugin.scores.results import METRICS_FILE
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.scores.units import Kind, Units
+from medsae_plugin.statistics.correlation import pearson_of
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import aligned
 
@@ -178,7 +179,7 @@ def _entry(
         within = rows[(rows >= at.start) & (rows < at.stop)] - at.start
         parts.append(sparse.csr_array(activations)[within])
     activations = sparse.csr_array(sparse.vstack(parts, format="csr"))
-    r = metrics.pearson_of(sparse.csr_array(activations.T.astype(np.float64)), labels)
+    r = pearson_of(sparse.csr_array(activations.T.astype(np.float64)), labels)
     h = metrics.entropy(r)
     kept = np.nan_to_num(np.abs(r)).max(1) > LEAST_R
     top = metrics.top_latent(r, kept)
