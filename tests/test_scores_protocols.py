@@ -65,10 +65,10 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     for k, o in enumerate(trained.observations[:FEATURES]):
         y = np.where(test & (table.labels[:, k] >= 0), table.labels[:, k], np.nan)
         known = ~np.isnan(y)
-        assert o.latent == k and o.follows == o.label and o.p_null == 1 / 40
+        assert o.latent == k and o.follows == o.label and o.p_holm == 1 / 40
         assert o.r == pytest.approx(stats.pearsonr(np.maximum(codes[known, k] - 0.5, 0), y[known])[0], abs=0.01)
         assert o.r == pytest.approx(stats.pearsonr(latents[known, o.latent], y[known])[0], abs=1e-5)
-        assert o.r_low <= o.r <= o.r_high and o.r > o.r_null and o.r <= o.r_same_split + 1e-9
+        assert o.r_low <= o.r <= o.r_high and o.r > o.r_chance and o.r <= o.r_same_split + 1e-9
         assert o.auroc == pytest.approx(roc_auc_score(y[known], latents[known, o.latent]), abs=1e-6)
         assert o.patients == store.images["patient"][known].nunique()
     never = trained.observations[FEATURES]
@@ -98,7 +98,7 @@ def test_random_labels_are_seldom_significant(planted):
     labels = (rng.random((code.max() + 1, 14)) < 0.4)[code].astype(np.float32)
     random = replace(table, labels=labels)
     trained = evaluate(store, [sae], random, resampling=FEW, progress=False).saes[0]
-    assert sum(o.p_null <= 0.05 for o in trained.observations) <= 3
+    assert sum(o.p_holm <= 0.05 for o in trained.observations) <= 3
     assert trained.significant <= 2
     assert abs(trained.mean_top_r) < trained.mean_top_r_same_split
 

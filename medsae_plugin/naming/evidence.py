@@ -100,7 +100,8 @@ def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> n
 class LabelShare:
     """A label among the firing and the silent images where it is known, and its correlation r (nan where undefined).
 
-    p: of the score test between patients (`statistics.score_test`). fdr: Benjamini and Hochberg's, over the labels of the latent.
+    p: of the score test between patients (`statistics.score_test`). fdr: Benjamini and Hochberg's, over the labels of
+        the latent.
     """
 
     label: str

@@ -47,7 +47,9 @@ def r_high(s: Scored) -> PerLabel:
     return interval(s.r_resampled)[1]
 
 
-@metric("r_chance", title="null", words="chance stays under", per="top", needs="images", show=["table", "report", "card"])
+@metric(
+    "r_chance", title="null", words="chance stays under", per="top", needs="images", show=["table", "report", "card"]
+)
 def r_chance(s: Scored) -> PerLabel:
     """What the top latent's own r stays under in 95% of shuffles of the patients' labels."""
     return np.quantile(s.own_null, 0.95, axis=0)
@@ -253,7 +255,7 @@ def significant(s: Scored) -> int:
     return int((s["fdr"] < 0.05).any(1).sum())
 
 
-@metric("pairs_counted", title="pairs counted", words="latent-label pairs that could be tested", per="sae", digits=".0f",
+@metric("pairs_counted", title="pairs counted", words="pairs of latent and label tested", per="sae", digits=".0f",
         needs="images", show=["report"])  # fmt: skip
 def pairs_counted(s: Scored) -> int:
     """How many pairs of a latent and a label were tested: see `Scored.counted`."""

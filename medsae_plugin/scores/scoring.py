@@ -176,9 +176,7 @@ class Scored:
         _, held_out = self._images()
         drawn = held_out.resampling
         count = _OWN * drawn.n_permutations
-        return self._where_chosen(
-            own_null(self.top_activations, held_out.labels, held_out.patients, count, drawn.seed)
-        )
+        return self._where_chosen(own_null(self.top_activations, held_out.labels, held_out.patients, count, drawn.seed))
 
     @cached_property
     def largest_null(self) -> Float[np.ndarray, "permutations labels"]:

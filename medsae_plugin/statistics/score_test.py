@@ -1,7 +1,7 @@
-"""Whether a latent goes with a label, for many latents at once: a score test between patients, with a saddlepoint tail.
+"""Whether latents go with a label: a score test between patients, with a saddlepoint tail.
 
-Over the images where the label is known, patient p has the mean activation u_p and the share v_p of positive images. The
-statistic is T = sum_p u_p (v_p - mean of v in p's band), with bands of patients of as many such images (`size_bands`).
+Over the images where the label is known, patient p has the mean activation u_p and the share v_p of positive images.
+The statistic is T = sum_p u_p (v_p - mean of v in p's band), with bands of patients of as many such images (`size_bands`).
 Under the null each v_p is a draw from those of its band, whatever u_p. T's tail is approximated from the exact cumulant
 generating function of that (Dey et al. 2017, for rare variants and few cases): with few positives, or few patients on
 whom a latent fires, T is too skewed for a normal or a t distribution.
@@ -100,8 +100,9 @@ def score_p(
 
 
 def _moments(means: sparse.csc_array, label: PatientLabel) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each latent its mean in each band `(bands, latents)`; the variance and third cumulant of the statistic; and the
-    sum of squares of the latent."""
+    """Of each latent its mean in each band `(bands, latents)`, the statistic's variance and third cumulant, and the sum
+    of the latent's squares.
+    """
     n_patients = len(label.band)
     bands = sparse.csr_array((np.ones(n_patients), (label.band, np.arange(n_patients))))
     s1, s2, s3 = ((bands @ means.power(k)).toarray() for k in (1, 2, 3))
@@ -116,11 +117,13 @@ def _moments(means: sparse.csc_array, label: PatientLabel) -> tuple[np.ndarray, 
 class _Cumulants:
     """The cumulant generating function of the statistic of some latents.
 
-    K(t) = sum over patients of log sum_k f_k exp(t u_p v_k), with u less its mean in the band: a term for each patient on
-    whom the latent fires, and one for all patients of a band on whom it is silent.
+    K(t) = sum over patients of log sum_k f_k exp(t u_p v_k), with u less its mean in the band: a term for each patient
+    on whom the latent fires, and one for all patients of a band on whom it is silent.
     """
 
-    def __init__(self, means: sparse.csc_array, centre: Float[np.ndarray, "bands latents"], label: PatientLabel) -> None:
+    def __init__(
+        self, means: sparse.csc_array, centre: Float[np.ndarray, "bands latents"], label: PatientLabel
+    ) -> None:
         n_bands, self._n_latents = centre.shape
         latent = np.repeat(np.arange(self._n_latents), np.diff(means.indptr))
         band = label.band[means.indices]
