@@ -27,17 +27,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Found:
-    """How often something happened, of how many replications; or why there is nothing to count."""
+    """How often something happened, of how many replications; or why there is nothing to count.
+
+    error: twice the Monte Carlo error; by default that of independent replications.
+    """
 
     times: float = 0
     of: int = 0
     reason: str = ""
+    error: float | None = None
 
     def __str__(self) -> str:
         if self.reason:
             return self.reason
         rate = self.times / self.of
-        return f"{rate:.4g} +- {2 * math.sqrt(max(rate * (1 - rate), 1 / self.of) / self.of):.2g} ({self.of})"
+        error = 2 * math.sqrt(max(rate * (1 - rate), 1 / self.of) / self.of) if self.error is None else self.error
+        return f"{rate:.3g} +- {error:.2g} ({self.of:,})"
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,15 @@ def positives(rng: np.random.Generator, patients: np.ndarray, shares: np.ndarray
     return (correlated(rng, patients, len(shares), icc) > stats.norm.isf(shares)).astype(np.float64)
 
 
-def chexpert_labels(file: Path, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """CheXpert's own labels of n of its patients: the patient of each image, and labels in {0, 1, nan = uncertain}."""
+def chexpert_labels(file: Path) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
+    """Of CheXpert's table: a draw of n of its patients, as the patient of each image, and labels in {0, 1, nan}."""
     table = pd.read_csv(file)
     code, names = pd.factorize(table["Path"].str.extract(r"(patient\d+)")[0])
-    kept = np.isin(code, rng.choice(len(names), n, replace=False))
-    labels = table.loc[kept, FIRST:LAST].to_numpy(dtype=np.float64)
-    return pd.factorize(code[kept])[0], np.where(labels == -1, np.nan, np.nan_to_num(labels))
+    told = table.loc[:, FIRST:LAST].to_numpy(dtype=np.float64)
+    labels = np.where(told == -1, np.nan, np.nan_to_num(told))
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        kept = np.isin(code, rng.choice(len(names), n, replace=False))
+        return pd.factorize(code[kept])[0], labels[kept]
+
+    return draw

@@ -20,7 +20,7 @@ nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neur
 likewise."""
 _SUMMED = """\
 r: Pearson's r. H: entropy over observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of
-an untrained SAE. No p, interval or claim: those need to know which images are of one patient, which sums do not tell."""
+an untrained SAE. No p, interval or claim: they need to know which images are of one patient, which sums do not tell."""
 _MANY_THIN = 0.05  # of the patients: from here on it is said
 
 
