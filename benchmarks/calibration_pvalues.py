@@ -74,8 +74,9 @@ def clustered(is_sparse: bool = False, is_rare: bool = False) -> Draw:
 
 @cache
 def replicated(draw: Draw, settings: Settings) -> tuple[Found, np.ndarray, int]:
-    """How often Benjamini and Hochberg's procedure claims anything where there is nothing; every p below 0.01 of a pair;
-    and of how many pairs."""
+    """How often Benjamini and Hochberg's procedure claims anything where there is nothing, every p of a pair below 0.01,
+    and of how many pairs.
+    """
     rng, n = np.random.default_rng(settings.seed), settings.replications(10, 400)
     times, small, of = 0, [], 0
     for _ in range(n):
@@ -121,7 +122,7 @@ def own_p(activations: np.ndarray, labels: np.ndarray, patients: np.ndarray, see
 
 
 def permutation_null(tied: bool) -> Callable[[Settings], Found]:
-    """p at most 0.05: 300 patients of unequal size, both sides clustered; tied: who has more images is ill more often."""
+    """p at most 0.05: 300 patients of unequal size, both sides clustered; tied: the more images, the more often ill."""
 
     def find(settings: Settings) -> Found:
         rng, n, times, of = np.random.default_rng(settings.seed), settings.replications(20, 400), 0, 0

@@ -65,7 +65,7 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     for k, o in enumerate(trained.observations[:FEATURES]):
         y = np.where(test & (table.labels[:, k] >= 0), table.labels[:, k], np.nan)
         known = ~np.isnan(y)
-        assert o.latent == k and o.follows == o.label and o.p_holm == 1 / 40
+        assert o.latent == k and o.follows == o.label and o.p_top <= 1 / 196 and o.p_top <= o.p_holm <= 6 * o.p_top
         assert o.r == pytest.approx(stats.pearsonr(np.maximum(codes[known, k] - 0.5, 0), y[known])[0], abs=0.01)
         assert o.r == pytest.approx(stats.pearsonr(latents[known, o.latent], y[known])[0], abs=1e-5)
         assert o.r_low <= o.r <= o.r_high and o.r > o.r_chance and o.r <= o.r_same_split + 1e-9
@@ -82,6 +82,19 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     assert trained.fidelity["explained_variance"] == pytest.approx(explained, abs=1e-5)
     text = str(evaluation)
     assert "null" in text and "untrained" in text and "neurons" in text and "[95%]" in text
+    claims = "; ".join(
+        f"{prefix}{c.significant} ({c.pairs_counted} pairs)"
+        for prefix, c in (("", trained), ("neurons ", neurons), ("untrained ", blank))
+    )
+    assert f"latents that correlate with an observation (fdr < 0.05): {claims}" in text
+    tested = 0
+    for c in range(len(table.label_names)):
+        known = test & (table.labels[:, c] >= 0)
+        expected = (latents[known] > 0).mean(0) * (table.labels[known, c] == 1).sum() if known.any() else np.zeros(24)
+        p = evaluation.frame(trained.name)[f"p: {table.label_names[c]}"].notna().to_numpy()
+        assert not p[expected < 5].any() and p[expected > 5].all()
+        tested += int(p.sum())
+    assert trained.pairs_counted == tested > 0 and trained.significant >= FEATURES
     frame = pd.read_parquet(tmp_path / "out" / "latents.parquet")
     assert len(frame) == 24 + 24 + 2 * D and {"auroc: Edema", "fdr: Edema", "monosemanticity"} <= set(frame.columns)
     again = evaluate(store, [sae], table, tmp_path / "again", resampling=FEW, progress=False)

@@ -41,7 +41,7 @@ def test_what_is_undefined_is_nan_without_a_warning(case, tmp_path):
         figures = {name: scored[name] for name in METRICS}
     assert scored.top.tolist() == ([1, -1, -1] if case == "one held out" else [-1, -1, -1])
     intervals = [figures[name] for name in ("r_low", "r_high", "auroc_low", "auroc_high")]
-    for values in (scored.null, figures["p_holm"], *intervals, figures["r"][:, 1:]):
+    for values in (scored.own_null, scored.largest_null, figures["p_holm"], *intervals, figures["r"][:, 1:]):
         assert np.isnan(values).all()
     auroc = figures["auroc"]
     assert auroc[0, 0] == 0.5 if case == "dead latents" else np.isnan(auroc[:, 0]).all()
