@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = Settings(args.quick, args.seed, args.chexpert)
     print(f"seed {args.seed}, {'quick' if args.quick else 'whole'}\n")
-    print("| what | nominal | issue | found |\n| --- | --- | --- | --- |")
+    print("| what | nominal | before | found |\n| --- | --- | --- | --- |")
     start = time.perf_counter()
     for row in rows():
         if args.only in row.what:
