@@ -74,8 +74,8 @@ def clustered(is_sparse: bool = False, is_rare: bool = False) -> Draw:
 
 @cache
 def replicated(draw: Draw, settings: Settings) -> tuple[Found, np.ndarray, int]:
-    """How often Benjamini and Hochberg's procedure claims anything where there is nothing, every p of a pair below 0.01,
-    and of how many pairs.
+    """How often Benjamini and Hochberg's procedure claims anything where there is nothing; every p of a pair below
+    0.01; and of how many pairs.
     """
     rng, n = np.random.default_rng(settings.seed), settings.replications(10, 400)
     times, small, of = 0, [], 0
@@ -166,15 +166,15 @@ def tail_at(level: float) -> Callable[[Settings], Found]:
 
 
 def power(against_largest: bool) -> Callable[[Settings], Found]:
-    """p at most 0.05 of a latent of r = 0.15 among 400, 500 patients of an image each."""
+    """p at most 0.05 of a latent of r = 0.15 among 400, 260 patients of an image each."""
 
     def find(settings: Settings) -> Found:
         rng, n, times = np.random.default_rng(settings.seed), settings.replications(20, 200), 0
-        patients = np.arange(500)
+        patients = np.arange(260)
         for k in range(n):
             labels = positives(rng, patients, np.array([0.2]))
             centred = (labels - labels.mean()) / labels.std()
-            activations = rng.normal(size=(500, 400))
+            activations = rng.normal(size=(260, 400))
             activations[:, :1] = 0.15 * centred + np.sqrt(1 - 0.15**2) * activations[:, :1]
             if against_largest:
                 r = pearson_of(sparse.csr_array(activations[:, :1].T), labels)[0]

@@ -33,7 +33,7 @@ def test_the_tail_is_near_that_of_all_outcomes():
 
 
 def test_p_is_that_of_permuted_patients_far_into_a_skewed_tail():
-    """Four in a hundred positive, a latent that fires on one in ten: a t distribution is wrong by orders of magnitude."""
+    """Four in a hundred positive, a latent that fires on one in ten: a t distribution is far off."""
     rng = np.random.default_rng(1)
     a = np.where(rng.random(400) < 0.1, rng.exponential(size=400), 0)
     y = np.zeros(400)

@@ -114,6 +114,8 @@ class LabelShare:
     def __str__(self) -> str:
         if np.isnan(self.r):
             return f"{self.label}, which does not vary there"
+        if np.isnan(self.p):
+            return f"{self.label}, r {self.r:.2f}, the same in all patients"
         return f"{self.label}, r {self.r:.2f}, p {'< 0.001' if self.p < 0.001 else f'{self.p:.2g}'}"
 
 

@@ -2,9 +2,9 @@
 
 Over the images where the label is known, patient p has the mean activation u_p and the share v_p of positive images.
 The statistic is T = sum_p u_p (v_p - mean of v in p's band), in bands of patients of as many such images
-(`size_bands`). Under the null each v_p is a draw from those of its band, whatever u_p. T's tail is approximated from the
-exact cumulant generating function of that (Dey et al. 2017, for rare variants and few cases): with few positives, or few
-patients on whom a latent fires, T is too skewed for a normal or a t distribution.
+(`size_bands`). Under the null each v_p is a draw from those of its band, whatever u_p. T's tail is approximated from
+the exact cumulant generating function of that (Dey et al. 2017, for rare variants and few cases): with few positives,
+or few patients on whom a latent fires, T is too skewed for a normal or a t distribution.
 """
 
 from __future__ import annotations
