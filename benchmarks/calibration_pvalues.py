@@ -72,6 +72,22 @@ def clustered(is_sparse: bool = False, is_rare: bool = False) -> Draw:
     return draw
 
 
+def tied_to_size(rng: np.random.Generator) -> Data:
+    """As `clustered`, but who has more images is ill more often, and has larger activations."""
+    sizes = chexpert_sizes(rng, 400)
+    patients = patients_of(sizes)
+    share = np.concatenate([densities(rng, True)[::2], densities(rng, False)[::2]])
+    activations = latents(rng, patients, share, icc=0.9) * (1 + 0.1 * sizes[patients])[:, None]
+    return patients, activations, ill_by_size(rng, sizes)
+
+
+def ill_by_size(rng: np.random.Generator, sizes: np.ndarray) -> np.ndarray:
+    """Labels of intraclass correlation 0.9 and a share of 0.05, and 0.02 more for every image of the patient."""
+    patients = patients_of(sizes)
+    cut = stats.norm.isf(np.clip(0.05 + 0.02 * sizes, 0, 0.7))[patients]
+    return (correlated(rng, patients, LABELS, 0.9) > cut[:, None]).astype(np.float64)
+
+
 @cache
 def replicated(draw: Draw, settings: Settings) -> tuple[Found, np.ndarray, int]:
     """How often Benjamini and Hochberg's procedure claims anything where there is nothing; every p of a pair below
@@ -129,8 +145,7 @@ def permutation_null(tied: bool) -> Callable[[Settings], Found]:
         for k in range(n):
             sizes = chexpert_sizes(rng, 300)
             patients = patients_of(sizes)
-            cut = stats.norm.isf(np.clip(0.05 + 0.02 * sizes, 0, 0.7) if tied else np.full(300, 0.2))[patients]
-            labels = (correlated(rng, patients, LABELS, 0.9) > cut[:, None]).astype(np.float64)
+            labels = ill_by_size(rng, sizes) if tied else positives(rng, patients, np.full(LABELS, 0.2), icc=0.9)
             p = own_p(latents(rng, patients, np.full(LABELS, 0.3), icc=0.9), labels, patients, k)
             times, of = times + int((p <= 0.05).sum()), of + LABELS
         return Found(times, of)
@@ -217,6 +232,7 @@ def _rows() -> Iterable[Row]:
         ("clustered", clustered(), ""),
         ("clustered, sparse", clustered(True), ""),
         ("clustered, rare and sparse", clustered(True, True), ""),
+        ("clustered, size tied to illness and to activations", tied_to_size, ""),
     ):
         yield Row(f"{any_claim}: {name}", "0.05", before, claims(draw))
         for level in (1e-3, 1e-4):
