@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from medsae_plugin.cli import main
 from medsae_plugin.data.tables import OBSERVATIONS, read_table
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import Resampling, evaluate, paper
+from medsae_plugin.scores import Evaluation, Resampling, evaluate, paper
 from medsae_plugin.scores.opening import untrained
 from medsae_plugin.scores.sites import SiteStatistics, site_statistics
 
@@ -87,6 +87,10 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
         for prefix, c in (("", trained), ("neurons ", neurons), ("untrained ", blank))
     )
     assert f"latents that correlate with an observation (fdr < 0.05): {claims}" in text
+    assert evaluation.report.in_thin_bands == 0 and "Thin bands" not in text
+    changed = evaluation.to_json()
+    changed["report"]["in_thin_bands"] = evaluation.report.patients
+    assert f"Thin bands, so p is less sure: {evaluation.report.patients} of" in str(Evaluation.read(changed))
     tested = 0
     for c in range(len(table.label_names)):
         known = test & (table.labels[:, c] >= 0)
