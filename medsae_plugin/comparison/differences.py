@@ -15,6 +15,7 @@ from medsae_plugin.scores import metrics
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.resampling import PatientBootstrap, interval
+from medsae_plugin.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -138,7 +139,7 @@ def differences(
                 }
             )
     frame = pd.DataFrame(rows, columns=["a", "b", "figure", "label", "difference", "low", "high", "p"])
-    return frame.assign(fdr=metrics.benjamini_hochberg(frame["p"].to_numpy(dtype=np.float64)))
+    return frame.assign(fdr=benjamini_hochberg(frame["p"].to_numpy(dtype=np.float64)))
 
 
 def two_sided_p(change: Float[np.ndarray, " resamples"]) -> float:
