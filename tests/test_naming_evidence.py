@@ -17,11 +17,10 @@ from medsae_plugin.naming.evidence import (
     format_shares,
     label_shares,
     report_sentences,
-    sample_evidence,
     told_labels,
 )
 from medsae_plugin.naming.heatmaps import PICTURE_SIZE, heatmap_picture, picture
-from medsae_plugin.naming.trials import sample_trial
+from medsae_plugin.naming.trials import Trials
 from medsae_plugin.scores import LabelledImages
 from medsae_plugin.statistics.score_test import PatientLabel, score_p
 
@@ -41,7 +40,7 @@ def columns(draw):
 def test_a_sample_shows_each_patient_once(case, strongest, spread, silent):
     column, patients, seed = case
     counts = Counts(strongest, spread, silent)
-    sample = sample_evidence(column, patients, counts, seed)
+    sample = counts.sample(column, patients, seed)
     n_firing = len(set(patients[column > 0]))
     if isinstance(sample, TooSeldom):
         assert n_firing < counts.patients and str(counts.patients) in str(sample)
@@ -55,12 +54,12 @@ def test_a_sample_shows_each_patient_once(case, strongest, spread, silent):
     maxima = sorted((column[(patients == p) & (column > 0)].max() for p in set(patients[column > 0])), reverse=True)
     np.testing.assert_array_equal(column[list(sample.strongest)], np.array(maxima[:strongest], np.float32))
     assert list(column[list(sample.spread)]) == sorted(column[list(sample.spread)], reverse=True)
-    assert sample == sample_evidence(column, patients, counts, seed), "the seed decides"
+    assert sample == counts.sample(column, patients, seed), "the seed decides"
 
 
 def test_the_spread_covers_the_firing_range():
     column = np.linspace(1, 0.01, 200).astype(np.float32)
-    sample = sample_evidence(column, np.arange(200), Counts(5, 5, 0), 0)
+    sample = Counts(5, 5, 0).sample(column, np.arange(200), 0)
     assert sample.strongest == (0, 1, 2, 3, 4)
     assert [place // 39 for place in np.array(sample.spread) - 5] == [0, 1, 2, 3, 4], "one from each fifth"
     assert isinstance(sample, Sample) and sample.silent == ()
@@ -69,7 +68,7 @@ def test_the_spread_covers_the_firing_range():
 def test_one_patient_does_not_fill_the_evidence():
     column = np.r_[np.full(50, 10.0), np.linspace(1, 0.1, 20), np.zeros(10)].astype(np.float32)
     patients = np.r_[np.zeros(50), np.arange(1, 31)].astype(int)
-    sample = sample_evidence(column, patients, Counts(3, 3, 3), 0)
+    sample = Counts(3, 3, 3).sample(column, patients, 0)
     assert sum(patients[place] == 0 for place in (*sample.strongest, *sample.spread, *sample.silent)) == 1
 
 
@@ -78,7 +77,7 @@ def test_one_patient_does_not_fill_the_evidence():
 def test_a_trial_is_half_firing_half_silent_and_of_different_patients(case, each):
     column, patients, seed = case
     rows = np.arange(len(column)) + 100
-    trial = sample_trial(column, rows, patients, each, seed)
+    trial = Trials(each).sample(column, rows, patients, seed)
     if trial is None:
         return
     places = np.array(trial.rows) - 100
@@ -96,7 +95,7 @@ def test_shares_and_r_are_those_of_pandas():
     y[rng.random((300, 3)) < 0.2] = np.nan
     y[:, 2] = np.nan
     patients = np.arange(300) // 2
-    shares = label_shares(column, y, ["a", "b", "c"], patients)
+    shares = label_shares(column, y, ["a", "b", "c"], PatientLabel.each_of(y, patients))
     assert shares[0].label == "b"
     for share in shares[:2]:
         frame = pd.DataFrame({"a": column.astype(float), "y": y[:, ["a", "b"].index(share.label)]}).dropna()
@@ -116,11 +115,11 @@ def test_a_label_at_chance_is_not_told_to_a_namer():
     rng = np.random.default_rng(0)
     column, y = rng.random(200).astype(np.float32), rng.integers(0, 2, (200, 14)).astype(float)
     names = [f"label {c}" for c in range(14)]
-    shares = label_shares(column, y, names, np.arange(200) // 10)
+    shares = label_shares(column, y, names, PatientLabel.each_of(y, np.arange(200) // 10))
     assert abs(shares[0].r) < 0.3 and told_labels(shares) == []
     assert "than chance" in format_shares(shares) and "label" not in format_shares(shares).removeprefix("No label")
     y[:, 3] = column > 0.5
-    shares = label_shares(column, y, names, np.arange(200) // 10)
+    shares = label_shares(column, y, names, PatientLabel.each_of(y, np.arange(200) // 10))
     assert [share.label for share in told_labels(shares)] == ["label 3"]
     assert "- label 3: 56% where it responds (r = 0.87)" in format_shares(shares), "it responds everywhere"
     assert format_shares([]) == ""

@@ -20,6 +20,7 @@ from medsae_plugin.cli.arguments import (
     with_cards,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.protocol import PAPER
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _add_evidence(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--evidence",
-        choices=("medsae-paper",),
+        choices=(PAPER,),
         help="as MedSAE's reference chooses: 15 strongest and 15 weaker images, none silent, no labels told",
     )
     group.add_argument("--strongest", type=int, metavar="N", help="strongest images (default: 5)")
@@ -127,7 +128,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="images of other patients (default: test)")
     parser.add_argument(
         "--trial",
-        choices=("medsae-paper",),
+        choices=(PAPER,),
         help="as MedSAE's reference judges: 30 strongest and 30 silent images of the split that names were made from, "
         "five a question, an unread answer a no; it flatters, see docs/naming.md",
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.commands import Commands
-from medsae_plugin.cli.table_arguments import add_folder, add_reading, understood
+from medsae_plugin.cli.table_arguments import add_folder, add_reading, file_workers, understood
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +31,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.data.summary import summary, unreadable
-    from medsae_plugin.machine import cores
 
     table = understood(args, "FILE")
     print(summary(table), flush=True)
@@ -39,8 +38,7 @@ def run(args: argparse.Namespace) -> None:
         table.write(args.out)
         print(f"written: {args.out}")
     if args.check:
-        workers = max(1, cores()) if args.workers is None else args.workers
-        wrong = unreadable(table, workers, progress=not args.quiet)
+        wrong = unreadable(table, file_workers(args), progress=not args.quiet)
         print(f"  opened: {len(table) - len(wrong):,} of {len(table):,} images can be read")
         for path, reason in wrong:
             print(f"    {path}: {reason}")

@@ -192,7 +192,6 @@ def understood(args: argparse.Namespace, table_word: str = "--table CSV") -> Ima
     """
     from medsae_plugin.data.dicom_folders import scan_dicom
     from medsae_plugin.data.tables import scan_folder
-    from medsae_plugin.machine import cores
 
     if (args.table is None) == (args.images is None):
         raise MedSAEError(f"give either {table_word} or --images DIR")
@@ -204,12 +203,18 @@ def understood(args: argparse.Namespace, table_word: str = "--table CSV") -> Ima
         return understood_table(args)
     _check_patients(args)
     if args.dicom_tags:
-        workers = cores() if args.workers is None else args.workers
         options = {"series_description": args.series_description, "keep_ids": args.keep_ids}
-        table = scan_dicom(args.images, **options, workers=workers, progress=not args.quiet)
+        table = scan_dicom(args.images, **options, workers=file_workers(args), progress=not args.quiet)
     else:
         table = scan_folder(args.images, patients_from=args.patients_from, patients_are_images=args.patients_are_images)
     return table if args.where is None else table.where(args.where)
+
+
+def file_workers(args: argparse.Namespace) -> int:
+    """`--workers`, or a process a core."""
+    from medsae_plugin.machine import cores
+
+    return cores() if args.workers is None else args.workers
 
 
 def _check_patients(args: argparse.Namespace) -> None:

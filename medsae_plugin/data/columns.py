@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medsae_plugin.data.dialects import Dialect, Shaped, dialect_of, key
+from medsae_plugin.data.dialects.base import column_or_none
 from medsae_plugin.data.dialects.cells import why_no_label
 from medsae_plugin.data.splits import SPLIT_WORDS, says_splits
 from medsae_plugin.data.table_files import RawTable
@@ -121,14 +122,11 @@ def find_column(raw: RawTable, named: str | None, usual: Sequence[str], what: st
     Raises:
         MedSAEError: the named one is not there.
     """
-    by_key: dict[str, list[str]] = {}
-    for column in raw.frame.columns:
-        by_key.setdefault(key(column), []).append(column)
     if named is None:
-        return next((by_key[name][0] for name in usual if name in by_key), None)
+        return column_or_none(raw, *usual)
     if named in raw.frame.columns:
         return named
-    alike = by_key.get(key(named), [])
+    alike = [column for column in raw.frame.columns if key(column) == key(named)]
     if key(named) and len(alike) == 1:
         return alike[0]
     near = alike or difflib.get_close_matches(named, raw.frame.columns, n=1)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from medsae_plugin.data.dialects import PLAIN, Shaped, key
-from medsae_plugin.data.dialects.base import listed
+from medsae_plugin.data.columns import PATIENTS
+from medsae_plugin.data.dialects import PLAIN, Shaped
+from medsae_plugin.data.dialects.base import column_or_none, listed
 from medsae_plugin.data.dialects.cells import says_yes_or_no
 from medsae_plugin.data.splits import named_splits
 from medsae_plugin.data.table_files import RawTable
@@ -155,7 +156,7 @@ def read_dataset(
         uncertain=uncertain,
         chexpert_names=chexpert_names,
     )
-    if not patients_are_images and patient_column is None and not _has_patients(texts):
+    if not patients_are_images and patient_column is None and column_or_none(raw, *PATIENTS) is None:
         raise MedSAEError(
             f"{name} names no patient in its columns ({', '.join(columns)}): name the one that does (patient_column, "
             "--patient-column), or say that no patient has two images (patients_are_images, --patients-are-images)"
@@ -277,12 +278,6 @@ def _is_nested(values: list[Any]) -> bool:
 def _texts(values: list[Any]) -> list[str]:
     """Cells as a table would have them."""
     return ["" if value is None or value != value else str(value) for value in values]
-
-
-def _has_patients(columns: Mapping[str, object]) -> bool:
-    from medsae_plugin.data.columns import PATIENTS
-
-    return any(key(column) in PATIENTS for column in columns)
 
 
 def _labels(

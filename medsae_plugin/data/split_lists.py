@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -45,8 +44,7 @@ def splits_by_lists(paths: Sequence[str], lists: Mapping[str, Path]) -> tuple[li
             )
         if strange:
             notes.append(f"{strange:,} of the {len(lines):,} lines of {file.name} are no image of this table")
-    counts = ", ".join(f"{split or 'none'} {n:,}" for split, n in Counter(splits).items())
-    return splits, f"{', '.join(str(file) for file in lists.values())} ({counts})", notes
+    return splits, ", ".join(str(file) for file in lists.values()), notes
 
 
 def _lines(file: Path) -> list[str]:

@@ -147,13 +147,12 @@ def splits_of(
             shaped.made["split"] if use.split is None else (shaped.raw.frame[use.split], f"column {use.split}")
         )
         splits = named_splits(list(map(str, cells)))
-        counts = ", ".join(f"{split or 'none'} {n:,}" for split, n in Counter(splits).items())
-        origin = f"{origin} ({counts})"
     else:
         return [""] * len(patients), {}
+    counts = ", ".join(f"{split or 'none'} {n:,}" for split, n in Counter(splits).items())
     if both := patients_in_two_splits(patients, splits):
         notes.append(f"{len(both)} patients are in more than one split, such as {both[0]!r}")
-    return splits, {"split": origin}
+    return splits, {"split": f"{origin} ({counts})"}
 
 
 def details_of(shaped: Shaped, use: Columns, notes: list[str]) -> tuple[dict[str, pd.Series], dict[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import sparse
 
 from medsae_plugin.errors import MedSAEError
@@ -58,8 +58,32 @@ class Counts:
     def sample(
         self, column: Float[np.ndarray, " images"], patients: Sequence[object] | np.ndarray, seed: int | list[int]
     ) -> Sample | TooSeldom:
-        """See `sample_evidence`."""
-        return sample_evidence(column, patients, self, seed)
+        """Choose the images of a latent's evidence from its activations, one image a patient.
+
+        The strongest images are those of the highest activation. The other firing images, one a patient, are cut into
+        `spread` parts of equal size by activation, and one is drawn from each. Silent images (activation 0 or less) are
+        drawn from other patients still; there may be fewer of them, or none, for a latent that is seldom silent. Ties
+        and draws follow the seed.
+        """
+        rng = np.random.default_rng(seed)
+        patients = np.asarray(patients)
+        shuffled = rng.permutation(len(column))
+        order = shuffled[np.argsort(-column[shuffled], kind="stable")]
+        firing = order[column[order] > 0]
+        if len(np.unique(patients[firing])) < self.patients:
+            return TooSeldom(self.patients)
+        strongest = one_a_patient(firing, patients, patients[:0])[: self.strongest]
+        used = patients[strongest]
+        # The draw decides which image stands for a patient, so that the weak end is not left to the patients of one
+        # image.
+        others = one_a_patient(rng.permutation(firing), patients, used)
+        others = others[np.argsort(-column[others], kind="stable")]
+        spread = np.array(
+            [rng.choice(part) for part in np.array_split(others, self.spread)] if self.spread else [], int
+        )
+        used = np.concatenate([used, patients[spread]])
+        silent = one_a_patient(shuffled[column[shuffled] <= 0], patients, used)[: self.silent]
+        return Sample(tuple(map(int, strongest)), tuple(map(int, spread)), tuple(map(int, silent)))
 
     def made(self) -> dict[str, Any]:
         """How evidence is chosen, for the record beside names."""
@@ -92,36 +116,6 @@ class TooSeldom:
 
     def __str__(self) -> str:
         return f"fires too seldom: on fewer than {self.bound} {self.of}"
-
-
-def sample_evidence(
-    column: Float[np.ndarray, " images"], patients: Sequence[object] | np.ndarray, counts: Counts, seed: int | list[int]
-) -> Sample | TooSeldom:
-    """Choose the images of a latent's evidence from its activations, one image a patient.
-
-    The strongest images are those of the highest activation. The other firing images, one a patient, are cut into
-    `counts.spread` parts of equal size by activation, and one is drawn from each. Silent images (activation 0 or less)
-    are drawn from other patients still; there may be fewer of them, or none, for a latent that is seldom silent. Ties
-    and draws follow the seed.
-    """
-    rng = np.random.default_rng(seed)
-    patients = np.asarray(patients)
-    shuffled = rng.permutation(len(column))
-    order = shuffled[np.argsort(-column[shuffled], kind="stable")]
-    firing = order[column[order] > 0]
-    if len(np.unique(patients[firing])) < counts.patients:
-        return TooSeldom(counts.patients)
-    strongest = one_a_patient(firing, patients, patients[:0])[: counts.strongest]
-    used = patients[strongest]
-    # The draw decides which image stands for a patient, so that the weak end is not left to the patients of one image.
-    others = one_a_patient(rng.permutation(firing), patients, used)
-    others = others[np.argsort(-column[others], kind="stable")]
-    spread = np.array(
-        [rng.choice(part) for part in np.array_split(others, counts.spread)] if counts.spread else [], int
-    )
-    used = np.concatenate([used, patients[spread]])
-    silent = one_a_patient(shuffled[column[shuffled] <= 0], patients, used)[: counts.silent]
-    return Sample(tuple(map(int, strongest)), tuple(map(int, spread)), tuple(map(int, silent)))
 
 
 def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -158,9 +152,13 @@ def label_shares(
     column: Float[np.ndarray, " images"],
     labels: Float[np.ndarray, "images labels"],
     names: Sequence[str],
-    patients: Int[np.ndarray, " images"],
+    by_patient: Sequence[PatientLabel],
 ) -> list[LabelShare]:
-    """Every label's share among a latent's firing and silent images, by |r|, the largest first."""
+    """Every label's share among a latent's firing and silent images, by |r|, the largest first.
+
+    Args:
+        by_patient: the labels once more, by patient: `PatientLabel.each_of`. They are the same for every latent.
+    """
     r = np.full(len(names), np.nan)
     activations = sparse.csr_array(column[:, None])
     means = []
@@ -170,7 +168,7 @@ def label_shares(
         means.append((_mean(y[a > 0]), _mean(y[a <= 0])))
         if len(y) > 1 and a.std() > 0 and y.std() > 0:
             r[c] = np.clip(np.corrcoef(a, y)[0, 1], -1, 1)
-    p = np.array([score_p(activations, PatientLabel.of(y, patients))[0] for y in labels.T])
+    p = np.array([score_p(activations, label)[0] for label in by_patient])
     figures = zip(names, means, r.tolist(), p.tolist(), benjamini_hochberg(p).tolist(), strict=True)
     shares = [LabelShare(name, *mean, *more) for name, mean, *more in figures]
     return sorted(shares, key=lambda s: -abs(np.nan_to_num(s.r)))

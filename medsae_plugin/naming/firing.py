@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, latent_matrices
 from medsae_plugin.scores.opening import open_latents
 from medsae_plugin.scores.units import Neurons, Units
+from medsae_plugin.statistics.score_test import PatientLabel
 from medsae_plugin.store.reader import ActivationStore
 
 Kind = Literal["latent", "neuron"]
@@ -29,6 +30,7 @@ class Firing:
     units: Units
     matrix: LatentMatrix
     images: LabelledImages
+    _by_patient: dict[bytes, list[PatientLabel]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def kind(self) -> Kind:
@@ -44,10 +46,10 @@ class Firing:
 
     def label_shares(self, unit: int, rows: np.ndarray) -> list[LabelShare]:
         """How the labels of these rows' images go with one unit."""
-        images = self.images
-        return label_shares(
-            self.column(unit, rows), images.labels[rows], images.label_names, images.patient_codes[rows]
-        )
+        images, labels = self.images, self.images.labels[rows]
+        if (key := rows.tobytes()) not in self._by_patient:  # alike for every unit, and slower than the rest
+            self._by_patient[key] = PatientLabel.each_of(labels, images.patient_codes[rows])
+        return label_shares(self.column(unit, rows), labels, images.label_names, self._by_patient[key])
 
 
 def open_firing(

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 
 from medsae_plugin.naming.evidence import Sample, TooSeldom
 from medsae_plugin.naming.trials import Trial
+from medsae_plugin.scores.paper_results import PROTOCOL
 
-PAPER = "medsae-paper"
 FIRES = 1e-7
 """An activation above which the reference holds a neuron to fire."""
 
@@ -46,7 +46,7 @@ class PaperEvidence:
         return Sample(tuple(map(int, first)), tuple(map(int, last)), (), tells_labels=False)
 
     def made(self) -> dict[str, Any]:
-        return {"preset": PAPER, **asdict(self), "labels": False}
+        return {"preset": PROTOCOL, **asdict(self), "labels": False}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PaperTrials:
     group: ClassVar[int] = 5
     held_out: ClassVar[bool] = False
     unread_is_no: ClassVar[bool] = True
-    name: ClassVar[str] = PAPER
+    name: ClassVar[str] = PROTOCOL
 
     def sample(
         self,

@@ -19,7 +19,7 @@ from medsae_plugin.naming.paper import PaperEvidence
 from medsae_plugin.naming.run import MATRICES, choose, keep
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.scoring import check_same_sae
-from medsae_plugin.naming.trials import Judge, Trial, sample_trial
+from medsae_plugin.naming.trials import Judge, Trial, Trials
 from medsae_plugin.naming.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -160,4 +160,4 @@ class _Refiner:
 
     def _trial(self, unit: int, rows: np.ndarray, what: int) -> Trial | None:
         column, patients = self.firing.column(unit, rows), self.firing.images.patient_codes[rows]
-        return sample_trial(column, rows, patients, self.each, [self.seed, unit, self.round, what])
+        return Trials(self.each).sample(column, rows, patients, [self.seed, unit, self.round, what])

@@ -71,8 +71,7 @@ def score_names(
     Args:
         judges: by a name for the report, such as the model's. With several there are kappas and a majority.
         split: the images that names are tried on; default `test`, or under a rule that holds no patient out that which
-        the
-            names were made from.
+            the names were made from.
         rule: another way to choose images than `Trials(each)`, such as `PaperTrials()`.
 
     Returns:

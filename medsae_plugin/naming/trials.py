@@ -63,7 +63,7 @@ class TrialRule(Protocol):
 
 @dataclass(frozen=True)
 class Trials:
-    """As many firing as silent images, up to `each`, all of different patients; see `sample_trial`."""
+    """As many firing as silent images, up to `each`, all of different patients."""
 
     each: int = 10
     held_out: ClassVar[bool] = True
@@ -81,38 +81,28 @@ class Trials:
         patients: Int[np.ndarray, " images"],
         seed: int | list[int],
     ) -> Trial | None:
-        return sample_trial(column, rows, patients, self.each, seed)
+        """Images to try a name on; None where there are under `FEWEST` of a kind.
 
+        Firing images reach the (1 - q) quantile of the column's positive activations; silent ones are at 0 or below.
 
-def sample_trial(
-    column: Float[np.ndarray, " images"],
-    rows: Int[np.ndarray, " images"],
-    patients: Int[np.ndarray, " images"],
-    each: int,
-    seed: int | list[int],
-) -> Trial | None:
-    """As many firing as silent images, up to `each`, all of different patients; None where there are under `FEWEST`.
-
-    Firing images reach the (1 - q) quantile of the column's positive activations; silent ones are at 0 or below.
-
-    Args:
-        column: the unit's activations on the images `rows`, whose patients are `patients`.
-    """
-    positive = column[column > 0]
-    if len(positive) == 0:
-        return None
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(column))
-    strong = order[column[order] >= np.quantile(positive, 1 - FIRING_QUANTILE)]
-    firing = one_a_patient(strong, patients, patients[:0])[:each]
-    silent = one_a_patient(order[column[order] <= 0], patients, patients[firing])[:each]
-    n = min(len(firing), len(silent))
-    if n < FEWEST:
-        return None
-    places = np.concatenate([firing[:n], silent[:n]])
-    shown = rng.permutation(2 * n)
-    truth = np.repeat([1, 0], n)
-    return Trial(tuple(int(rows[place]) for place in places[shown]), truth[shown])
+        Args:
+            column: the unit's activations on the images `rows`, whose patients are `patients`.
+        """
+        positive = column[column > 0]
+        if len(positive) == 0:
+            return None
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(column))
+        strong = order[column[order] >= np.quantile(positive, 1 - FIRING_QUANTILE)]
+        firing = one_a_patient(strong, patients, patients[:0])[: self.each]
+        silent = one_a_patient(order[column[order] <= 0], patients, patients[firing])[: self.each]
+        n = min(len(firing), len(silent))
+        if n < FEWEST:
+            return None
+        places = np.concatenate([firing[:n], silent[:n]])
+        shown = rng.permutation(2 * n)
+        truth = np.repeat([1, 0], n)
+        return Trial(tuple(int(rows[place]) for place in places[shown]), truth[shown])
 
 
 class Judge:

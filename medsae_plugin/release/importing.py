@@ -141,8 +141,7 @@ def import_checkpoint(
         encoder: the card of the encoder, by name or path.
         hook: the hook point that the SAE stands at.
         input: what it was trained on: `raw`, the hook's activations, or `unit`, embeddings divided by their length,
-        which
-            puts it at `hook_embedding_unit`.
+            which puts it at `hook_embedding_unit`.
         mean, scale: it was trained on scale (x - mean); the mean in a file. Both are folded into the weights.
 
     Raises:

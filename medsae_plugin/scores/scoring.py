@@ -66,8 +66,7 @@ class HeldOut:
     @cached_property
     def labels_of_patients(self) -> list[PatientLabel]:
         """Each label by patient, on `report`."""
-        codes = self.images.patient_codes[self.report]
-        return [PatientLabel.of(label, codes) for label in self.labels.T]
+        return PatientLabel.each_of(self.labels, self.images.patient_codes[self.report])
 
     @cached_property
     def bootstrap(self) -> PatientBootstrap:
@@ -162,12 +161,12 @@ class Scored:
     def score_test(self) -> Float[np.ndarray, "units labels"]:
         """p of every unit and label that counts."""
         matrix, held_out = self._images()
-        p = np.full((self.units.n, len(self.label_names)), np.nan)
+        p, counted = np.full((self.units.n, len(self.label_names)), np.nan), self.counted
         for at, block in matrix.blocks():
             by_image = sparse.csr_array(block)[held_out.report]
             here = slice(at, at + block.shape[1])
             for c, label in enumerate(held_out.labels_of_patients):
-                p[here, c] = score_p(by_image, label, self.counted[here, c])
+                p[here, c] = score_p(by_image, label, counted[here, c])
         return p
 
     @cached_property

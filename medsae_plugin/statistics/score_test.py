@@ -61,6 +61,13 @@ class PatientLabel:
         start = np.searchsorted(of, np.arange(len(n) + 1))
         return cls(to_patients, share, band, n, centre, scale, found[1] - centre[of], counts / n[of], start)
 
+    @classmethod
+    def each_of(
+        cls, labels: Float[np.ndarray, "images labels"], patients: Int[np.ndarray, " images"]
+    ) -> list[PatientLabel]:
+        """Several labels, each as `of`."""
+        return [cls.of(label, patients) for label in labels.T]
+
     @property
     def n_values(self) -> Int[np.ndarray, " bands"]:
         return np.diff(self.start)

@@ -123,6 +123,15 @@ def cells(raw: RawTable, column: str) -> pd.Series:
     return raw.frame[column].str.strip()
 
 
+def by_cell(raw: RawTable, of: str, wanted: str) -> dict[str, str]:
+    """The cells of one column by those of another, where another table is joined to it.
+
+    Raises:
+        MedSAEError: a column is not there.
+    """
+    return dict(zip(cells(raw, column_of(raw, of)), cells(raw, column_of(raw, wanted)), strict=True))
+
+
 def one_row_each(raw: RawTable, names: pd.Series) -> tuple[RawTable, Int[np.ndarray, " rows"]]:
     """The first row of each name, in order, and of each row the number of its name."""
     codes, _ = pd.factorize(names)

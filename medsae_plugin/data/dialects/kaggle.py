@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from medsae_plugin.data.dialects.base import Dialect, Shaped, beside, cells, column_of, one_row_each
+from medsae_plugin.data.dialects.base import Dialect, Shaped, beside, by_cell, cells, column_of, one_row_each
 from medsae_plugin.data.dialects.cells import read_cells
 from medsae_plugin.data.dialects.findings import key
 from medsae_plugin.data.table_files import RawTable, read_raw
@@ -31,17 +31,13 @@ def _rsna(raw: RawTable, readers: str) -> Shaped:
     names = list(cells(each, column_of(each, "patientId")))
     made: dict[str, tuple[Sequence[object], str]] = {}
     if (classes := beside(raw.path, "*detailed_class_info*")) is not None:
-        table = read_raw(classes)
-        of = dict(
-            zip(cells(table, column_of(table, "patientId")), cells(table, column_of(table, "class")), strict=True)
-        )
+        of = by_cell(read_raw(classes), "patientId", "class")
         labels["Normal"] = np.array([np.nan if name not in of else float(of[name] == "Normal") for name in names])
         notes.append(f"'Normal' is from column class of {classes.name}")
     if (headers := beside(raw.path, "*dicom_headers*")) is not None:
         table = read_raw(headers)
-        ids = cells(table, column_of(table, "PatientID"))
         for use, column in {"sex": "PatientSex", "age": "PatientAge", "projection": "ViewPosition"}.items():
-            of = dict(zip(ids, cells(table, column_of(table, column)), strict=True))
+            of = by_cell(table, "PatientID", column)
             made[use] = [of.get(name, "") for name in names], f"{headers.name}, column {column}"
     return Shaped(each, made, labels, f"column {target}", (target, *columns), notes=tuple(notes))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from medsae_plugin.data.dialects.base import Dialect, Shaped, cells, column_of
+from medsae_plugin.data.dialects.base import Dialect, Shaped, by_cell, cells, column_of
 from medsae_plugin.data.dialects.cells import read_cells
 from medsae_plugin.data.dialects.findings import key
 from medsae_plugin.data.table_files import RawTable, read_raw
@@ -83,7 +83,7 @@ def _part(path: Path, *kinds: str) -> RawTable | None:
 
 
 def _splits(split: RawTable, dicom: pd.Series, notes: list[str]) -> list[str]:
-    of = dict(zip(cells(split, column_of(split, "dicom_id")), cells(split, column_of(split, "split")), strict=True))
+    of = by_cell(split, "dicom_id", "split")
     splits = [of.get(image, "") for image in dicom]
     if without := splits.count(""):
         notes.append(f"{without:,} images are not in {split.path.name}, and of no split")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medsae_plugin.data.dialects.base import Dialect, Shaped, beside, cells, column_of, column_or_none, listed
+from medsae_plugin.data.dialects.base import Dialect, Shaped, beside, by_cell, cells, column_of, column_or_none, listed
 from medsae_plugin.data.dialects.findings import key
 from medsae_plugin.data.table_files import RawTable, read_raw
 from medsae_plugin.errors import MedSAEError, reason_of
@@ -67,8 +67,7 @@ def _of_kaggle(raw: RawTable) -> Shaped:
                 raise MedSAEError(f"{raw.path}: OpenI's {name.rstrip('*')}.csv is not beside it, which belongs to it")
             parts[what] = read_raw(other)
     images, reports = parts["projection"], parts["MeSH"]
-    found = cells(reports, column_of(reports, "MeSH"))
-    of = dict(zip(cells(reports, column_of(reports, "uid")), found, strict=True))
+    of = by_cell(reports, "uid", "MeSH")
     headings = [of[uid].split(";") if uid in of else None for uid in cells(images, column_of(images, "uid"))]
     filename = column_of(images, "filename")
     return _labelled(images, list(cells(images, filename)), f"column {filename}", headings, str(reports.path))
