@@ -12,6 +12,7 @@ from pathlib import Path
 # From the bottom up: a package imports from those below it and from its own level.
 LAYERS = (
     {"", "hooks", "pretrained"},  # the package's own modules: files, text, fetch, errors
+    {"statistics"},
     {"phantoms"},
     {"data"},
     {"encoders"},

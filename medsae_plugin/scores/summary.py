@@ -13,8 +13,8 @@ from medsae_plugin.scores.declared import mean_top_r
 from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
-from medsae_plugin.scores.resampling import interval
 from medsae_plugin.scores.scoring import Scored
+from medsae_plugin.statistics.intervals import FEW_LABELS, t_interval
 
 
 def ranked() -> dict[str, bool]:
@@ -69,6 +69,7 @@ def _summary(scored: Scored) -> UnitScores:
         image_level=_finite(metrics.sparsity(scored.report)),
         density_histogram=metrics.density_histogram(scored.report).tolist(),
         observations=_observations(scored),
+        no_interval=FEW_LABELS if scored.matrix is not None and scored.mean_degrees() is None else None,
         **figures,
     )
 
@@ -81,6 +82,7 @@ def _observations(scored: Scored) -> list[Observation]:
         for m in _computed(scored)
         if "observations" in m.show
     }
+    why = [None] * len(report.label_names) if scored.matrix is None else scored.no_interval
     return [
         Observation(
             label=label,
@@ -89,6 +91,7 @@ def _observations(scored: Scored) -> list[Observation]:
             patients=int(report.patients[c]),
             latent=scored.units.label(int(scored.top[c])),
             follows=_followed(scored, int(scored.top[c])),
+            no_interval=why[c],
             **{name: number(values[c]) for name, values in columns.items()},
         )
         for c, label in enumerate(report.label_names)
@@ -106,8 +109,11 @@ def _gain(sae: Scored, neurons: Scored) -> Gain:
     difference = number(mean_top_r(sae) - mean_top_r(neurons))
     if sae.matrix is None or neurons.matrix is None:
         return Gain(mean_top_r=difference)
-    low, high = interval(sae.mean_r_resampled() - neurons.mean_r_resampled())
-    return Gain(mean_top_r=difference, low=number(float(low)), high=number(float(high)))
+    df = sae.mean_degrees(neurons)
+    if difference is None or df is None:
+        return Gain(mean_top_r=difference, no_interval=FEW_LABELS)
+    low, high = t_interval(difference, sae.mean_r_left_out - neurons.mean_r_left_out, df)
+    return Gain(mean_top_r=difference, low=number(low), high=number(high))
 
 
 def _rows(scored: Scored) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Tests and their corrections on arrays alone: what is random is which patient has which labels."""
