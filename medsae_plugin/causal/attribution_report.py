@@ -221,5 +221,5 @@ def _top(
         return None
     contrast = contrast_with_random(attribution, latent, label, patients, images, seed=seed)
     falls = {name: number(getattr(contrast, name)) for name in ("fall", "random_fall", "difference", "low", "high")}
-    counts = {"images": contrast.images, "patients": contrast.patients}
-    return TopLatent(latent=latent, r=float(r), **counts, **falls, no_interval=contrast.no_interval)
+    top = {"latent": latent, "r": float(r), "images": contrast.images, "patients": contrast.patients}
+    return TopLatent.model_validate({**top, **falls, "no_interval": contrast.no_interval})

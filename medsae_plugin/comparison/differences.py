@@ -33,9 +33,9 @@ BOTH, PATIENTS = "patients and seeds", "patients"
 class LeftOut:
     """The figures of an SAE (or of raw neurons), and what they are without each patient of `report`.
 
-    points: the figures, by name, such as `mean_top_r`, and `r: LABEL` of each label. figures: `(patients,)`, by the same
-    names. degrees: the degrees of freedom of each one's variance over patients. no_interval: why a figure has no
-    interval over patients, by name; those that have one are not in it.
+    points: the figures, by name, such as `mean_top_r`, and `r: LABEL` of each label. figures: `(patients,)`, by the
+    same names. degrees: the degrees of freedom of each one's variance over patients. no_interval: why a figure has
+    no interval over patients, by name; those that have one are not in it.
     """
 
     points: dict[str, float]
@@ -124,10 +124,11 @@ def _runs(store: ActivationStore, hook: str, rows: np.ndarray, batch: int) -> An
 def differences(found: Sequence[LeftOut], pairs: Sequence[tuple[Replicates, Replicates]]) -> pd.DataFrame:
     """Every figure of one recipe less that of another, means over their seeds, with 95% interval and p value.
 
-    The variance is that over patients, the jackknife's of the difference, and where both recipes have two seeds or more
-    also that over seeds: of each recipe the variance of the figure between its seeds, over their number. The interval is
-    Student's t with Satterthwaite's (1946) degrees of freedom. With one seed it is of patients only, and `over` says so.
-    p is two-sided, of the same t; `fdr` is Benjamini and Hochberg's over all rows. `no_interval` says why there is none.
+    The variance is that over patients, the jackknife's of the difference, and where both recipes have two seeds or
+    more also that over seeds: of each recipe the variance of the figure between its seeds, over their number. The
+    interval is Student's t with Satterthwaite's (1946) degrees of freedom. With one seed it is of patients only, and
+    `over` says so. p is two-sided, of the same t; `fdr` is Benjamini and Hochberg's over all rows. `no_interval` says
+    why there is none.
 
     Args:
         found: of every compared one.
@@ -153,9 +154,9 @@ def _difference(found: Sequence[LeftOut], a: Replicates, b: Replicates, name: st
     if why := next((one.no_interval[name] for side in sides for one in side if name in one.no_interval), None):
         return {**nothing, "no_interval": why}
     left_out = [np.mean([one.figures[name] for one in side], axis=0) for side in sides]
-    parts = [(float(variance(left_out[0] - left_out[1])), min(one.degrees[name] for side in sides for one in side))]
+    parts = [(variance(left_out[0] - left_out[1]), min(one.degrees[name] for side in sides for one in side))]
     if seeds:
-        parts += [(float(x.var(ddof=1)) / len(x), len(x) - 1) for x in points if len(x) > 1]
+        parts += [(float(x.var(ddof=1)) / len(x), len(x) - 1.0) for x in points if len(x) > 1]
     error, df = combined(parts)
     if math.isnan(difference) or math.isnan(error):
         return {**nothing, "no_interval": "the figure is undefined without one of the patients"}

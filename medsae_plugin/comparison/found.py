@@ -84,7 +84,7 @@ def summarise(found: Found) -> Comparison:
             "thresholds": {"link": LINK, "stable": STABLE, "visible": VISIBLE},
             "layers": [{"encoder": x.encoder, "hook": x.hook, "d": x.d} for x in found.layers],
             "ranked_on": found.ranking.split,
-            "best": min((e["name"] for e in trained if ranks[e["name"]] is not None), key=ranks.get, default=None),
+            "best": min((rank, name) for name, rank in ranks.items())[1] if None not in ranks.values() else None,
             "saes": saes,
             "visibility": _visibility(found),
             "cka": _matrix(found.cka.cka()),
@@ -241,7 +241,7 @@ def _matching(pair: Pair) -> dict[str, Any]:
 class _Seeds(NamedTuple):
     """SAEs of one layer and recipe that differ in their seed alone; of each its matchings and cosines with the others.
 
-    cosines: `(others, latents)`, of each latent the largest |cosine| of its decoder direction with any of another seed's.
+    cosines: `(others, latents)`, of each latent the largest |cosine| of its decoder direction with another seed's.
     """
 
     recipe: Replicates
@@ -274,7 +274,7 @@ def _stability(
     every = [m for of_sae in matchings.values() for m in of_sae]
     scores = [found.compared[k].scores for k in recipe.places]
     names = [*FIDELITY, *(m.name for m in METRICS.values() if m.per == "sae" and m.better)]
-    values = {name: [s.value(name) for s in scores] for name in names}
+    values = {name: [v for s in scores if (v := s.value(name)) is not None] for name in names}
     return {
         "recipe": recipe.name,
         "saes": list(matchings),
@@ -282,7 +282,7 @@ def _stability(
         "mean_assigned_correlation": number(float(np.mean([m.mean_assigned_correlation for m in every]))),
         "share_stable": number(float(np.mean([m.share_stable for m in every]))),
         "mean_max_cosine": number(float(np.mean([c.mean() for c in cosines.values()]))),
-        "means": {name: _spread(v) for name, v in values.items() if None not in v},
+        "means": {name: _spread(v) for name, v in values.items() if len(v) == len(scores)},
     }
 
 
@@ -292,8 +292,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _latents(found: Found) -> pd.DataFrame:
-    """One row a latent: its stability across seeds, by what it fires on and by its decoder direction, its fate in the next
-    layer, its origin in the one before."""
+    """One row a latent: its stability across seeds, by what it fires on and by its decoder direction, its fate in the
+    next layer, its origin in the one before."""
     replicated = _seeds(found)
     stable = {name: stability(m) for one in replicated for name, m in one.matchings.items()}
     cosine = {name: c.mean(0) for one in replicated for name, c in one.cosines.items()}

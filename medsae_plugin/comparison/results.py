@@ -122,7 +122,7 @@ class Stability(Figures):
     mean_assigned_correlation: float | None
     share_stable: float | None
     mean_max_cosine: float | None = None
-    means: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class Flow(Figures):
@@ -156,8 +156,8 @@ class Difference(Figures):
 class Comparison(Result):
     """SAEs side by side. `str()` is its tables for a terminal, `frame(name)` one of its tidy tables.
 
-    ranked_on: the split on which mean ranks were chosen, and with them `best`, the SAE of the smallest; where it is that
-    of `report`, the best one's figures are optimistic.
+    ranked_on: the split on which mean ranks were chosen, and with them `best`, the SAE of the smallest; where it is
+    that of `report`, the best one's figures are optimistic.
 
     The tables: `saes`, `observations`, `visibility`, `latents`, `matches`, `links`, `cka`, `differences`.
     """

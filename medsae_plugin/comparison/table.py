@@ -59,8 +59,8 @@ def _winner(comparison: Mapping[str, Any]) -> list[str]:
         return []
     if split == report:
         return [
-            f"rank, and so the best, {best}: chosen on {report}, where it is reported, so its figures are optimistic; a "
-            "split val of other patients would choose it apart."
+            f"rank, and so the best, {best}: chosen on {report}, where it is reported, so its figures are optimistic; "
+            "a split val of other patients would choose it apart."
         ]
     return [f"rank, and so the best, {best}: chosen on {split}, other patients than those of {report}."]
 

@@ -79,8 +79,8 @@ class ProbeSums:
 class Visibility:
     """How well each observation can be read off one layer, on `report`; nan where it cannot be told.
 
-    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`. no_interval: of
-    each label why there is none, such as fewer than 10 patients with it.
+    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`. no_interval:
+    of each label why there is none, such as fewer than 10 patients with it.
     """
 
     auroc: Float[np.ndarray, " labels"]
@@ -135,13 +135,13 @@ def probe(
 def _intervals(
     auroc: np.ndarray, scores: np.ndarray, labels: np.ndarray, jackknife: PatientJackknife
 ) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Of each label the interval of its AUROC, or why there is none: a probe is never silent, so for want of patients."""
+    """Of each label the interval of its AUROC, or why there is none, which is for want of patients."""
     without, with_it = (patients_with(jackknife, labels == value) for value in (0, 1))
     why = [reason_for_none(m, n, m, m) for m, n in zip(with_it, without, strict=True)]
     low, high = np.full((2, len(auroc)), np.nan)
     left_out = jackknife.auroc(scores, labels)
     for c in np.flatnonzero(~np.isnan(auroc) & [one is None for one in why]):
-        counts = [(labels[:, c] == value).sum() for value in (1, 0)]
+        counts = [float((labels[:, c] == value).sum()) for value in (1, 0)]
         low[c], high[c] = auroc_interval(auroc[c], left_out[:, c], *counts)
     return low, high, why
 

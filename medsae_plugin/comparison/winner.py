@@ -27,9 +27,9 @@ class Ranking(NamedTuple):
 
 
 def rank(compared: Sequence[Compared], table: ImageTable, select: str, report: str) -> Ranking:
-    """The mean ranks of the SAEs over the figures that rank, on the split `val`, and on `report` where there is no `val`.
+    """The mean ranks of the SAEs over the figures that rank, on the split `val`, or on `report` where there is none.
 
-    There is none where the store has no images in `val` that the table knows, where it is `select` or `report`, and
+    There is no `val` where the store has no images in `val` that the table knows, where it is `select` or `report`, and
     where it shares patients with either, for then it is not held out.
     """
     saes = [one for one in compared if one.is_sae]

@@ -145,8 +145,8 @@ class UnitScores(Figures):
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
-    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. no_interval: why `mean_top_r` has
-        no interval; None where it has one.
+    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. no_interval: why `mean_top_r`
+        has no interval; None where it has one.
     """
 
     name: str

@@ -29,7 +29,7 @@ CONSTANT = "its latent is constant without one of the patients"
 class Resampling:
     """How chance is measured: label shuffles between patients, and their seed.
 
-    n_bootstrap: what version 0.1 resampled; intervals are the jackknife's now, nothing is drawn for them. Goes with 0.3.
+    n_bootstrap: does nothing, since nothing is drawn for intervals any more; it goes with 0.3.
     """
 
     n_permutations: int = 200

@@ -36,13 +36,13 @@ def reason_for_none(with_it: float, without: float, fires_with: float, expected:
     return SELDOM_FIRES if max(fires_with, expected) < LEAST_FIRING else None
 
 
-def variance(left_out: Float[np.ndarray, "patients *figures"]) -> Float[np.ndarray, "*figures"]:
+def variance(left_out: Float[np.ndarray, " patients"]) -> float:
     """The jackknife's variance of a figure (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11).
 
     nan where the figure is undefined without some patient.
     """
     n = len(left_out)
-    return (n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0)
+    return float((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
 
 
 def t_interval(estimate: float, left_out: Float[np.ndarray, " patients"], df: float) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def correlation_interval(r: float, left_out: Float[np.ndarray, " patients"], df:
         df: of Student's t: of a label the patients with the finding (or without, if they are fewer) less one, who make
             most of the variance.
     """
-    low, high = t_interval(float(_z(r)), _z(left_out), df)
+    low, high = t_interval(float(_z(np.array([r]))[0]), _z(left_out), df)
     return float(np.tanh(low)), float(np.tanh(high))
 
 
@@ -74,7 +74,7 @@ def auroc_interval(
     Args:
         positives, negatives: images with and without the finding.
     """
-    at_found, found = _hanley_mcneil(auroc, positives, negatives), float(variance(left_out))
+    at_found, found = _hanley_mcneil(auroc, positives, negatives), variance(left_out)
     if np.isnan(found):
         return float("nan"), float("nan")
     effect = max(1.0, found / at_found) if at_found > 0 else 1.0
@@ -94,5 +94,5 @@ def _hanley_mcneil(x: float, positives: float, negatives: float) -> float:
     return x * (1 - x) * (1 + others * ((1 - x) / (2 - x) + x / (1 + x))) / (positives * negatives)
 
 
-def _z(r: np.ndarray | float) -> np.ndarray:
+def _z(r: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.arctanh(np.clip(r, -1 + 1e-9, 1 - 1e-9))

@@ -32,9 +32,9 @@ class PatientJackknife:
             known = ~np.isnan(y)
             a = np.where(known, a - (a[known].mean() if known.any() else 0), 0)
             y = np.nan_to_num(y)
-            n, a_, aa, y_, ay = (self.sums(v) for v in (known, a, a * a, y, a * y))
+            n, a_, aa, y_, yy, ay = (self.sums(v) for v in (known, a, a * a, y, y * y, a * y))
             with np.errstate(invalid="ignore", divide="ignore"):
-                scatter, of_label = aa - a_ * a_ / n, y_ - y_ * y_ / n
+                scatter, of_label = aa - a_ * a_ / n, yy - y_ * y_ / n
                 r = (ay - a_ * y_ / n) / np.sqrt(scatter * of_label)
             # Of sums of this size less would be rounding error.
             varies = (scatter > 1e-12 * (a @ a)) & (of_label > 1e-12 * n)

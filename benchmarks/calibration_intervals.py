@@ -1,0 +1,324 @@
+"""Whether intervals hold: how often each covers the truth in simulated tables, patient by patient; nominal is 0.95.
+
+    python benchmarks/calibration_intervals.py            # 2000 replications a row: about ten minutes on one core
+    python benchmarks/calibration_intervals.py --quick    # 200 replications
+
+Every row draws tables whose truth is known, computes the interval with the package's functions, and counts. An interval
+that is refused, with a reason, is not counted; `note` says how many were. `benchmarks/calibration.py` prints these rows
+among its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from medsae_plugin.comparison.differences import LeftOut, Replicates, differences
+from medsae_plugin.scores.scoring import patients_with
+from medsae_plugin.statistics.bootstrap import studentised_interval
+from medsae_plugin.statistics.intervals import (
+    LEAST_PATIENTS,
+    auroc_interval,
+    correlation_interval,
+    reason_for_none,
+    t_interval,
+)
+from medsae_plugin.statistics.jackknife import PatientJackknife
+
+NOMINAL = 0.95
+REPLICATIONS, QUICK = 2000, 200
+SHAPES = (("dense", 1.0), ("dense", 2.5), ("sparse", 1.0), ("sparse", 2.5))
+"""Latents: how they fire, and how many standard deviations higher where the finding is."""
+FIRES_ABOVE = {"dense": -np.inf, "sparse": 1.3, "rare": 2.0}
+ICC = 0.7  # of activations of a patient's images
+
+
+class Row(NamedTuple):
+    """A line of the table: what was simulated, what should be found, what was, and its Monte Carlo error."""
+
+    what: str
+    nominal: float
+    found: float
+    error: float
+    note: str = ""
+
+
+class Table(NamedTuple):
+    """Simulated images: of each its patient, labels and the activations of each label's top latent."""
+
+    patients: np.ndarray
+    labels: np.ndarray
+    activations: np.ndarray
+
+
+def draw(
+    rng: np.random.Generator, n: int, share: float | int, shapes: list[tuple[str, float]], clustered: bool
+) -> Table:
+    """A table of `n` patients with a label for each latent of `shapes`.
+
+    share: of the patients that have a finding, or how many have it. In a clustered table a patient has 1 to 10 images,
+    of which the first and eight of ten others show the finding.
+    """
+    sizes = rng.choice([1, 2, 3, 4, 6, 10], p=[0.35, 0.25, 0.15, 0.1, 0.1, 0.05], size=n) if clustered else np.ones(n)
+    code = np.repeat(np.arange(n), sizes.astype(int))
+    first = np.flatnonzero(np.diff(code, prepend=-1))
+    shared = ICC if clustered else 0.0
+    labels, activations = [], []
+    for shape, effect in shapes:
+        ill = rng.random(n) < share
+        if isinstance(share, int):
+            ill = np.zeros(n, dtype=bool)
+            ill[rng.choice(n, share, replace=False)] = True
+        present = ill[code] & ((rng.random(len(code)) < 0.8) | np.isin(np.arange(len(code)), first))
+        noise = np.sqrt(shared) * rng.normal(size=n)[code] + np.sqrt(1 - shared) * rng.normal(size=len(code))
+        above = FIRES_ABOVE[shape]
+        a = noise + effect * present
+        labels.append(present.astype(float))
+        activations.append(a if np.isinf(above) else np.maximum(a - above, 0))
+    return Table(code, np.stack(labels, axis=1), np.stack(activations, axis=1))
+
+
+@functools.cache
+def truth(share: float, shape: str, effect: float, clustered: bool) -> tuple[float, float]:
+    """r and AUROC in a table of half a million patients."""
+    from scipy.stats import rankdata
+
+    table = draw(np.random.default_rng(99), 500_000, float(share), [(shape, effect)], clustered)
+    y, a = table.labels[:, 0] > 0, table.activations[:, 0]
+    positives, negatives = y.sum(), (~y).sum()
+    auroc = (rankdata(a)[y].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    return float(np.corrcoef(a, y)[0, 1]), float(auroc)
+
+
+def refused(jackknife: PatientJackknife, table: Table) -> list[str | None]:
+    """Of each label why there is no interval, as `Scored.no_interval`."""
+    fires, present = table.activations > 0, table.labels == 1
+    with_it, without = patients_with(jackknife, present), patients_with(jackknife, ~present)
+    together, firing = patients_with(jackknife, fires & present), patients_with(jackknife, fires)
+    expected = firing * with_it / jackknife.n_patients
+    return [*map(reason_for_none, with_it, without, together, expected)]
+
+
+def counted(what: str, covers: Iterator[bool | None], replications: int) -> Row:
+    """The share that cover of those that are not refused (None)."""
+    known = [c for c in covers if c is not None]
+    n = len(known)
+    left = 1 - n / replications
+    if n < 0.05 * replications:
+        return Row(what, NOMINAL, float("nan"), float("nan"), f"refused in {left:.0%}")
+    found = float(np.mean(known))
+    note = f"refused in {left:.0%}" if left else ""
+    return Row(what, NOMINAL, found, float(np.sqrt(found * (1 - found) / n)), note)
+
+
+def r_of_few(about: int, clustered: bool, replications: int, seed: int = 0) -> Row:
+    """r of a label with about so many positive patients of 200."""
+
+    def trial(k: int) -> bool | None:
+        shape, effect = SHAPES[k % len(SHAPES)]
+        table = draw(np.random.default_rng([seed, k]), 200, about / 200, [(shape, effect)], clustered)
+        jackknife = PatientJackknife(table.patients)
+        left_out = jackknife.pearson(table.activations, table.labels)[:, 0]
+        if refused(jackknife, table)[0] or np.isnan(left_out).any():
+            return None
+        df = min(table_patients(jackknife, table)[0]) - 1
+        r = float(np.corrcoef(table.activations[:, 0], table.labels[:, 0])[0, 1])
+        low, high = correlation_interval(r, left_out, df)
+        return low <= truth(about / 200, shape, effect, clustered)[0] <= high
+
+    kind = "clustered patients" if clustered else "one image a patient"
+    return counted(
+        f"coverage of r's interval, about {about} positives, {kind}", map(trial, range(replications)), replications
+    )
+
+
+def auroc_of_few(positives: int, clustered: bool, replications: int, seed: int = 1) -> Row:
+    """AUROC of a label with so many positive patients of 200."""
+
+    def trial(k: int) -> bool | None:
+        shape, effect = SHAPES[k % len(SHAPES)]
+        table = draw(np.random.default_rng([seed, k]), 200, positives, [(shape, effect)], clustered)
+        jackknife = PatientJackknife(table.patients)
+        if refused(jackknife, table)[0]:
+            return None
+        left_out = jackknife.auroc(table.activations, table.labels)[:, 0]
+        y, a = table.labels[:, 0] == 1, table.activations[:, 0]
+        auroc = float((np.sign(a[y][:, None] - a[~y]) + 1).mean() / 2)
+        low, high = auroc_interval(auroc, left_out, float(y.sum()), float((~y).sum()))
+        return low <= truth(positives / 200, shape, effect, clustered)[1] <= high
+
+    kind = "clustered patients" if clustered else "one image a patient"
+    return counted(
+        f"coverage of AUROC's interval, {positives} positives, {kind}", map(trial, range(replications)), replications
+    )
+
+
+def mean_top_r(shapes: list[tuple[str, float]], what: str, clustered: bool, replications: int, seed: int = 2) -> Row:
+    """The mean of r over labels of prevalence 0.2, of 200 patients."""
+    expected = float(np.mean([truth(0.2, *shape, clustered)[0] for shape in shapes]))
+
+    def trial(k: int) -> bool | None:
+        table = draw(np.random.default_rng([seed, k]), 200, 0.2, shapes, clustered)
+        found = means(table)
+        if found is None:
+            return None
+        low, high = correlation_interval(*found)
+        return low <= expected <= high
+
+    kind = "clustered patients" if clustered else "one image a patient"
+    return counted(f"coverage of mean top r, {what}, {kind}", map(trial, range(replications)), replications)
+
+
+def gain(clustered: bool, replications: int, seed: int = 3) -> Row:
+    """Mean top r of sparse latents less that of weaker dense ones for the same labels."""
+    better, worse = [("sparse", 2.5), ("sparse", 1.0), ("sparse", 0.5)], [("dense", 1.0), ("dense", 0.7), ("dense", 0)]
+
+    def both(rng: np.random.Generator, n: int) -> tuple[Table, Table]:
+        table = draw(rng, n, 0.2, better, clustered)
+        shared = draw(rng, n, 0.2, worse, clustered).activations if not clustered else None
+        noise = rng.normal(size=table.labels.shape) if shared is None else shared
+        return table, Table(table.patients, table.labels, noise + table.labels * [1.0, 0.7, 0.0])
+
+    large = both(np.random.default_rng(98), 400_000)
+    expected = float(np.subtract(*(np.mean(all_r(table)) for table in large)))
+
+    def trial(k: int) -> bool | None:
+        tables = both(np.random.default_rng([seed, k]), 200)
+        found = [means(table) for table in tables]
+        if found[0] is None or found[1] is None:
+            return None
+        (r, left_out, df), (other, others, _) = found
+        low, high = t_interval(r - other, left_out - others, df)
+        return low <= expected <= high
+
+    kind = "clustered patients" if clustered else "one image a patient"
+    return counted(f"coverage of the gain over neurons, {kind}", map(trial, range(replications)), replications)
+
+
+def contrast(patients: int, clustered: bool, replications: int, seed: int = 4) -> Row:
+    """Attribution's contrast: the effect of a latent that fires on half or more of the patients with the finding."""
+    shifts = (0.0, 0.75, 1.5)
+
+    def values(rng: np.random.Generator, n: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+        counts = rng.choice([1, 2, 3, 6], p=[0.5, 0.25, 0.15, 0.1], size=n) if clustered else np.ones(n, dtype=int)
+        code = np.repeat(np.arange(n), counts)
+        shared = ICC if clustered else 0.0
+        noise = np.sqrt(shared) * rng.normal(size=n)[code] + np.sqrt(1 - shared) * rng.normal(size=len(code))
+        effect = 0.05 * np.maximum(noise + shift, 0) + 0.002 * rng.normal(size=len(code))
+        return np.bincount(code, effect), counts.astype(float)
+
+    large = [values(np.random.default_rng(97), 500_000, shift) for shift in shifts]
+    expected = [totals.sum() / counts.sum() for totals, counts in large]
+
+    def trial(k: int) -> bool | None:
+        if patients < LEAST_PATIENTS:
+            return None
+        totals, counts = values(np.random.default_rng([seed, k]), patients, shifts[k % 3])
+        low, high = studentised_interval(totals, counts, 1000, seed=k)
+        return None if np.isnan(low) else low <= expected[k % 3] <= high
+
+    kind = "clustered patients" if clustered else "one image a patient"
+    what = f"coverage of attribution's contrast, {patients} patients with the finding, {kind}"
+    return counted(what, map(trial, range(replications)), replications)
+
+
+def seeds_apart(replications: int, seed: int = 5) -> list[Row]:
+    """Six seeds of one recipe, whose latents differ by seed as well as by patient: how many differences are "real"."""
+    shares, ever = [], []
+    of_patients = []
+    for k in range(replications):
+        found = six_seeds(np.random.default_rng([seed, k]))
+        three = differences(found, [(Replicates("a", (0, 1, 2)), Replicates("b", (3, 4, 5)))])
+        shares.append((three["p"] < 0.05).mean())
+        ever.append((three["fdr"] < 0.05).any())
+        every = [(Replicates(str(i), (i,)), Replicates(str(j), (j,))) for i in range(6) for j in range(i + 1, 6)]
+        of_patients.append((differences(found, every)["fdr"] < 0.05).mean())
+    rows = []
+    for what, values, nominal, note in (
+        ("three seeds against three of one recipe, share of p < 0.05", shares, 0.05, ""),
+        ("three seeds against three of one recipe, any real difference", ever, 0.05, ""),
+        ("each seed alone, of patients only: share that is called real", of_patients, 0.05, "said to be so"),
+    ):
+        error = float(np.std(values) / np.sqrt(len(values)))
+        rows.append(Row(what, nominal, float(np.mean(values)), error, note))
+    return rows
+
+
+def six_seeds(rng: np.random.Generator, n: int = 300, labels: int = 14) -> list[LeftOut]:
+    """r of 14 labels by six SAEs: of every label each has a latent of its own quality, over the same patients."""
+    table = draw(rng, n, 0.2, [("dense", 1.0)] * labels, False)
+    jackknife = PatientJackknife(table.patients)
+    made = []
+    for _ in range(6):
+        quality = rng.normal(1.0, 0.25, labels)
+        noise = 0.7 * (table.activations - table.labels) + 0.7 * rng.normal(size=table.labels.shape)
+        a = np.maximum(noise + quality * table.labels, 0)
+        left_out, r = jackknife.pearson(a, table.labels), all_r(Table(table.patients, table.labels, a))
+        names = [f"r: {c}" for c in range(labels)]
+        figures = {name: left_out[:, c] for c, name in enumerate(names)} | {"mean_top_r": left_out.mean(1)}
+        points = {name: float(r[c]) for c, name in enumerate(names)} | {"mean_top_r": float(r.mean())}
+        df = float(table.labels.sum(0).min() - 1)
+        made.append(LeftOut(points, figures, dict.fromkeys(points, df), {}))
+    return made
+
+
+def table_patients(jackknife: PatientJackknife, table: Table) -> list[tuple[float, float]]:
+    """Of each label the patients with it and without."""
+    return [*zip(*(patients_with(jackknife, table.labels == value) for value in (1, 0)), strict=True)]
+
+
+def all_r(table: Table) -> np.ndarray:
+    a, y = table.activations - table.activations.mean(0), table.labels - table.labels.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num((a * y).sum(0) / np.sqrt((a**2).sum(0) * (y**2).sum(0)))
+
+
+def means(table: Table) -> tuple[float, np.ndarray, float] | None:
+    """The mean of r, without each patient, and its degrees of freedom, as `Scored`; None where it is refused."""
+    jackknife = PatientJackknife(table.patients)
+    r, left_out = all_r(table), jackknife.pearson(table.activations, table.labels)
+    undefined = np.isnan(left_out).any(0)
+    known = [not (why or u) for why, u in zip(refused(jackknife, table), undefined, strict=True)]
+    if sum(known) * 2 < len(known):
+        return None
+    held = np.where(undefined, r, left_out)
+    df = sum(min(both) - 1 for both, k in zip(table_patients(jackknife, table), known, strict=True) if k)
+    return float(r.mean()), held.mean(1), float(df)
+
+
+SPARSE = [("sparse", 2.5), ("sparse", 1.0), ("rare", 2.5), ("rare", 1.0), ("rare", 0.0)]
+ROWS: tuple[Callable[[int], Row | list[Row]], ...] = (
+    *(functools.partial(r_of_few, about, clustered) for about in (5, 15, 20) for clustered in (False, True)),
+    *(functools.partial(auroc_of_few, n, clustered) for n in (5, 10, 20) for clustered in (False, True)),
+    functools.partial(mean_top_r, [("sparse", 1.0)], "one sparse latent, prevalence 0.2", False),
+    functools.partial(mean_top_r, SPARSE, "five sparse latents, prevalence 0.2", False),
+    functools.partial(mean_top_r, SPARSE, "five sparse latents, prevalence 0.2", True),
+    functools.partial(mean_top_r, [("rare", 0.0)] * 5, "five rare latents of nothing", False),
+    *(functools.partial(gain, clustered) for clustered in (False, True)),
+    *(functools.partial(contrast, n, clustered) for n in (2, 5, 10, 20) for clustered in (False, True)),
+    lambda replications: seeds_apart(max(20, replications // 4)),
+)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Every row, as it is computed."""
+    for row in ROWS:
+        found = row(QUICK if quick else REPLICATIONS)
+        yield from [found] if isinstance(found, Row) else found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} replications a row instead of {REPLICATIONS}")
+    print("| what | nominal | found | error | note |\n| --- | --- | --- | --- | --- |")
+    for row in rows(parser.parse_args().quick):
+        found = "-" if np.isnan(row.found) else f"{row.found:.3f} | {row.error:.3f}"
+        print(f"| {row.what} | {row.nominal} | {found if found != '-' else '- | -'} | {row.note} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
