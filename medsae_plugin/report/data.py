@@ -178,7 +178,7 @@ def _summary(scores: UnitScores) -> dict[str, Any]:
 def _brief(o: Observation) -> dict[str, Any]:
     """The figures that the page shows of an observation's top latent, with their intervals."""
     told = [m for m in shown("report") if "observations" in m.show]
-    return {"label": o.label, "latent": o.latent,
+    return {"label": o.label, "latent": o.latent, "no_interval": o.no_interval,
             **{key: o.value(key) for m in told for key in (m.name, m.low, m.high) if key}}  # fmt: skip
 
 
