@@ -127,8 +127,9 @@ def differences(found: Sequence[LeftOut], pairs: Sequence[tuple[Replicates, Repl
     The variance is that over patients, the jackknife's of the difference, and where both recipes have two seeds or
     more also that over seeds: of each recipe the variance of the figure between its seeds, over their number. The
     interval is Student's t with Satterthwaite's (1946) degrees of freedom. With one seed it is of patients only, and
-    `over` says so. p is two-sided, of the same t; `fdr` is Benjamini and Hochberg's over all rows. `no_interval` says
-    why there is none.
+    `over` says so. p is two-sided, of Student's t of no more degrees of freedom than the seeds have, for the far tail,
+    on which `fdr` (Benjamini and Hochberg's over all rows) depends, does not forgive a variance that few seeds give too
+    small by chance. `no_interval` says why there is none.
 
     Args:
         found: of every compared one.
@@ -154,14 +155,13 @@ def _difference(found: Sequence[LeftOut], a: Replicates, b: Replicates, name: st
     if why := next((one.no_interval[name] for side in sides for one in side if name in one.no_interval), None):
         return {**nothing, "no_interval": why}
     left_out = [np.mean([one.figures[name] for one in side], axis=0) for side in sides]
-    parts = [(variance(left_out[0] - left_out[1]), min(one.degrees[name] for side in sides for one in side))]
-    if seeds:
-        parts += [(float(x.var(ddof=1)) / len(x), len(x) - 1.0) for x in points if len(x) > 1]
-    error, df = combined(parts)
+    of_patients = variance(left_out[0] - left_out[1]), min(one.degrees[name] for side in sides for one in side)
+    of_seeds = [(float(x.var(ddof=1)) / len(x), len(x) - 1.0) for x in points if seeds and len(x) > 1]
+    error, df = combined([of_patients, *of_seeds])
     if math.isnan(difference) or math.isnan(error):
         return {**nothing, "no_interval": "the figure is undefined without one of the patients"}
     half = float(t.ppf((1 + LEVEL) / 2, df)) * error
-    p = float(2 * t.sf(abs(difference) / error, df))
+    p = float(2 * t.sf(abs(difference) / error, min(df, sum(d for _, d in of_seeds) or df)))
     return {"difference": difference, "low": difference - half, "high": difference + half, "p": p, "no_interval": None}
 
 
