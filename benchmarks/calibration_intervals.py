@@ -148,7 +148,8 @@ def auroc_of_few(positives: int, clustered: bool, replications: int, seed: int =
         left_out = jackknife.auroc(table.activations, table.labels)[:, 0]
         y, a = table.labels[:, 0] == 1, table.activations[:, 0]
         auroc = float((np.sign(a[y][:, None] - a[~y]) + 1).mean() / 2)
-        low, high = auroc_interval(auroc, left_out, float(y.sum()), float((~y).sum()))
+        images = float(y.sum()), float((~y).sum())
+        low, high = auroc_interval(auroc, left_out, images, table_patients(jackknife, table)[0])
         return low <= truth(positives / 200, shape, effect, clustered)[1] <= high
 
     kind = "clustered patients" if clustered else "one image a patient"

@@ -51,7 +51,7 @@ def test_what_rests_on_one_patient_is_undefined_without_it():
     one_positive = np.array([[0.0, 0, 0, 0, 0, 1]]).T
     auroc = PatientJackknife(patients).auroc(a, one_positive)
     assert np.isnan(auroc[5, 0]) and (auroc[:5] == 1).all()
-    assert np.isnan(auroc_interval(1.0, auroc[:, 0], 1.0, 5.0)).all()
+    assert np.isnan(auroc_interval(1.0, auroc[:, 0], (1.0, 5.0), (1.0, 5.0))).all()
 
 
 def test_of_a_mean_the_jackknifes_interval_is_students():
@@ -79,16 +79,23 @@ def test_the_interval_of_auroc_solves_newcombes_equation():
     a = rng.normal(size=60) + y
     auroc = roc_auc_score(y, a)
     # Without a spread the formula's variance stands alone.
-    low, high = auroc_interval(auroc, np.full(60, auroc), 12.0, 48.0)
+    low, high = auroc_interval(auroc, np.full(60, auroc), (12.0, 48.0), (12.0, 48.0))
     for x in (low, high):
         bracket = (1 - x) / (2 - x) + x / (1 + x)
         spread = np.sqrt(x * (1 - x) * (1 + 29 * bracket) / (12 * 48))
         assert abs(auroc - x) == pytest.approx(stats.norm.ppf(0.975) * spread, rel=1e-6)
-    wide = auroc_interval(auroc, auroc + 0.2 * rng.normal(size=60), 12.0, 48.0)
+    wide = auroc_interval(auroc, auroc + 0.2 * rng.normal(size=60), (12.0, 48.0), (12.0, 48.0))
     assert wide[0] < low < auroc < high < wide[1]
-    low, high = auroc_interval(1.0, np.ones(60), 12.0, 48.0)
+    # Two images a patient: counts between both.
+    low, high = auroc_interval(auroc, np.full(30, auroc), (12.0, 48.0), (6.0, 24.0))
+    for x in (low, high):
+        m, n = np.sqrt(12 * 6), np.sqrt(48 * 24)
+        bracket = (1 - x) / (2 - x) + x / (1 + x)
+        spread = np.sqrt(x * (1 - x) * (1 + ((m + n) / 2 - 1) * bracket) / (m * n))
+        assert abs(auroc - x) == pytest.approx(stats.norm.ppf(0.975) * spread, rel=1e-6)
+    low, high = auroc_interval(1.0, np.ones(60), (12.0, 48.0), (12.0, 48.0))
     assert 0.7 < low < 0.97 and high == 1
-    assert auroc_interval(0.0, np.zeros(60), 12.0, 48.0) == pytest.approx((1 - high, 1 - low))
+    assert auroc_interval(0.0, np.zeros(60), (12.0, 48.0), (12.0, 48.0)) == pytest.approx((1 - high, 1 - low))
 
 
 def test_none_of_few_patients_or_few_that_fire():

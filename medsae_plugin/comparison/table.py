@@ -7,7 +7,7 @@ from typing import Any
 
 from medsae_plugin.scores.images import ROLES
 from medsae_plugin.scores.models import Split
-from medsae_plugin.scores.registry import shown
+from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
 
@@ -73,7 +73,16 @@ def _differences(comparison: Mapping[str, Any]) -> str:
     rows = [["mean top r of", "less that of", "difference", "[95%]", "fdr", "interval of"]]
     for d in real:
         between = f"[{d['low']:+.3f}, {d['high']:+.3f}]"
-        rows.append([d["a"], d["b"], f"{d['difference']:+.3f}", between, f"{d['fdr']:.3f}", d.get("over", "patients")])
+        rows.append(
+            [
+                d["a"],
+                d["b"],
+                f"{d['difference']:+.3f}",
+                between,
+                METRICS["fdr"].form(d["fdr"]),
+                d.get("over", "patients"),
+            ]
+        )
     tested = [d for d in kept if d["fdr"] is not None]
     title = f"Differences of mean top r that are real (fdr < 0.05): {len(real)} of {len(tested)} pairs of recipes"
     notes = [

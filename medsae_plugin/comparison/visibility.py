@@ -141,8 +141,8 @@ def _intervals(
     low, high = np.full((2, len(auroc)), np.nan)
     left_out = jackknife.auroc(scores, labels)
     for c in np.flatnonzero(~np.isnan(auroc) & [one is None for one in why]):
-        counts = [float((labels[:, c] == value).sum()) for value in (1, 0)]
-        low[c], high[c] = auroc_interval(auroc[c], left_out[:, c], *counts)
+        counts = float((labels[:, c] == 1).sum()), float((labels[:, c] == 0).sum())
+        low[c], high[c] = auroc_interval(auroc[c], left_out[:, c], counts, (with_it[c], without[c]))
     return low, high, why
 
 

@@ -247,9 +247,10 @@ def _r_interval(s: Scored) -> Float[np.ndarray, "2 labels"]:
 
 
 def _auroc_interval(s: Scored) -> Float[np.ndarray, "2 labels"]:
-    auroc, left_out, known, positives = s.of_top("auroc"), s.auroc_left_out, s.report.known, s.report.positives
+    auroc, left_out, with_it, known = s.of_top("auroc"), s.auroc_left_out, s.report.positives, s.report.known
+    images, patients = np.stack([with_it, known - with_it], axis=1), s.patients_showing[::-1].T
     found = [
-        NONE if why else auroc_interval(auroc[c], left_out[:, c], positives[c], known[c] - positives[c])
+        NONE if why else auroc_interval(auroc[c], left_out[:, c], tuple(images[c]), tuple(patients[c]))
         for c, why in enumerate(s.no_interval)
     ]
     return np.array(found).T

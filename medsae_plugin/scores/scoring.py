@@ -179,17 +179,21 @@ class Scored:
         fires, labels = self.top_activations > 0, held_out.labels
         together = patients_with(held_out.jackknife, fires & (labels == 1))
         firing = patients_with(held_out.jackknife, fires & ~np.isnan(labels))
-        without, with_it = held_out.patients_showing
+        without, with_it = self.patients_showing
         known = np.maximum(patients_with(held_out.jackknife, ~np.isnan(labels)), 1)
         reasons = map(reason_for_none, with_it, without, together, firing * with_it / known)
         constant = np.isnan(self.r_left_out).any(0)
         return [why or (CONSTANT if c else None) for why, c in zip(reasons, constant, strict=True)]
 
+    @property
+    def patients_showing(self) -> Float[np.ndarray, "2 labels"]:
+        """See `HeldOut.patients_showing`."""
+        return self._images()[1].patients_showing
+
     @cached_property
     def degrees(self) -> Float[np.ndarray, " labels"]:
         """Of each label the degrees of freedom of its interval: the patients with it, or without, less one."""
-        _, held_out = self._images()
-        return np.maximum(held_out.patients_showing.min(0) - 1, 1)
+        return np.maximum(self.patients_showing.min(0) - 1, 1)
 
     @cached_property
     def mean_r_left_out(self) -> Float[np.ndarray, " patients"]:

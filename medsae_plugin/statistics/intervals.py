@@ -63,7 +63,7 @@ def correlation_interval(r: float, left_out: Float[np.ndarray, " patients"], df:
 
 
 def auroc_interval(
-    auroc: float, left_out: Float[np.ndarray, " patients"], positives: float, negatives: float
+    auroc: float, left_out: Float[np.ndarray, " patients"], images: tuple[float, float], patients: tuple[float, float]
 ) -> tuple[float, float]:
     """Newcombe's score interval (2006, Statistics in Medicine 25:559, method 5), for images of the same patients.
 
@@ -72,8 +72,10 @@ def auroc_interval(
     the AUROC found, as it does where patients have several images and where many images are tied at zero.
 
     Args:
-        positives, negatives: images with and without the finding.
+        images: with the finding, and without. patients: with such an image, and with an image without it. A patient's
+            images are worth more than one and less than as many, so the formula takes the geometric mean of both.
     """
+    positives, negatives = (float(np.sqrt(i * p)) for i, p in zip(images, patients, strict=True))
     at_found, found = _hanley_mcneil(auroc, positives, negatives), variance(left_out)
     if np.isnan(found):
         return float("nan"), float("nan")
