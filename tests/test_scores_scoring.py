@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medsae_plugin.scores import declared  # noqa: F401, which declares the figures
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
 from medsae_plugin.scores.registry import METRICS
