@@ -4,16 +4,16 @@
     python benchmarks/calibration_intervals.py --quick    # 200 replications
 
 Every row draws tables whose truth is known, computes the interval with the package's functions, and counts. An interval
-that is refused, with a reason, is not counted; `note` says how many were. `benchmarks/calibration.py` prints these rows
-among its own.
+that is refused, with a reason, is not counted, and how many were is said. Shares stand with twice their Monte Carlo error
+and the number of replications. `benchmarks/calibration.py` prints these rows among its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from medsae_plugin.statistics.intervals import (
 )
 from medsae_plugin.statistics.jackknife import PatientJackknife
 
-NOMINAL = 0.95
 REPLICATIONS, QUICK = 2000, 200
 SHAPES = (("dense", 1.0), ("dense", 2.5), ("sparse", 1.0), ("sparse", 2.5))
 """Latents: how they fire, and how many standard deviations higher where the finding is."""
@@ -37,14 +36,34 @@ FIRES_ABOVE = {"dense": -np.inf, "sparse": 1.3, "rare": 2.0}
 ICC = 0.7  # of activations of a patient's images
 
 
-class Row(NamedTuple):
-    """A line of the table: what was simulated, what should be found, what was, and its Monte Carlo error."""
+class Settings(NamedTuple):
+    """quick: few replications. seed: of every draw."""
 
-    what: str
-    nominal: float
+    quick: bool
+    seed: int = 0
+
+
+class Found(NamedTuple):
+    """What was found of how many replications, its Monte Carlo error, and a note, such as how many were refused."""
+
     found: float
+    of: int
     error: float
     note: str = ""
+
+    def __str__(self) -> str:
+        if np.isnan(self.found):
+            return self.note
+        return f"{self.found:.3f} +- {2 * self.error:.3f} ({', '.join(filter(None, (f'{self.of:,}', self.note)))})"
+
+
+class Row(NamedTuple):
+    """A line of the table: what is simulated, what should be found, what was found before, and how to find it now."""
+
+    what: str
+    nominal: str
+    before: str
+    find: Callable[[Any], Found]
 
 
 class Table(NamedTuple):
@@ -103,24 +122,32 @@ def refused(jackknife: PatientJackknife, table: Table) -> list[str | None]:
     return [*map(reason_for_none, with_it, without, together, expected)]
 
 
-def counted(what: str, covers: Iterator[bool | None], replications: int) -> Row:
-    """The share that cover of those that are not refused (None)."""
-    known = [c for c in covers if c is not None]
-    n = len(known)
-    left = 1 - n / replications
-    if n < 0.05 * replications:
-        return Row(what, NOMINAL, float("nan"), float("nan"), f"refused in {left:.0%}")
-    found = float(np.mean(known))
-    note = f"refused in {left:.0%}" if left else ""
-    return Row(what, NOMINAL, found, float(np.sqrt(found * (1 - found) / n)), note)
+def coverage(what: str, before: str, clustered: bool, trial: Callable[[int, int], bool | None]) -> Row:
+    """The share of replications whose interval covers, of those where it is not refused.
+
+    Args:
+        trial: of the number of a replication and the seed: whether it covers, None where it is refused.
+    """
+
+    def find(settings: Any) -> Found:
+        n = QUICK if settings.quick else REPLICATIONS
+        known = [c for k in range(n) if (c := trial(k, settings.seed)) is not None]
+        refused = f"refused in {1 - len(known) / n:.0%}" if len(known) < n else ""
+        if len(known) < 0.05 * n:
+            return Found(float("nan"), len(known), float("nan"), refused)
+        found = float(np.mean(known))
+        return Found(found, len(known), float(np.sqrt(found * (1 - found) / len(known))), refused)
+
+    kind = "clustered patients" if clustered else "one image a patient"
+    return Row(f"coverage of {what}, {kind}", "0.95", before, find)
 
 
-def r_of_few(about: int, clustered: bool, replications: int, seed: int = 0) -> Row:
+def r_of_few(about: int, before: str, clustered: bool) -> Row:
     """r of a label with about so many positive patients of 200."""
 
-    def trial(k: int) -> bool | None:
+    def trial(k: int, seed: int) -> bool | None:
         shape, effect = SHAPES[k % len(SHAPES)]
-        table = draw(np.random.default_rng([seed, k]), 200, about / 200, [(shape, effect)], clustered)
+        table = draw(np.random.default_rng([0, k, seed]), 200, about / 200, [(shape, effect)], clustered)
         jackknife = PatientJackknife(table.patients)
         left_out = jackknife.pearson(table.activations, table.labels)[:, 0]
         if refused(jackknife, table)[0] or np.isnan(left_out).any():
@@ -130,18 +157,15 @@ def r_of_few(about: int, clustered: bool, replications: int, seed: int = 0) -> R
         low, high = correlation_interval(r, left_out, df)
         return low <= truth(about / 200, shape, effect, clustered)[0] <= high
 
-    kind = "clustered patients" if clustered else "one image a patient"
-    return counted(
-        f"coverage of r's interval, about {about} positives, {kind}", map(trial, range(replications)), replications
-    )
+    return coverage(f"r's interval, about {about} positives", before, clustered, trial)
 
 
-def auroc_of_few(positives: int, clustered: bool, replications: int, seed: int = 1) -> Row:
+def auroc_of_few(positives: int, before: str, clustered: bool) -> Row:
     """AUROC of a label with so many positive patients of 200."""
 
-    def trial(k: int) -> bool | None:
+    def trial(k: int, seed: int) -> bool | None:
         shape, effect = SHAPES[k % len(SHAPES)]
-        table = draw(np.random.default_rng([seed, k]), 200, positives, [(shape, effect)], clustered)
+        table = draw(np.random.default_rng([1, k, seed]), 200, positives, [(shape, effect)], clustered)
         jackknife = PatientJackknife(table.patients)
         if refused(jackknife, table)[0]:
             return None
@@ -152,29 +176,24 @@ def auroc_of_few(positives: int, clustered: bool, replications: int, seed: int =
         low, high = auroc_interval(auroc, left_out, images, table_patients(jackknife, table)[0])
         return low <= truth(positives / 200, shape, effect, clustered)[1] <= high
 
-    kind = "clustered patients" if clustered else "one image a patient"
-    return counted(
-        f"coverage of AUROC's interval, {positives} positives, {kind}", map(trial, range(replications)), replications
-    )
+    return coverage(f"AUROC's interval, {positives} positives", before, clustered, trial)
 
 
-def mean_top_r(shapes: list[tuple[str, float]], what: str, clustered: bool, replications: int, seed: int = 2) -> Row:
+def mean_top_r(shapes: list[tuple[str, float]], what: str, before: str, clustered: bool) -> Row:
     """The mean of r over labels of prevalence 0.2, of 200 patients."""
-    expected = float(np.mean([truth(0.2, *shape, clustered)[0] for shape in shapes]))
 
-    def trial(k: int) -> bool | None:
-        table = draw(np.random.default_rng([seed, k]), 200, 0.2, shapes, clustered)
-        found = means(table)
+    def trial(k: int, seed: int) -> bool | None:
+        expected = float(np.mean([truth(0.2, *shape, clustered)[0] for shape in shapes]))
+        found = means(draw(np.random.default_rng([2, k, seed]), 200, 0.2, shapes, clustered))
         if found is None:
             return None
         low, high = correlation_interval(*found)
         return low <= expected <= high
 
-    kind = "clustered patients" if clustered else "one image a patient"
-    return counted(f"coverage of mean top r, {what}, {kind}", map(trial, range(replications)), replications)
+    return coverage(f"mean top r, {what}, prevalence 0.2", before, clustered, trial)
 
 
-def gain(clustered: bool, replications: int, seed: int = 3) -> Row:
+def gain(clustered: bool) -> Row:
     """Mean top r of sparse latents less that of weaker dense ones for the same labels."""
     better, worse = [("sparse", 2.5), ("sparse", 1.0), ("sparse", 0.5)], [("dense", 1.0), ("dense", 0.7), ("dense", 0)]
 
@@ -184,23 +203,22 @@ def gain(clustered: bool, replications: int, seed: int = 3) -> Row:
         noise = rng.normal(size=table.labels.shape) if shared is None else shared
         return table, Table(table.patients, table.labels, noise + table.labels * [1.0, 0.7, 0.0])
 
-    large = both(np.random.default_rng(98), 400_000)
-    expected = float(np.subtract(*(np.mean(all_r(table)) for table in large)))
+    @functools.cache
+    def expected() -> float:
+        return float(np.subtract(*(np.mean(all_r(table)) for table in both(np.random.default_rng(98), 400_000))))
 
-    def trial(k: int) -> bool | None:
-        tables = both(np.random.default_rng([seed, k]), 200)
-        found = [means(table) for table in tables]
+    def trial(k: int, seed: int) -> bool | None:
+        found = [means(table) for table in both(np.random.default_rng([3, k, seed]), 200)]
         if found[0] is None or found[1] is None:
             return None
         (r, left_out, df), (other, others, _) = found
         low, high = t_interval(r - other, left_out - others, df)
-        return low <= expected <= high
+        return low <= expected() <= high
 
-    kind = "clustered patients" if clustered else "one image a patient"
-    return counted(f"coverage of the gain over neurons, {kind}", map(trial, range(replications)), replications)
+    return coverage("the gain over neurons", "", clustered, trial)
 
 
-def contrast(patients: int, clustered: bool, replications: int, seed: int = 4) -> Row:
+def contrast(patients: int, before: str, clustered: bool) -> Row:
     """Attribution's contrast: the effect of a latent that fires on half or more of the patients with the finding."""
     shifts = (0.0, 0.75, 1.5)
 
@@ -212,47 +230,44 @@ def contrast(patients: int, clustered: bool, replications: int, seed: int = 4) -
         effect = 0.05 * np.maximum(noise + shift, 0) + 0.002 * rng.normal(size=len(code))
         return np.bincount(code, effect), counts.astype(float)
 
-    large = [values(np.random.default_rng(97), 500_000, shift) for shift in shifts]
-    expected = [totals.sum() / counts.sum() for totals, counts in large]
+    @functools.cache
+    def expected(shift: float) -> float:
+        totals, counts = values(np.random.default_rng(97), 500_000, shift)
+        return totals.sum() / counts.sum()
 
-    def trial(k: int) -> bool | None:
+    def trial(k: int, seed: int) -> bool | None:
         if patients < LEAST_PATIENTS:
             return None
-        totals, counts = values(np.random.default_rng([seed, k]), patients, shifts[k % 3])
+        totals, counts = values(np.random.default_rng([4, k, seed]), patients, shifts[k % 3])
         low, high = studentised_interval(totals, counts, 1000, seed=k)
-        return None if np.isnan(low) else low <= expected[k % 3] <= high
+        return None if np.isnan(low) else low <= expected(shifts[k % 3]) <= high
 
-    kind = "clustered patients" if clustered else "one image a patient"
-    what = f"coverage of attribution's contrast, {patients} patients with the finding, {kind}"
-    return counted(what, map(trial, range(replications)), replications)
+    return coverage(f"attribution's contrast, {patients} patients with the finding", before, clustered, trial)
 
 
-def seeds_apart(replications: int, seed: int = 5) -> list[Row]:
+@functools.cache
+def seeds_apart(replications: int, seed: int) -> dict[str, np.ndarray]:
     """Six seeds of one recipe, whose latents differ by seed as well as by patient: how many differences are "real"."""
-    covers, shares, ever, of_patients = [], [], [], []
+    found: dict[str, list[float]] = {"covers": [], "p": [], "any": [], "alone": []}
     for k in range(replications):
-        found = six_seeds(np.random.default_rng([seed, k]))
-        three = differences(found, [(Replicates("a", (0, 1, 2)), Replicates("b", (3, 4, 5)))])
-        covers.append(((three["low"] <= 0) & (three["high"] >= 0)).mean())
-        shares.append((three["p"] < 0.05).mean())
-        ever.append((three["fdr"] < 0.05).any())
+        six = six_seeds(np.random.default_rng([5, k, seed]))
+        three = differences(six, [(Replicates("a", (0, 1, 2)), Replicates("b", (3, 4, 5)))])
+        found["covers"].append(((three["low"] <= 0) & (three["high"] >= 0)).mean())
+        found["p"].append((three["p"] < 0.05).mean())
+        found["any"].append(float((three["fdr"] < 0.05).any()))
         every = [(Replicates(str(i), (i,)), Replicates(str(j), (j,))) for i in range(6) for j in range(i + 1, 6)]
-        of_patients.append((differences(found, every)["fdr"] < 0.05).mean())
-    rows = []
-    for what, values, nominal, note in (
-        ("three seeds against three of one recipe, coverage of the difference's interval", covers, 0.95, ""),
-        ("three seeds against three of one recipe, share of p < 0.05", shares, 0.05, "p is cautious"),
-        ("three seeds against three of one recipe, any real difference", ever, 0.05, "p is cautious"),
-        (
-            "each of six seeds alone, share of real differences",
-            of_patients,
-            0.05,
-            "not held: said to be of patients only",
-        ),
-    ):
-        error = float(np.std(values) / np.sqrt(len(values)))
-        rows.append(Row(what, nominal, float(np.mean(values)), error, note))
-    return rows
+        found["alone"].append((differences(six, every)["fdr"] < 0.05).mean())
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def of_seeds(what: str, key: str, nominal: str, before: str = "", note: str = "") -> Row:
+    """One of the shares that `seeds_apart` counts."""
+
+    def find(settings: Any) -> Found:
+        values = seeds_apart(50 if settings.quick else REPLICATIONS // 4, settings.seed)[key]
+        return Found(float(values.mean()), len(values), float(values.std() / np.sqrt(len(values))), note)
+
+    return Row(what, nominal, before, find)
 
 
 def six_seeds(rng: np.random.Generator, n: int = 300, labels: int = 14) -> list[LeftOut]:
@@ -298,33 +313,33 @@ def means(table: Table) -> tuple[float, np.ndarray, float] | None:
 
 
 SPARSE = [("sparse", 2.5), ("sparse", 1.0), ("rare", 2.5), ("rare", 1.0), ("rare", 0.0)]
-ROWS: tuple[Callable[[int], Row | list[Row]], ...] = (
-    *(functools.partial(r_of_few, about, clustered) for about in (5, 15, 20) for clustered in (False, True)),
-    *(functools.partial(auroc_of_few, n, clustered) for n in (5, 10, 20) for clustered in (False, True)),
-    functools.partial(mean_top_r, [("sparse", 1.0)], "one sparse latent, prevalence 0.2", False),
-    functools.partial(mean_top_r, SPARSE, "five sparse latents, prevalence 0.2", False),
-    functools.partial(mean_top_r, SPARSE, "five sparse latents, prevalence 0.2", True),
-    functools.partial(mean_top_r, [("rare", 0.0)] * 5, "five rare latents of nothing", False),
-    *(functools.partial(gain, clustered) for clustered in (False, True)),
-    *(functools.partial(contrast, n, clustered) for n in (2, 5, 10, 20) for clustered in (False, True)),
-    lambda replications: seeds_apart(max(20, replications // 4)),
-)
-
-
-def rows(quick: bool) -> Iterator[Row]:
-    """Every row, as it is computed."""
-    for row in ROWS:
-        found = row(QUICK if quick else REPLICATIONS)
-        yield from [found] if isinstance(found, Row) else found
+THREES = "three seeds against three of one recipe"
+ROWS = [
+    *(r_of_few(n, was, c) for n, was in ((5, ""), (15, "0.79"), (20, "0.88")) for c in (False, True)),
+    *(auroc_of_few(n, was, c) for n, was in ((5, "0.66"), (10, "0.79"), (20, "")) for c in (False, True)),
+    mean_top_r([("sparse", 1.0)], "one sparse latent", "0.81", False),
+    mean_top_r(SPARSE, "five sparse latents", "", False),
+    mean_top_r(SPARSE, "five sparse latents", "", True),
+    mean_top_r([("rare", 0.0)] * 5, "five rare latents of nothing", "", False),
+    *(gain(c) for c in (False, True)),
+    *(contrast(n, was, c) for n, was in ((2, "0.51"), (5, "0.73"), (10, "0.83"), (20, "0.90")) for c in (False, True)),
+    of_seeds(f"{THREES}: coverage of the difference", "covers", "0.95"),
+    of_seeds(f"{THREES}: share of p < 0.05", "p", "0.05", note="p is cautious"),
+    of_seeds(f"{THREES}: any real difference", "any", "0.05", note="p is cautious"),
+    of_seeds("six seeds, each taken for a recipe: share of real differences", "alone", "", "0.28", "of patients only"),
+]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} replications a row instead of {REPLICATIONS}")
-    print("| what | nominal | found | error | note |\n| --- | --- | --- | --- | --- |")
-    for row in rows(parser.parse_args().quick):
-        found = "-" if np.isnan(row.found) else f"{row.found:.3f} | {row.error:.3f}"
-        print(f"| {row.what} | {row.nominal} | {found if found != '-' else '- | -'} | {row.note} |", flush=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    print("| what | nominal | before | found |\n| --- | --- | --- | --- |")
+    for row in ROWS:
+        print(
+            f"| {row.what} | {row.nominal} | {row.before} | {row.find(Settings(args.quick, args.seed))} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from medsae_plugin.scores import metrics, sketch
 from medsae_plugin.scores.registry import Show, mean_known, metric
 from medsae_plugin.scores.resampling import permutation_p
 from medsae_plugin.scores.scoring import Scored
-from medsae_plugin.statistics.intervals import auroc_interval, correlation_interval
+from medsae_plugin.statistics.intervals import auroc_interval, correlation_interval, t_interval
 
 PerLatent = Float[np.ndarray, " latents"]
 PerLabel = Float[np.ndarray, " labels"]
@@ -254,6 +254,15 @@ def _auroc_interval(s: Scored) -> Float[np.ndarray, "2 labels"]:
         for c, why in enumerate(s.no_interval)
     ]
     return np.array(found).T
+
+
+def gain_interval(s: Scored, other: Scored) -> tuple[float, float] | None:
+    """Of how much larger `mean_top_r` is than another's, over the same patients; None where fewer than half of the
+    labels have an interval on both sides, and so the gain has none."""
+    df = s.mean_degrees(other)
+    if df is None:
+        return None
+    return t_interval(mean_top_r(s) - mean_top_r(other), s.mean_r_left_out - other.mean_r_left_out, df)
 
 
 def _mean_interval(s: Scored) -> tuple[float, float]:

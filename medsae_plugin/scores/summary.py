@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from medsae_plugin.scores import metrics
-from medsae_plugin.scores.declared import mean_top_r
+from medsae_plugin.scores.declared import gain_interval, mean_top_r
 from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
 from medsae_plugin.scores.scoring import Scored
-from medsae_plugin.statistics.intervals import FEW_LABELS, t_interval
+from medsae_plugin.statistics.intervals import FEW_LABELS
 
 
 def ranked() -> dict[str, bool]:
@@ -109,11 +109,10 @@ def _gain(sae: Scored, neurons: Scored) -> Gain:
     difference = number(mean_top_r(sae) - mean_top_r(neurons))
     if sae.matrix is None or neurons.matrix is None:
         return Gain(mean_top_r=difference)
-    df = sae.mean_degrees(neurons)
-    if difference is None or df is None:
+    between = gain_interval(sae, neurons)
+    if between is None:
         return Gain(mean_top_r=difference, no_interval=FEW_LABELS)
-    low, high = t_interval(difference, sae.mean_r_left_out - neurons.mean_r_left_out, df)
-    return Gain(mean_top_r=difference, low=number(low), high=number(high))
+    return Gain(mean_top_r=difference, low=number(between[0]), high=number(between[1]))
 
 
 def _rows(scored: Scored) -> pd.DataFrame:
