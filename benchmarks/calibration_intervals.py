@@ -3,8 +3,8 @@
     python benchmarks/calibration_intervals.py            # 2000 replications a row: half an hour on one core
     python benchmarks/calibration_intervals.py --quick    # 200 replications
 
-Every row draws tables whose truth is known, computes the interval with the package's functions, and counts. An interval
-that is refused, with a reason, is not counted, and how many were is said. Shares stand with twice their Monte Carlo error
+Every row draws tables whose truth is known, computes the interval with the package's functions, and counts. What is
+refused, with a reason, is not counted, and how much that was is said. Shares stand with twice their Monte Carlo error
 and the number of replications. `benchmarks/calibration.py` prints these rows among its own.
 """
 
