@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+SAE_LIBRARIES := dictionary-learning saev overcomplete visaebench
+
 LOWEST := .venv-lowest
 NEXT := .venv-next
 
@@ -11,13 +13,13 @@ NEXT := .venv-next
 
 install: $(STAMP)
 
-# torch goes first and alone, so that the pinned build is taken and nothing else chooses one. dictionary-learning makes
-# checkpoints for tests, and comes without what it would pull in (nnsight, torchvision), which they do not need.
+# torch goes first and alone, so that the pinned build is taken and nothing else chooses one. The SAE libraries make
+# checkpoints for tests, and come without what they would pull in (nnsight, torchvision, timm), which they do not need.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps dictionary-learning
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(SAE_LIBRARIES)
 	touch $(STAMP)
 
 lint: $(STAMP)
@@ -43,7 +45,7 @@ $(LOWEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable ".[test]"
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --no-deps dictionary-learning
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --no-deps $(SAE_LIBRARIES)
 	touch $@
 
 # The encoders' tests with transformer-lens 4, which SAE-Lens 6 does not take: hence --no-deps.

@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--encoder", default="medclip-resnet50")
+    parser.add_argument("--encoder", default="medclip-resnet50-medsae")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--samples", type=int, help="train on fewer activations than the recipe says")
@@ -26,11 +26,11 @@ def main() -> None:
 
     table = medsae.read_table(args.table).split_by_patient(seed=0)
     encoder = medsae.HookedVisionEncoder.from_pretrained(args.encoder, args.weights, device=args.device)
-    store = medsae.extract(encoder, table, ["hook_embedding"], args.out / "store")
+    store = medsae.extract(encoder, table, ["hook_embedding_unit"], args.out / "store")
     specs, config = medsae.load_recipe(RECIPE)
-    config = dataclasses.replace(
-        config, device=args.device, total_training_samples=args.samples or config.total_training_samples
-    )
+    config = dataclasses.replace(config, device=args.device)
+    if args.samples:
+        config = dataclasses.replace(config, passes=None, total_training_samples=args.samples)
     saes = medsae.train_saes(store, specs, config, args.out / "saes", resume=True)
     print(medsae.evaluate(store, saes, table, args.out / "scores"))
 

@@ -15,6 +15,7 @@ _MODULES = {
     "HookedVisionEncoder": "medsae_plugin.encoders",
     "ImageTable": "medsae_plugin.data.tables",
     "read_table": "medsae_plugin.data.tables",
+    "read_dataset": "medsae_plugin.data.hub_tables",
     "scan_folder": "medsae_plugin.data.tables",
     "split_by_patient": "medsae_plugin.data.splits",
     "ActivationStore": "medsae_plugin.store",

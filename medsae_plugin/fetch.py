@@ -1,19 +1,26 @@
-"""The network: files of Hub repositories and of other servers; what can happen on the way, in words."""
+"""The network: files of Hub repositories and of other servers, archives unpacked; what can happen on the way, in
+words."""
 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import re
+import shutil
 import socket
 import ssl
+import stat
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException, InvalidURL
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -323,3 +330,42 @@ def _continue(url: str, part: Path) -> bool:
                 sink.write(chunk)
                 bar.update(len(chunk))
     return total is None or part.stat().st_size == total
+
+
+def unpack(archive_path: Path, folder: Path) -> Path:
+    """Unpack a zip into `folder`, which appears whole or not at all; returns it. Done already, it is left alone.
+
+    Raises:
+        MedSAEError: a damaged archive, or a member that is a link or would land outside the folder.
+    """
+    if folder.is_dir():
+        return folder
+    make_folder(folder.parent)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
+    try:
+        with writing(folder, "MEDSAE_CACHE names another folder"):
+            with zipfile.ZipFile(archive_path) as archive:
+                for member in archive.infolist():
+                    _unpack_member(archive, member, temporary)
+            temporary.rename(folder)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError) as error:
+        raise MedSAEError(f"{archive_path} is damaged: {error}; delete it and fetch it again") from None
+    except MedSAEError as error:
+        if not (isinstance(error.__cause__, OSError) and folder.is_dir()):  # else another process unpacked it meanwhile
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or ":" in str(name) or stat.S_ISLNK(member.external_attr >> 16):
+        raise MedSAEError(f"{archive.filename} is not unpacked: its member {member.filename!r} would leave the folder")
+    target = folder / name
+    if member.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)

@@ -73,12 +73,12 @@ def test_an_encoders_hook_points_are_shown_with_width_grid_and_prefix(capsys: py
 def test_a_sound_card(folder: Path, capsys: pytest.CaptureFixture[str]):
     status, lines, _ = check(folder, CARD, capsys)
     assert status == 0 and len(lines) == 1
-    assert "is sound" in lines[0] and "its 14 hook points on the shapes of config.json in ./model" in lines[0]
+    assert "is sound" in lines[0] and "its 15 hook points on the shapes of config.json in ./model" in lines[0]
 
 
 def test_a_card_of_the_package_can_be_checked_too(capsys: pytest.CaptureFixture[str]):
     assert main(["encoders", "check", "phantom-swin"]) == 0
-    assert "phantom-swin is sound. Checked: its fields, its 18 hook points" in capsys.readouterr().out
+    assert "phantom-swin is sound. Checked: its fields, its 19 hook points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from medsae_plugin.encoders.families import FAMILIES
 from medsae_plugin.files import sha256_of
 
 OFFICIAL = ("medclip-resnet50", "medclip-swin")  # tested against the official code's values
+AS_MEDSAE = ("medclip-resnet50-medsae", "medclip-swin-medsae")  # the same, with the pictures of test_encoders_unit.py
 Case = tuple[str, HookedVisionEncoder, Callable[[torch.Tensor], torch.Tensor], torch.Tensor]
 
 
@@ -39,7 +40,7 @@ def case(request, tmp_path_factory) -> Case:
 
 
 def test_no_card_goes_without_a_test():
-    assert set(list_cards()) == {*TINY, *OFFICIAL, "phantom-swin"}
+    assert set(list_cards()) == {*TINY, *OFFICIAL, *AS_MEDSAE, "phantom-swin"}
     assert {load_card(name).family for name in TINY} | {"swin", "custom"} == set(FAMILIES)
 
 
@@ -109,7 +110,7 @@ def test_the_shapes_are_told_without_weights(case: Case, tmp_path: Path):
     assert origin == ("config.json in model" if config.is_file() else "the card")
 
 
-@pytest.mark.parametrize("name", [*TINY, *OFFICIAL])
+@pytest.mark.parametrize("name", [*TINY, *OFFICIAL, *AS_MEDSAE])
 def test_the_real_cards_shapes_are_told_from_the_card(name: str):
     """Real sizes, no weights: a model of 400 million parameters takes no memory. The prefix is the family's own."""
     specs, origin = describe_encoder(name)
@@ -127,7 +128,7 @@ def test_the_real_cards_shapes_are_told_from_the_card(name: str):
         "xrv-resnet50": (2048, (16, 16), "stages.3.blocks.2.hook_resid_post"),
         "medclip-resnet50": (2048, (7, 7), "stages.3.blocks.2.hook_resid_post"),
         "medclip-swin": (768, (7, 7), "stages.3.blocks.1.hook_resid_post"),
-    }.get(name, (768, (14, 14), "blocks.11.hook_resid_post"))
+    }.get(name.removesuffix("-medsae"), (768, (14, 14), "blocks.11.hook_resid_post"))
     assert [n for n in specs if n.endswith("resid_post")][-1] == last
     assert (specs[last].d, specs[last].grid) == (d, grid)
     widths = {"medclip": 512, "biomedclip": 512, "clip": 512, "medgemma": 2560, "medsiglip": 1152, "xrv-resnet50": 2048}

@@ -65,6 +65,7 @@ def test_any_transformers_vision_model_by_a_list_of_module_paths(tmp_path: Path)
         "stages.1.blocks.0.hook_resid_post": (16, (4, 4), 0),
         "hook_pooled": (16, None, 0),
         "hook_embedding": (16, None, 0),
+        "hook_embedding_unit": (16, None, 0),
     }
     assert list(encoder.hook_specs.values()) == specs(expected)
     assert describe_encoder(card)[0] == encoder.hook_specs
@@ -220,6 +221,7 @@ def test_a_module_of_ones_own():
         "blocks.1.hook_mlp_out": (8, (8, 8), 0),
         "hook_pooled": (8, None, 0),
         "hook_embedding": (8, None, 0),
+        "hook_embedding_unit": (8, None, 0),
     }
     assert list(encoder.hook_specs.values()) == specs(expected)
     x = torch.randn(2, 3, 32, 32)
@@ -279,7 +281,7 @@ def test_a_probabilistic_encoder_has_its_mean_and_log_variance(outputs: dict[str
     with torch.no_grad():
         network.spread.weight.mul_(40)
     encoder = HookedVisionEncoder.from_module(network, fields(source={"format": "module"}, hooks=ROWS, outputs=outputs))
-    assert list(encoder.hook_specs)[-2:] == ["hook_embedding_logvar", "hook_embedding"]
+    assert list(encoder.hook_specs)[-3:] == ["hook_embedding_logvar", "hook_embedding", "hook_embedding_unit"]
     assert encoder.hook_specs["hook_embedding_logvar"] == HookSpec("hook_embedding_logvar", 5, None)
     x = torch.randn(3, 3, 32, 32)
     with torch.no_grad():

@@ -44,6 +44,7 @@ EXPECTED = {
         "hook_final_norm": (16, (8, 8), 0),
         "hook_pooled": (16, None, 0),
         "hook_embedding": (16, None, 0),
+        "hook_embedding_unit": (16, None, 0),
     },
     "resnet": {
         "hook_embed": (8, (8, 8), 0),
@@ -52,6 +53,7 @@ EXPECTED = {
         "stages.1.blocks.0.hook_resid_post": (32, (4, 4), 0),
         "hook_pooled": (32, None, 0),
         "hook_embedding": (32, None, 0),
+        "hook_embedding_unit": (32, None, 0),
     },
     "vit": {
         "hook_embed": (16, (4, 4), 1),
@@ -63,6 +65,7 @@ EXPECTED = {
         "hook_final_norm": (16, (4, 4), 1),
         "hook_pooled": (16, None, 0),
         "hook_embedding": (16, None, 0),
+        "hook_embedding_unit": (16, None, 0),
     },
 }
 
@@ -297,7 +300,7 @@ def test_preprocessing_fits_any_aspect(tmp_path):
 
 
 def test_what_is_wrong_with_a_card_is_said(tmp_path):
-    with pytest.raises(MedSAEError, match=r"no card named 'medclip-vit'.*medclip-resnet50, medclip-swin"):
+    with pytest.raises(MedSAEError, match=r"no card named 'medclip-vit'.*medclip-resnet50, .*medclip-swin, "):
         load_card("medclip-vit")
     assert {"medclip-swin", "medclip-resnet50"} <= set(list_cards())
     wrong = {

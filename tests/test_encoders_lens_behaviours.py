@@ -97,7 +97,11 @@ def test_a_predicate_hooks_all_that_it_holds_for(model, x):
     model.run_with_hooks(x, fwd_hooks=[(lambda name: name.endswith("mlp_out"), count)])
     assert count.names == [name for name in model.hook_specs if name.endswith("mlp_out")] and len(count.names) == 7
     model.add_hook(lambda name: "embed" in name, count)
-    assert [name for name, point in model.hook_dict.items() if point.fwd_hooks] == ["hook_embed", EMBEDDING]
+    assert [name for name, point in model.hook_dict.items() if point.fwd_hooks] == [
+        "hook_embed",
+        EMBEDDING,
+        f"{EMBEDDING}_unit",
+    ]
 
 
 def test_a_permanent_hook_stays_until_it_is_taken_off_by_name(model, x):
@@ -325,7 +329,7 @@ def test_caching_hooks_fill_a_cache_of_ones_own_until_they_are_reset(model, x):
     assert model.add_caching_hooks(lambda name: "embed" in name, cache=mine) is mine
     assert model.is_caching
     model(x)
-    assert set(mine) == {"other", "hook_embed", EMBEDDING}
+    assert set(mine) == {"other", "hook_embed", EMBEDDING, f"{EMBEDDING}_unit"}
     model.reset_hooks()
     assert not model.is_caching
     mine.clear()

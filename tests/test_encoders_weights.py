@@ -16,8 +16,8 @@ import yaml
 from medsae_plugin import MedSAEError
 from medsae_plugin.encoders import HookedVisionEncoder, load_card
 from medsae_plugin.encoders.sources import Source
-from medsae_plugin.encoders.weights import official_checkpoint, unpack
-from medsae_plugin.fetch import download
+from medsae_plugin.encoders.weights import official_checkpoint
+from medsae_plugin.fetch import download, unpack
 from medsae_plugin.files import sha256_of
 
 

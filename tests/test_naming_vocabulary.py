@@ -167,6 +167,22 @@ def test_the_text_tower_names_directions_and_images(phantoms, tmp_path, capsys, 
     assert (tmp_path / "names.json").read_bytes() == before
 
 
+def test_the_unit_embedding_is_in_the_space_of_the_texts(phantoms, phantom_case, tmp_path):
+    """A latent that reads a direction there has the same names as one that reads it at the embedding: the same image
+    fires it most, and what weighs the others are cosines."""
+    table, _, sae, _ = phantoms
+    encoder, hook = HookedVisionEncoder.from_pretrained("phantom-swin"), "hook_embedding_unit"
+    store = extract(encoder, phantom_case.table, [hook], tmp_path / "store", workers=0, progress=False)
+    directions = SAE.load_from_disk(sae).W_dec.detach()
+    unit = save_sae(tmp_path / "unit", relu_sae(hook, directions, encoder_sha256=encoder.weights_sha256))
+    expected = nearest_terms(encoder, (directions - directions.mean(0)).double().numpy())
+    arguments = ["name", str(store.path), str(unit), "--table", str(table), "--quiet", "--backend", "vocabulary"]
+    assert main([*arguments, "--out", str(tmp_path / "decoder")]) == 0
+    named = {int(u.latent): u.concept for u in Names.read(tmp_path / "decoder").of("latent")}
+    assert named and all(concept in expected[latent] for latent, concept in named.items())
+    assert main([*arguments, "--by", "images", "--out", str(tmp_path / "images")]) == 0
+
+
 def test_at_other_hooks_images_name_and_decoders_are_refused(phantoms, tmp_path, capsys):
     table, store, _, spatial = phantoms
     arguments = ["name", str(store.path), str(spatial), "--table", str(table), "--out", str(tmp_path), "--quiet"]

@@ -1,8 +1,6 @@
 """SAEs of other libraries encode and decode as the originals do, whose own classes make the checkpoints."""
 
 import dataclasses
-import importlib
-import importlib.util
 import io
 import json
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import libraries
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_CONFIG_GETTERS, NAMED_PRETRAINED_SAE_LOADERS
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -33,18 +32,8 @@ D, N = 12, 40
 
 
 def original(module: str) -> types.ModuleType:
-    """A module of the real dictionary_learning package.
-
-    Its `__init__` imports nnsight for a buffer of language models' activations; the dictionaries need none of it.
-    """
-    if "dictionary_learning" not in sys.modules:
-        spec = importlib.util.find_spec("dictionary_learning")
-        if spec is None or spec.submodule_search_locations is None:
-            pytest.skip("dictionary_learning is not installed (pip install --no-deps dictionary-learning)")
-        package = types.ModuleType("dictionary_learning")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["dictionary_learning"] = package
-    return importlib.import_module(f"dictionary_learning.{module}")
+    """A module of the real dictionary_learning package."""
+    return libraries.original(f"dictionary_learning.{module}", "dictionary-learning")
 
 
 def rows(n: int = 64) -> torch.Tensor:
@@ -178,7 +167,7 @@ def test_top_k_from_before_k_was_saved_takes_it_from_the_config(tmp_path):
     with pytest.raises(MedSAEError, match=r"neither the weights nor trainer\.k of the config say k"):
         SAE.load_from_disk(tmp_path, converter=dictionary_learning_disk_loader)
     as_saved_by(save(theirs, tmp_path, k=N + 1), k=None)
-    with pytest.raises(MedSAEError, match=f"k is {N + 1}, and there are {N} latents"):
+    with pytest.raises(MedSAEError, match=f"should say k, 1 to {N}, the number of active latents; it is {N + 1}"):
         SAE.load_from_disk(tmp_path, converter=dictionary_learning_disk_loader)
 
 
@@ -227,8 +216,8 @@ def zipped(content: object) -> bytes:
 WEIGHTS = {"W_enc": torch.zeros(D, N)}
 SAEV = json.dumps({"schema": 1, "cfg": {"d_vit": D}}).encode() + b"\n" + zipped(WEIGHTS)
 FILES = {
-    "saev": (SAEV, "checkpoint of saev .*not read yet"),
-    "saev, cut": (SAEV[:-100], "checkpoint of saev .*not read yet"),
+    "saev": (SAEV, "checkpoint of saev .*read it as format saev"),
+    "saev, cut": (SAEV[:-100], "checkpoint of saev .*read it as format saev"),
     "a module": (zipped(torch.nn.Linear(2, 2)), r"a Python object \(torch\.nn\.modules\.linear\.Linear\).*state_dict"),
     "a module by name": (zipped({"ae": torch.nn.Linear(2, 2)}), "a Python object .*Linear"),
     "cut": (zipped(WEIGHTS)[:-200], "cut short or damaged"),

@@ -15,6 +15,7 @@ import torch
 from helpers.hub_server import Fault, etag_of
 from helpers.planted import planted_rows, write_store
 from huggingface_hub import ModelCard
+from sae_lens import SAE
 from safetensors.torch import load_file, save_file
 
 from medsae_plugin import (
@@ -76,7 +77,8 @@ def test_a_dry_run_writes_the_saes_their_own_metrics_and_the_card(made, run, tmp
     (run / "late" / "notes.txt").write_text("my own")
     publication = publish([run], "lab/saes", dry_run=tmp_path / "out", licence="mit", small=5)
     sent = files_in(tmp_path / "out")
-    own = {f"{name}/{file}" for name in NAMES for file in ("cfg.json", "sae_weights.safetensors", "metrics.json")}
+    own_files = ("cfg.json", "sae_weights.safetensors", "runner_cfg.json", "metrics.json")
+    own = {f"{name}/{file}" for name in NAMES for file in own_files}
     assert sent.keys() == own | {"README.md", "early/names.json"} == publication.files.keys()
     assert publication.files == {name: len(content) for name, content in sent.items()}
     assert publication.left_out == [run / "late" / "notes.txt"]
@@ -89,6 +91,35 @@ def test_a_dry_run_writes_the_saes_their_own_metrics_and_the_card(made, run, tmp
         assert {k: v for k, v in metrics.items() if k != "candidates"} == {
             k: v for k, v in whole.items() if k != "candidates"
         }
+
+
+def test_what_sae_lens_has_beside_its_weights_is_there(made, tmp_path):
+    """Sparsity is log10 of the share of the reported rows on which a latent is not 0, counted here from the weights."""
+    out = tmp_path / "out"
+    publish([made / "run"], "lab/saes", metrics=made / "scores", dry_run=out, licence="mit", small=5)
+    store = ActivationStore(made / "store")
+    for name in NAMES:
+        config = json.loads((out / name / "cfg.json").read_text())
+        metadata = config["metadata"]
+        assert metadata["model_class_name"] == "HookedVisionEncoder" and metadata["exclude_special_tokens"] is False
+        assert metadata["dataset_path"] is None and metadata["neuronpedia_id"] is None
+        before = json.loads((made / "run" / name / "cfg.json").read_text())
+        assert {k: metadata[k] for k in before["metadata"]} == before["metadata"]
+        runner = json.loads((out / name / "runner_cfg.json").read_text())
+        assert runner["training"]["total_training_samples"] == 6400 and runner["sae"]["options"] == {"k": 3}
+        sae = SAE.load_from_disk(out / name)
+        assert sae.cfg.metadata.model_class_name == "HookedVisionEncoder"
+        rows = np.concatenate([batch for batch, _ in rows_of_split(store, name, "test")])
+        with torch.no_grad():
+            share = (sae.encode(torch.from_numpy(rows)) != 0).double().mean(0)
+        sparsity = load_file(out / name / "sparsity.safetensors")["sparsity"]
+        assert sparsity.dtype == torch.float32
+        torch.testing.assert_close(sparsity, (share + 1e-10).log10().float(), rtol=1e-5, atol=1e-5)
+
+
+def rows_of_split(store: ActivationStore, hook: str, split: str):
+    ids = store.images.loc[store.images["split"] == split, "image_id"].to_numpy()
+    yield store.rows_of(hook, ids)[:, 0].numpy(), ids
 
 
 def test_the_card_says_what_a_reader_needs(made, run, tmp_path):

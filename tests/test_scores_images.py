@@ -38,9 +38,25 @@ def test_rows_are_the_stores_and_labels_the_tables_whatever_its_order(store, tmp
         images.embeddings(slice(7, 9)), store.image_rows("hook_embedding", slice(7, 9)).numpy()
     )
     assert images.d_embedding == 4 and images.without_embeddings().embeddings is None
+    unit = write_store(
+        tmp_path / "unit", {"h": np.ones((N, 2), np.float32), "hook_embedding_unit": np.eye(N, dtype="f")}
+    )
+    np.testing.assert_array_equal(
+        LabelledImages.of(unit, table_of(store, tmp_path)).embeddings(slice(2, 4)), np.eye(N)[2:4]
+    )
     same = LabelledImages.of(store.readable_images, table_of(store, tmp_path))
     np.testing.assert_array_equal(same.labels, images.labels)
     assert same.embeddings is None and same.reports is None
+
+
+def test_covariates_are_joined_and_unknown_where_the_table_has_no_row(store, tmp_path):
+    frame = pd.DataFrame({"Path": store.images["path"], "odd": "1", "Sex": ["F", "M"] * (N // 2), "Age": range(N)})
+    frame.iloc[10:].iloc[::-1].to_csv(tmp_path / "labels.csv", index=False)
+    images = LabelledImages.of(store, read_table(tmp_path / "labels.csv", label_columns=["odd"]))
+    assert list(images.covariates) == ["sex", "age"] and len(images.covariates) == N
+    assert images.covariates["sex"].tolist() == [""] * 10 + ["F", "M"] * 25
+    np.testing.assert_array_equal(images.covariates["age"], [np.nan] * 10 + list(range(10, N)))
+    assert list(LabelledImages.of(store, table_of(store, tmp_path)).covariates) == []
 
 
 def test_uncertain_labels_are_unknown_are_told_and_are_not_scored(store, tmp_path):

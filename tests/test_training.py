@@ -250,3 +250,26 @@ def test_the_metadata_counts_only_readable_images(tmp_path):
     assert sae.cfg.metadata.training_images == len(train) and sae.cfg.metadata.training_patients == 6
     assert np.isclose(sae.cfg.metadata.training_rows, len(train))
     assert Path(str(store.path)).name not in json.dumps(sae.cfg.metadata.to_dict())
+
+
+def test_each_sae_has_its_own_learning_rate_and_passes_count_the_rows(store, tmp_path):
+    """In one pass over the data as if each were trained by itself; and 2 passes are twice the training rows."""
+    n = store.n_rows("hook_embedding", "train")
+    by_passes = TrainingConfig(batch_size=16, lr=1e-3, passes=2)
+    slow, fast = (
+        SAESpec("slow", "hook_embedding", expansion=2, lr=1e-4),
+        SAESpec("fast", "hook_embedding", expansion=2),
+    )
+    both = train_saes(store, [slow, fast], by_passes, tmp_path / "both", progress=False)
+    for spec, lr in ((slow, 1e-4), (fast, 1e-3)):
+        config = TrainingConfig(2 * n, batch_size=16, lr=lr)
+        alone = train_saes(store, [replace(spec, lr=None)], config, tmp_path / spec.name, progress=False)[spec.name]
+        theirs, ours = (SAE.load_from_disk(folder).state_dict() for folder in (alone, both[spec.name]))
+        assert all(torch.equal(theirs[key], ours[key]) for key in theirs), spec.name
+        report = json.loads((both[spec.name] / "training.json").read_text())
+        assert report["training"]["total_training_samples"] == 2 * n and report["sae"]["lr"] == spec.lr
+    with pytest.raises(MedSAEError, match="these have other counts of rows"):
+        two = [slow, SAESpec("b", "hook_final_norm", expansion=2)]
+        train_saes(store, two, by_passes, tmp_path / "two", progress=False)
+    with pytest.raises(MedSAEError, match=r"0\.01 passes are \d+ rows, less than one batch"):
+        train_saes(store, [slow], replace(by_passes, passes=0.01), tmp_path / "few", progress=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from medsae_plugin import MedSAEError
+from medsae_plugin.comparison import load_grid
 from medsae_plugin.training import SAESpec, TrainingConfig, load_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "examples" / "recipes").glob("*.yaml"))
@@ -18,19 +19,33 @@ training: {total_training_samples: 1000, batch_size: 10, lr: 1.0e-3}
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_the_recipes_that_ship_load(path):
     specs, config = load_recipe(path)
-    assert specs and config.total_training_samples > 0
+    assert specs and (config.total_training_samples or config.passes) > 0
 
 
 def test_the_papers_recipe_says_what_the_paper_says():
     specs, config = load_recipe(next(p for p in RECIPES if p.stem == "medsae-paper"))
     (spec,) = specs
     assert (spec.hook, spec.architecture, spec.expansion, spec.normalize) == (
-        "hook_embedding",
+        "hook_embedding_unit",
         "standard",
         16,
         "center_and_scale",
     )
-    assert config.batch_size == 1024
+    assert (config.batch_size, config.passes, config.lr_warm_up_steps) == (1024, 200, 0)
+
+
+def test_the_papers_grid_is_its_codes_in_two_scales():
+    """Three widths, eight learning rates, four coefficients: as they stand, and times sqrt(512)."""
+    specs, config = load_grid(RECIPES[0].parent.parent / "sweeps" / "medsae-paper-grid.yaml")
+    assert len(specs) == 2 * 3 * 8 * 4 and {spec.expansion for spec in specs} == {4, 8, 16} and config.passes == 200
+    coefficients = {
+        name: sorted({s.options["l1_coefficient"] for s in specs if s.name.startswith(name)})
+        for name in ("rescaled", "unit")
+    }
+    assert coefficients["rescaled"] == [1e-4, 1e-3, 3e-3, 3e-2]
+    for own, scaled in zip(*coefficients.values(), strict=True):
+        assert scaled == pytest.approx(own * 512**0.5, rel=2e-3)
+    assert sorted({spec.lr for spec in specs}) == [1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 5e-2]
 
 
 def test_a_recipe_is_what_it_says(tmp_path):
@@ -59,6 +74,9 @@ def test_a_recipe_is_what_it_says(tmp_path):
         (("samples: 1000", "samples: 1.5"), 4, r"samples is 1\.5, should be a whole number$"),
         (("samples: 1000", "samples: many"), 4, "samples is 'many', should be a whole number$"),
         (("samples: 1000", "samples: 9"), 4, "9 training samples do not fill one batch of 10"),
+        (("samples: 1000", "samples: 1000, passes: 2"), 4, "give either total_training_samples or passes"),
+        (("total_training_samples: 1000, ", ""), 4, "give either total_training_samples or passes"),
+        (("total_training_samples: 1000", "passes: 0"), 4, "0 passes are none"),
         (("training:", "train:"), 4, "unknown field train; do you mean training"),
         (("saes:", "saes: []\nsaes_:"), 2, "saes"),
         (("{k: 4}", "[k]"), 3, r"options is \['k'\], should be a table of fields"),

@@ -9,10 +9,12 @@ _MODULES = {
     "Attribution": "medsae_plugin.causal.attribution",
     "AttributionReport": "medsae_plugin.causal.attribution_report",
     "Fidelity": "medsae_plugin.causal.results",
+    "Linearity": "medsae_plugin.causal.composites",
     "attribute": "medsae_plugin.causal.attribution",
     "contrast_with_random": "medsae_plugin.causal.interventions",
     "effect_of_edits": "medsae_plugin.causal.interventions",
     "fidelity": "medsae_plugin.causal.downstream",
+    "linearity": "medsae_plugin.causal.composites",
     "load_saes": "medsae_plugin.causal.passes",
 }
 

@@ -18,6 +18,7 @@ from medsae_plugin.cli import (
     fidelity,
     figures,
     import_,
+    linearity,
     name,
     phantoms,
     publish,
@@ -26,6 +27,7 @@ from medsae_plugin.cli import (
     stats,
     store,
     sweep,
+    table,
     train,
     vocabulary,
 )
@@ -38,6 +40,7 @@ _COMMANDS = (
     demo,
     encoders,
     phantoms,
+    table,
     extract,
     store,
     train,
@@ -54,6 +57,7 @@ _COMMANDS = (
     attribute,
     publish,
     import_,
+    linearity,
 )
 
 

@@ -9,6 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medsae_plugin.cli.table_arguments import add_table as add_table
+from medsae_plugin.cli.table_arguments import comma_list as comma_list
+from medsae_plugin.cli.table_arguments import read_table as read_table
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -42,113 +45,6 @@ def renamed(parser: argparse._ActionsContainer, old: str, new: argparse.Action) 
 def say_old(old: str, new: str) -> None:
     """Warn of an old spelling."""
     print(f"medsae: {old} is now {new}; the old spelling goes with 0.3", file=sys.stderr)
-
-
-def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
-    """`--table` and how to read it."""
-    group = parser.add_argument_group("the label table")
-    group.add_argument(
-        "--table",
-        type=Path,
-        metavar="CSV",
-        required=required,
-        help="a CheXpert table, or any CSV (packed or not) or Parquet with a path column",
-    )
-    group.add_argument(
-        "--root", type=Path, metavar="DIR", help="the folder that the table's paths start from (default: the table's)"
-    )
-    group.add_argument("--path-column", metavar="NAME", help="the column of image paths (default: found by name)")
-    group.add_argument(
-        "--patient-column", metavar="NAME", help="the column of patients (default: found by name, else the path)"
-    )
-    group.add_argument(
-        "--patients-from", metavar="REGEX", help="find the patient in each path: the first group of this pattern"
-    )
-    group.add_argument("--patients-are-images", action="store_true", help="every image is of another patient")
-    group.add_argument(
-        "--split-column",
-        metavar="NAME",
-        help="the column of the split (default: one that says train, val, test and the like)",
-    )
-    group.add_argument(
-        "--labels",
-        type=comma_list,
-        metavar="A,B",
-        help="the label columns (default: CheXpert's, or those called by a known finding)",
-    )
-    group.add_argument("--report-column", metavar="NAME", help="the column of report texts (default: none is read)")
-    group.add_argument(
-        "--uncertain",
-        choices=("ignore", "zeros", "ones"),
-        default="ignore",
-        help="what -1 counts as (default: ignore, unknown)",
-    )
-    group.add_argument(
-        "--dialect",
-        metavar="NAME",
-        help="what the table is: chexpert (an empty label is 0), plain (unknown), or one of your own (--import); "
-        "default: by its columns",
-    )
-
-
-def read_table(args: argparse.Namespace) -> ImageTable:
-    """The table that `add_table`'s arguments name, told on stderr; its paths like those of the store, if there is one.
-
-    Raises:
-        MedSAEError: `--patients-from` and `--patients-are-images` together, and what `read_table` refuses.
-    """
-    from medsae_plugin.data import tables
-
-    _check_patients(args)
-    table = tables.read_table(
-        args.table,
-        root=args.root,
-        path_column=args.path_column,
-        patient_column=args.patient_column,
-        patients_from=args.patients_from,
-        patients_are_images=args.patients_are_images,
-        split_column=args.split_column,
-        label_columns=args.labels,
-        report_column=args.report_column,
-        uncertain=args.uncertain,
-        dialect=args.dialect,
-        known_paths=_store_paths(args),
-    )
-    print(table.describe(), file=sys.stderr)
-    return table
-
-
-def read_folder(args: argparse.Namespace) -> ImageTable:
-    """The images of the folder `--images`, told on stderr.
-
-    Raises:
-        MedSAEError: as `read_table`.
-    """
-    from medsae_plugin.data.tables import scan_folder
-
-    _check_patients(args)
-    table = scan_folder(args.images, patients_from=args.patients_from, patients_are_images=args.patients_are_images)
-    print(table.describe(), file=sys.stderr)
-    return table
-
-
-def _check_patients(args: argparse.Namespace) -> None:
-    if args.patients_are_images and (args.patients_from or args.patient_column):
-        raise MedSAEError("--patients-are-images says that there is no other patient to find; leave one out")
-    if args.patients_from and args.patient_column:
-        raise MedSAEError("give either --patient-column or --patients-from")
-
-
-def _store_paths(args: argparse.Namespace) -> list[str] | None:
-    """The paths of a store's images, where the command has one; what is wrong with it is said by who opens it."""
-    if getattr(args, "store", None) is None:
-        return None
-    from medsae_plugin.store import ActivationStore
-
-    try:
-        return list(ActivationStore(args.store).images["path"])
-    except MedSAEError:
-        return None
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
@@ -302,11 +198,6 @@ def with_cards(action: argparse.Action) -> None:
         for entry in resources.files("medsae_plugin.hooks").iterdir()
         if entry.name.endswith(".yaml")
     ]
-
-
-def comma_list(text: str) -> list[str]:
-    """`a, b` as `["a", "b"]`."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def fractions(text: str) -> dict[str, float]:

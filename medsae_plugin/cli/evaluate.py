@@ -16,6 +16,7 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.protocol import add_protocol, is_papers, print_as_paper
 
 
 def add(commands: Commands) -> None:
@@ -33,41 +34,20 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
-    parser.add_argument(
-        "--protocol",
-        choices=("held-out", "medsae-paper"),
-        default="held-out",
-        help="medsae-paper: as arXiv 2510.26411, optimistic, on --report-split alone (default: held-out)",
-    )
     add_chance(parser)
     add_device(parser)
+    add_protocol(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.scores import evaluate
-    from medsae_plugin.scores.paper import PROTOCOL, evaluate_as_paper
     from medsae_plugin.store import ActivationStore
 
-    store, progress = ActivationStore(args.store), not args.quiet
-    if args.protocol == PROTOCOL:
-        args.uncertain = "keep"
-        table = read_table(args)
-        scores = evaluate_as_paper(
-            store,
-            read_saes(args.saes),
-            table,
-            args.out,
-            aggregate=args.aggregate,
-            report=args.report,
-            seed=args.seed,
-            device=checked_device(args.device),
-            progress=progress,
-        )
-        print(scores)
-        print(f"\nwritten: {args.out / 'metrics.json'}")
+    if is_papers(args):
+        print_as_paper(args, read_table(args), read_saes(args.saes), args.out)
         return
     evaluation = evaluate(
-        store,
+        ActivationStore(args.store),
         read_saes(args.saes),
         read_table(args),
         args.out,
@@ -76,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         report=args.report,
         resampling=read_chance(args),
         device=checked_device(args.device),
-        progress=progress,
+        progress=not args.quiet,
     )
     print(evaluation)
     print(f"\nwritten: {args.out / 'metrics.json'}, {args.out / 'latents.parquet'}")

@@ -16,10 +16,9 @@ from medsae_plugin.cli.arguments import (
     add_table,
     fractions,
     read_encoder,
-    read_folder,
-    read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.table_arguments import add_folder, understood
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
-    parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of images, where there is no table")
+    add_folder(parser)
     add_table(parser, required=False)
     parser.add_argument(
         "--hooks",
@@ -64,11 +63,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if (args.table is None) == (args.images is None):
-        raise MedSAEError("give either --table CSV or --images DIR")
     from medsae_plugin.store import extract
 
-    table = _split(read_table(args) if args.table else read_folder(args), args)
+    table = understood(args)
+    print(table.describe(), file=sys.stderr)
+    table = _split(table, args)
     _check_images_there(table, args.table)
     store = extract(
         read_encoder(args),

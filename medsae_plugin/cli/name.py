@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from medsae_plugin.cli.commands import GOES_ON, Commands
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
+    from medsae_plugin.naming.evidence import Evidence
     from medsae_plugin.naming.namers import ChatNamer
     from medsae_plugin.naming.names import Names
-    from medsae_plugin.naming.trials import Judge
+    from medsae_plugin.naming.trials import Judge, TrialRule
     from medsae_plugin.store import ActivationStore
 
 _MODELS = "medgemma (google/medgemma-4b-it), medgemma:ID-OR-FOLDER, or server:MODEL@URL"
@@ -80,9 +82,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evidence(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--strongest", type=int, default=5, metavar="N", help="strongest images (default: 5)")
-    group.add_argument("--spread", type=int, default=5, metavar="N", help="over the firing range (default: 5)")
-    group.add_argument("--silent", type=int, default=5, metavar="N", help="silent images (default: 5)")
+    group.add_argument(
+        "--evidence",
+        choices=("medsae-paper",),
+        help="as MedSAE's reference chooses: 15 strongest and 15 weaker images, none silent, no labels told",
+    )
+    group.add_argument("--strongest", type=int, metavar="N", help="strongest images (default: 5)")
+    group.add_argument("--spread", type=int, metavar="N", help="over the firing range (default: 5)")
+    group.add_argument("--silent", type=int, metavar="N", help="silent images (default: 5)")
     group.add_argument(
         "--heatmaps",
         choices=("overlay", "crop", "none"),
@@ -102,7 +109,7 @@ def _add_vocabulary(group: argparse._ActionsContainer) -> None:
         "--by",
         choices=("decoder", "images"),
         help="terms near decoder directions, or near activation-weighted image embeddings "
-        "(default: decoder at hook_embedding, images elsewhere)",
+        "(default: decoder at hook_embedding or its unit, images elsewhere)",
     )
     with_cards(
         group.add_argument("--encoder", metavar="ENCODER", help="of the text tower (default: the store's encoder)")
@@ -117,7 +124,13 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", type=Path, metavar="NAMES_DIR", help="what medsae name wrote; scores.json goes there")
     add_table(parser, required=True)
     parser.add_argument("--judge", action="append", required=True, metavar="MODEL", help=f"{_MODELS}; once or more")
-    parser.add_argument("--split", default="test", help="images of other patients (default: test)")
+    parser.add_argument("--split", help="images of other patients (default: test)")
+    parser.add_argument(
+        "--trial",
+        choices=("medsae-paper",),
+        help="as MedSAE's reference judges: 30 strongest and 30 silent images of the split that names were made from, "
+        "five a question, an unread answer a no; it flatters, see docs/naming.md",
+    )
     add_seed(parser, "of the images that are shown and the names that are shuffled")
     _add_judging(parser)
     _add_model(parser)
@@ -125,10 +138,10 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_judging(parser: argparse._ActionsContainer) -> None:
     each = parser.add_argument(
-        "--each", type=int, default=10, metavar="N", help="images on which it fires, and as many silent (default: 10)"
+        "--each", type=int, metavar="N", help="images on which it fires, and as many silent (default: 10)"
     )
     renamed(parser, "--images", each)
-    parser.add_argument("--group", type=int, default=1, metavar="N", help="images in one question (default: 1)")
+    parser.add_argument("--group", type=int, metavar="N", help="images in one question (default: 1)")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +157,6 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.naming import Vocabulary, name_latents, open_namer, refine_names
     from medsae_plugin.naming.asking import told
-    from medsae_plugin.naming.evidence import Counts
     from medsae_plugin.naming.namers import ChatNamer
     from medsae_plugin.naming.names import kept_beside
     from medsae_plugin.naming.top_latents import told_top_names
@@ -168,7 +180,7 @@ def run(args: argparse.Namespace) -> None:
         latents=_indices(args.latents),
         neurons=args.neurons,
         split=args.split,
-        counts=Counts(args.strongest, args.spread, args.silent),
+        counts=_evidence(args),
         seed=args.seed,
         **how,
     )
@@ -176,7 +188,7 @@ def run(args: argparse.Namespace) -> None:
     if model is not None and args.rounds:
         judge = _judge(args, model)
         askers = list(dict.fromkeys([*askers, judge.asker]))
-        trial = {"rounds": args.rounds, "check_split": args.check_split, "each": args.each}
+        trial = {"rounds": args.rounds, "check_split": args.check_split, "each": _or(args.each, 10)}
         names = refine_names(store, args.sae, table, args.out, model, judge, names=names, **trial, **how)
     print(names.counts())
     if model is not None and args.heatmaps != "none":
@@ -207,8 +219,8 @@ def _judge(args: argparse.Namespace, namer: ChatNamer) -> Judge:
     from medsae_plugin.naming.trials import Judge
 
     if args.judge:
-        return open_judge(args.judge, args.out, group=args.group, **_model(args))
-    return Judge(namer.asker, args.group)
+        return open_judge(args.judge, args.out, group=_or(args.group, 1), **_model(args))
+    return Judge(namer.asker, _or(args.group, 1))
 
 
 def run_score(args: argparse.Namespace) -> None:
@@ -218,7 +230,8 @@ def run_score(args: argparse.Namespace) -> None:
     from medsae_plugin.store import ActivationStore
 
     before = (args.names / "scores.json").is_file()
-    judges = open_judges(args.judge, args.names, group=args.group, **_model(args))
+    rule, group = _trials(args)
+    judges = open_judges(args.judge, args.names, group=group, **_model(args))
     scores = score_names(
         ActivationStore(args.store),
         args.sae,
@@ -226,7 +239,7 @@ def run_score(args: argparse.Namespace) -> None:
         args.names,
         judges,
         split=args.split,
-        each=args.each,
+        rule=rule,
         seed=args.seed,
         progress=not args.quiet,
     )
@@ -235,6 +248,49 @@ def run_score(args: argparse.Namespace) -> None:
         print(line)
     again = ", in place of those of an earlier call (give all judges in one: nothing is asked twice)" if before else ""
     print(f"written: {args.names / 'scores.json'}, {args.names / 'scores.csv'}{again}")
+
+
+def _evidence(args: argparse.Namespace) -> Evidence:
+    """Which images a name is made from.
+
+    Raises:
+        MedSAEError: a preset together with counts of one's own.
+    """
+    from medsae_plugin.naming.evidence import Counts
+    from medsae_plugin.naming.paper import PaperEvidence
+
+    given = {name: getattr(args, name) for name in ("strongest", "spread", "silent")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.evidence is None:
+        return Counts(**given)
+    if given:
+        raise MedSAEError(f"--evidence {args.evidence} has its own counts; leave out {_options(given)}")
+    return PaperEvidence()
+
+
+def _trials(args: argparse.Namespace) -> tuple[TrialRule, int]:
+    """Which images a name is tried on, and how many are in one question.
+
+    Raises:
+        MedSAEError: a preset together with counts of one's own.
+    """
+    from medsae_plugin.naming.paper import PaperTrials
+    from medsae_plugin.naming.trials import Trials
+
+    given = {name: getattr(args, name) for name in ("each", "group") if getattr(args, name) is not None}
+    if args.trial is None:
+        return Trials(_or(args.each, 10)), _or(args.group, 1)
+    if given:
+        raise MedSAEError(f"--trial {args.trial} has its own counts; leave out {_options(given)}")
+    return PaperTrials(), PaperTrials.group
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _options(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
 
 
 def _model(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from medsae_plugin.cli.arguments import (
     say_old,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.protocol import add_protocol, is_papers, print_as_paper
 from medsae_plugin.errors import MedSAEError
 
 
@@ -27,7 +28,8 @@ def add(commands: Commands) -> None:
         _arguments,
         help="train a grid of SAEs over a store, and compare them",
         description="Train every combination of a recipe's lists, as many SAEs in one pass over the store as fit in "
-        "memory, and compare them. Run again, it goes on where it was stopped.",
+        "memory, and compare them; with --protocol medsae-paper in the paper's table. Run again, it goes on where it "
+        "was stopped.",
         interrupted=GOES_ON,
     )
 
@@ -46,23 +48,32 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_splits(parser)
     add_chance(parser)
     add_device(parser)
+    add_protocol(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from medsae_plugin.comparison import load_grid, sweep
+    from medsae_plugin.comparison.grid import load_grid
+    from medsae_plugin.comparison.sweeps import COMPARISON, sweep, train_grid
     from medsae_plugin.store import ActivationStore
 
     _read_old_order(args)
+    as_paper = is_papers(args)
+    table = read_table(args)
     recipe = load_grid(args.recipe)
     recipe = recipe._replace(config=replace(recipe.config, device=checked_device(args.device)))
+    store, memory = ActivationStore(args.store), round(args.memory * 2**30)
+    if as_paper:
+        paths = train_grid(store, recipe, args.out, memory=memory, progress=not args.quiet)
+        print_as_paper(args, table, paths, args.out / COMPARISON)
+        return
     comparison = sweep(
-        ActivationStore(args.store),
+        store,
         recipe,
-        read_table(args),
+        table,
         args.out,
-        memory=round(args.memory * 2**30),
+        memory=memory,
         progress=not args.quiet,
         aggregate=args.aggregate,
         select=args.select,

@@ -31,30 +31,47 @@ def sweep(
     progress: bool = True,
     **options: Any,
 ) -> Comparison:
-    """Train the SAEs of a recipe, as many in one pass over the store as `memory` holds, and compare them.
-
-    Run again with the same arguments, it goes on where it was stopped: a finished pass is not trained again, an
-    unfinished one continues from its last checkpoint (`n_checkpoints` of the recipe's training).
+    """Train the SAEs of a recipe (`train_grid`), and compare them.
 
     Args:
-        recipe: of `load_grid`, or of `load_recipe`.
-        out: a folder, for `passes/00/` and so on, each of them what `train_saes` writes, and `comparison/`.
-        memory: bytes; see `training_bytes`.
+        out: a folder, for what `train_grid` writes, and `comparison/`.
         options: further arguments of `compare`.
 
     Returns:
         What `compare` does.
 
     Raises:
-        MedSAEError: what `train_saes` and `compare` refuse; an SAE that alone does not fit in `memory`.
+        MedSAEError: what `train_grid` and `compare` refuse.
     """
-    out = Path(out)
+    paths = train_grid(store, recipe, out, memory=memory, progress=progress)
+    return compare(store, paths, table, Path(out) / COMPARISON, progress=progress, **options)
+
+
+def train_grid(
+    store: ActivationStore, recipe: Recipe, out: str | Path, *, memory: int = MEMORY, progress: bool = True
+) -> list[Path]:
+    """Train the SAEs of a recipe, as many in one pass over the store as `memory` holds.
+
+    Run again with the same arguments, it goes on where it was stopped: a finished pass is not trained again, an
+    unfinished one continues from its last checkpoint (`n_checkpoints` of the recipe's training).
+
+    Args:
+        recipe: of `load_grid`, or of `load_recipe`.
+        out: a folder, for `passes/00/` and so on, each of them what `train_saes` writes.
+        memory: bytes; see `training_bytes`.
+
+    Returns:
+        The folder of each SAE, in the recipe's order.
+
+    Raises:
+        MedSAEError: what `train_saes` refuses; an SAE that alone does not fit in `memory`.
+    """
     check_specs(store, recipe.specs)
     paths: list[Path] = []
     for k, specs in enumerate(pack(store, recipe.specs, recipe.config, memory)):
-        folder = out / PASSES / f"{k:02d}"
+        folder = Path(out) / PASSES / f"{k:02d}"
         paths += train_saes(store, specs, recipe.config, folder, resume=True, progress=progress).values()
-    return compare(store, paths, table, out / COMPARISON, progress=progress, **options)
+    return paths
 
 
 def pack(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 
-from medsae_plugin.data.images import IMAGE_SUFFIXES
+from medsae_plugin.data.formats import IMAGE_SUFFIXES, without_suffix
+from medsae_plugin.data.images import ImageFolder
 from medsae_plugin.data.splits import SPLIT_WORDS
 from medsae_plugin.errors import MedSAEError
 
@@ -224,8 +225,43 @@ def fit_to_root(
     return _by_way(paths, common, (_named_as_root(common, root), ""))
 
 
-def any_file(root: Path, paths: Sequence[str]) -> bool:
-    """Whether one of these paths is a file."""
+def fit_by_name(
+    paths: list[str], root: Path, known: Collection[str] | None, suffixes: Sequence[str], where: str
+) -> tuple[list[str], str | None]:
+    """The paths of the images of these names, wherever below the root they are, and what was done, in words.
+
+    Those that are not there keep their path; if none is, nothing was done.
+
+    Args:
+        known: paths to look among, such as a store's; default the files below the root.
+        suffixes: those that the images may have.
+
+    Raises:
+        MedSAEError: an image that is there several times.
+    """
+    by_name: dict[str, list[str]] = {}
+    for path in known if known is not None else _files(root):
+        if path.lower().endswith(tuple(suffixes)):
+            by_name.setdefault(without_suffix(posixpath.basename(path)), []).append(path)
+    names = [without_suffix(posixpath.basename(path)) for path in paths]
+    if several := next((name for name in names if len(by_name.get(name, ())) > 1), None):
+        places = by_name[several]
+        hint = "which format with --image-format" if len({Path(p).suffix for p in places}) > 1 else "which with --root"
+        raise MedSAEError(f"{where}: the image {several!r} is in {' and in '.join(sorted(places)[:3])}; say {hint}")
+    moved = [by_name.get(name, [path])[0] for name, path in zip(names, paths, strict=True)]
+    return moved, None if moved == paths else "found by the files' names"
+
+
+def _files(root: Path) -> Iterator[str]:
+    for folder, _, files in os.walk(root, followlinks=True):
+        inside = Path(folder).relative_to(root).as_posix()
+        yield from (file if inside == "." else f"{inside}/{file}" for file in files)
+
+
+def any_file(root: Path | ImageFolder, paths: Sequence[str]) -> bool:
+    """Whether one of these paths is a file, or an image of what stands for a folder."""
+    if not isinstance(root, Path):
+        return True
     return _first_file(root, _some(paths)) is not None or _first_file(root, paths) is not None
 
 

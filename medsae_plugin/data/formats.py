@@ -4,6 +4,9 @@ from __future__ import annotations
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".dcm", ".dicom"})
 
+SUFFIXES_OF = {"jpg": (".jpg", ".jpeg"), "png": (".png",), "dicom": (".dcm", ".dicom")}
+"""Where a data set has its images in several formats, what says which (`image_format`)."""
+
 NAMES = "JPEG, PNG, TIFF, BMP, WebP, JPEG 2000, DICOM"
 # PIL's names of the formats that are taken.
 _TAKEN = (
@@ -111,3 +114,9 @@ def jpeg_2000_bits(content: bytes) -> int:
     if at < 4 or not components:
         return 0
     return max(((depth & 0x7F) + 1 for depth in content[at + 38 : at + 38 + 3 * components : 3]), default=0)
+
+
+def without_suffix(name: str) -> str:
+    """A file's name or path without the suffix of an image; other dots are of the name, as in a DICOM UID."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name

@@ -32,6 +32,11 @@ def scaled(values: np.ndarray, opacity: np.ndarray | None = None) -> Image.Image
     Raises:
         Refused: values that are not finite, or nothing that is not transparent.
     """
+    if opacity is None and values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and values.size:
+        # Each number is scaled once: there are thousands of them, and millions of pixels.
+        least, most = int(values.min()), int(values.max())
+        greys = _to_8_bits(np.arange(least, most + 1, dtype=np.float64), float(least), float(most))
+        return Image.fromarray(greys[values.astype(np.int32) - least])
     values = values.astype(np.float64)
     seen = values if opacity is None else values[opacity > 0]
     if not seen.size:
@@ -41,8 +46,11 @@ def scaled(values: np.ndarray, opacity: np.ndarray | None = None) -> Image.Image
     low, high = float(seen.min()), float(seen.max())
     if not np.isfinite(high - low):
         raise Refused("pixel values too far apart to be scaled")
-    scale = 255.0 / (high - low) if high > low else 0.0
     if opacity is None:
-        return Image.fromarray(np.round((values - low) * scale).astype(np.uint8))
-    grey = (np.where(opacity > 0, values, low) - low) * scale
-    return Image.fromarray(np.round(grey * opacity).astype(np.uint8))
+        return Image.fromarray(_to_8_bits(values, low, high))
+    return Image.fromarray(_to_8_bits(np.where(opacity > 0, values, low), low, high, opacity))
+
+
+def _to_8_bits(values: np.ndarray, low: float, high: float, opacity: np.ndarray | float = 1.0) -> np.ndarray:
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return np.round((values - low) * scale * opacity).astype(np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -18,15 +19,32 @@ __all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "read_image"]
 class UnreadableImage(MedSAEError):
     """An image file that cannot be read; `path` says which, `reason` why, in a few words without the path."""
 
-    def __init__(self, path: str | Path, reason: str) -> None:
+    def __init__(self, path: str | Path | ImageFile, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path, self.reason = Path(path), reason
+        self.path, self.reason = Path(str(path)), reason
 
     def __reduce__(self) -> tuple[type, tuple[Path, str]]:
         return type(self), (self.path, self.reason)  # so that a decoding worker can hand it on
 
 
-def read_image(path: str | Path) -> Image.Image:
+@runtime_checkable
+class ImageFile(Protocol):
+    """What an image is read from, where it is no file: it is called and read like one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read_bytes(self) -> bytes: ...
+
+
+@runtime_checkable
+class ImageFolder(Protocol):
+    """What stands for a folder of images that are no files: `folder / path` is an image of it."""
+
+    def __truediv__(self, path: str, /) -> ImageFile: ...
+
+
+def read_image(path: str | Path | ImageFile) -> Image.Image:
     """An image file as a PIL image of mode `L` (8-bit grey), upright.
 
     Colour becomes grey by ITU-R 601-2 luma, a palette by its colours; what is transparent shows black. Images of more
@@ -39,14 +57,14 @@ def read_image(path: str | Path) -> Image.Image:
         UnreadableImage: the file is missing, empty, damaged, cut short, too large, of several pages or frames, of a
             format or a compression that is not taken, or does not say what its numbers mean.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UnreadableImage(path, (error.strerror or type(error).__name__).lower()) from None
     if not content:
         raise UnreadableImage(path, "the file is empty")
-    is_dicom = path.suffix.lower() in (".dcm", ".dicom") or looks_like_dicom(content)
+    is_dicom = path.name.lower().endswith((".dcm", ".dicom")) or looks_like_dicom(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -20,6 +20,8 @@ class Reading:
     columns: what was read (`path`, `patient`, `split`, `sex`, ...), and from where, in words.
     aside: columns that were not read, and why.
     notes: what else to know.
+    beside: more of each label, such as how its readers agree: a heading, and a text a label.
+    uncertain: what -1 was read as (`Uncertain`); None where there was nothing to read.
     """
 
     source: str
@@ -27,6 +29,8 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     aside: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    uncertain: str | None = None
 
     def aside_text(self) -> str:
         """The columns that were not read, by reason; "" where all were."""
@@ -49,7 +53,9 @@ class Reading:
             if (labels == -1).any():  # the paper's protocol keeps them
                 heads, counts = [*heads, "-1"], np.vstack([counts, (labels == -1).sum(0)])
             width = max(map(len, (*map(_shown, names), "label")))
-            rows = [heads, *([_shown(name), *map(str, n)] for name, n in zip(names, counts.T.tolist(), strict=True))]
+            more = {name: [texts.get(name, "") for texts in self.beside.values()] for name in names}
+            body = [[_shown(n), *map(str, c), *more[n]] for n, c in zip(names, counts.T.tolist(), strict=True)]
+            rows = [[*heads, *self.beside], *body]
             lines += ["  " + row[0].ljust(width) + "".join(cell.rjust(9) for cell in row[1:]) for row in rows]
         elif self.dialect:
             lines.append("  no label columns")

@@ -10,7 +10,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,8 @@ from medsae_plugin.data.images import IMAGE_SUFFIXES
 from medsae_plugin.errors import MedSAEError
 
 _SEPARATORS = ",;\t|"
+_HEAD = 65536  # characters, from which the separator is told
+_CHUNK = 8192  # rows that are Python's at once; those that are read take a quarter of the memory
 _LONGEST_CELL = 2**31 - 1  # csv's own bound is 131,072 characters, and reports are longer
 _SEP_LINE = re.compile(r'"?sep=([^\r\n])"?[,;\t]*(?:\r\n|\r|\n)', re.IGNORECASE)
 _UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
@@ -68,13 +70,11 @@ def read_raw(path: Path) -> RawTable:
     content = _unpacked(path.read_bytes(), path)
     if content.startswith(b"PAR1"):
         return _parquet(content, path)
-    text = _decoded(content, path)
-    if not text.strip():
-        raise MedSAEError(f"{path} is empty")
-    mark = _SEP_LINE.match(text)
-    text, first_line = (text[mark.end() :], 2) if mark else (text, 1)
-    rows, lines = _rows(text, mark[1] if mark else _separator(text), first_line, path)
-    return _table(rows, lines, path)
+    encoding = _encoding(content, path)
+    head = content[: 4 * _HEAD].decode(encoding, errors="ignore")[:_HEAD]
+    mark = _SEP_LINE.match(head)
+    rows = _rows(content, encoding, mark[1] if mark else _separator(head), 1 if mark else 0, path)
+    return _table(rows, path)
 
 
 def check_rows_not_swallowed(raw: RawTable, path_column: str) -> None:
@@ -119,6 +119,8 @@ def _unpacked(content: bytes, path: Path) -> bytes:
         for start, unpack in _UNPACK.items():
             if content.startswith(start):
                 return unpack(content)
+    except MedSAEError:
+        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         raise MedSAEError(f"{path} is packed, and damaged: {error}") from None
     return content
@@ -134,7 +136,8 @@ def _unzipped(content: bytes, path: Path) -> bytes:
         return archive.read(names[0])
 
 
-def _decoded(content: bytes, path: Path) -> str:
+def _encoding(content: bytes, path: Path) -> str:
+    """The encoding of a text, all of which is of it."""
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and b"\0" in content[:1000]:  # half of UTF-16's bytes are 0 in Western text
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
@@ -147,33 +150,37 @@ def _decoded(content: bytes, path: Path) -> str:
         raise MedSAEError(f"{path} is not UTF-8 text (byte {error.start}, line {line}); save it as UTF-8 CSV") from None
     if "\0" in text:
         raise MedSAEError(f"{path} is no table in text: it holds zero bytes")
-    return text
+    if not text or text.isspace():
+        raise MedSAEError(f"{path} is empty")
+    return encoding
 
 
-def _separator(text: str) -> str:
+def _separator(head: str) -> str:
     """The separator under which the first rows have as many cells as the header; of several, that of most cells."""
 
     def fit(separator: str) -> tuple[bool, float, int]:
-        sample = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=separator)
+        sample = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
         header, *rows = [len(row) for row in islice((row for row in sample if row), 20)]
         return header > 1, sum(n == header for n in rows) / max(1, len(rows)), header
 
     return max(_SEPARATORS, key=fit)
 
 
-def _rows(text: str, separator: str, first_line: int, path: Path) -> tuple[list[list[str]], list[int]]:
-    """The rows, and the line on which each begins."""
-    rows: list[list[str]] = []
-    lines: list[int] = []
+def _lines(content: bytes, encoding: str) -> io.TextIOWrapper:
+    """The text by the line: decoded whole, it would take several times its size."""
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+
+
+def _rows(content: bytes, encoding: str, separator: str, skipped: int, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows, and the line on which each begins; lines before the header are `skipped`."""
     begins = 0
     before = csv.field_size_limit(_LONGEST_CELL)
     try:
         # Strict: otherwise a quotation mark that is not closed takes all that follows into its cell.
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        reader = csv.reader(islice(_lines(content, encoding), skipped, None), delimiter=separator, strict=True)
         for row in reader:
             if any(cell.strip() for cell in row):
-                rows.append(row)
-                lines.append(begins + first_line)
+                yield begins + skipped + 1, row
             begins = reader.line_num
     except csv.Error as error:
         what = (
@@ -181,32 +188,39 @@ def _rows(text: str, separator: str, first_line: int, path: Path) -> tuple[list[
             if "end of data" in str(error)
             else "text follows a closing quotation mark"
         )
-        start = next(islice(io.StringIO(text), begins, None), "").strip()[:80]
+        start = next(islice(_lines(content, encoding), begins + skipped, None), "").strip()[:80]
         raise MedSAEError(
-            f"{path}, in the row that begins on line {begins + first_line} ({start!r}): {what}; a quotation mark "
+            f"{path}, in the row that begins on line {begins + skipped + 1} ({start!r}): {what}; a quotation mark "
             '(") in this row is not closed, or one within a quoted cell is not doubled ("")'
         ) from None
     finally:
         csv.field_size_limit(before)
-    return rows, lines
 
 
-def _table(rows: list[list[str]], lines: list[int], path: Path) -> RawTable:
-    columns, body = [name.strip() for name in rows[0]], rows[1:]
+def _table(rows: Iterator[tuple[int, list[str]]], path: Path) -> RawTable:
+    import pyarrow as pa
+
+    columns = [name.strip() for name in next(rows)[1]]
     if broken := next((c for c in columns if re.search(r"[\r\n]", c) and _is_image(re.split(r"[\r\n,;\t]", c)[1])), ""):
         raise MedSAEError(f"{path}: the header holds a row, {broken[:80]!r}: a quotation mark in it is not closed")
-    if not body:
+    parts, places, odd = list[pa.Table](), list[str](), ""
+    while chunk := list(islice(rows, _CHUNK)):
+        for line, row in chunk:
+            if len(row) != len(columns) and not odd:
+                odd = f"line {line}, has a row of {len(row)} cells under {len(columns)} columns: {row[0][:80]!r}"
+        if not odd:
+            cells = [pa.array(column, pa.string()) for column in zip(*(row for _, row in chunk), strict=True)]
+            parts.append(pa.Table.from_arrays(cells, [str(k) for k in range(len(columns))]))
+            places += [f"line {line}" for line, _ in chunk]
+    if odd:
+        raise MedSAEError(f"{path}, {odd}")
+    if not parts:
         raise MedSAEError(f"{path} has a header and no rows")
-    for row, line in zip(body, lines[1:], strict=True):
-        if len(row) != len(columns):
-            raise MedSAEError(
-                f"{path}, line {line}, has a row of {len(row)} cells under {len(columns)} columns: {row[0][:80]!r}"
-            )
-    frame = pd.DataFrame(body, columns=range(len(columns)), dtype=str)
+    frame = pa.concat_tables(parts).to_pandas()
     # Spreadsheets write separators after the last column: columns without a name and without a cell.
-    kept = [k for k, name in enumerate(columns) if name or frame[k].str.strip().any()]
-    frame = frame[kept].set_axis([columns[k] for k in kept], axis=1)
-    return _checked(RawTable(path, frame, [f"line {line}" for line in lines[1:]]))
+    kept = [k for k, name in enumerate(columns) if name or frame[str(k)].str.strip().any()]
+    frame = frame[[str(k) for k in kept]].set_axis([columns[k] for k in kept], axis=1)
+    return _checked(RawTable(path, frame, places))
 
 
 def _checked(raw: RawTable) -> RawTable:

@@ -66,6 +66,7 @@ class Preprocessing(_Part):
     mean: Any
     std: Any
     resize: int | None = None
+    truncate: bool = False
 
     @field_validator("mode", "fit", "resample", mode="before")
     @classmethod
@@ -88,6 +89,8 @@ class Preprocessing(_Part):
         sides = self.size if isinstance(self.size, list) and len(self.size) == 2 else [self.size]
         if not all(_is(side, int) and side > 0 for side in sides):
             return [Problem("preprocessing: size is a count of pixels, or two: rows and columns", "size")]
+        if self.truncate and self.fit != "stretch":
+            return [Problem("preprocessing: truncate is for fit: stretch", "truncate")]
         if self.resize is None:
             return []
         if self.fit != "crop":

@@ -22,9 +22,9 @@ from medsae_plugin.encoders.cards import load_card, parse_card
 from medsae_plugin.encoders.families import FAMILIES, Family, HookRow, hook_places
 from medsae_plugin.encoders.layouts import Parts, load_parts
 from medsae_plugin.encoders.measuring import measure
-from medsae_plugin.encoders.outputs import NamedOutputs, pooled_output
+from medsae_plugin.encoders.outputs import NamedOutputs, along_unit, pooled_output
 from medsae_plugin.encoders.preprocessing import Preprocessor
-from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint
+from medsae_plugin.encoders.root import NamesFilter, PortableHookPoint, backward_from
 from medsae_plugin.encoders.saving import save_parts
 from medsae_plugin.encoders.sources import Source, state_sha256
 from medsae_plugin.encoders.splicing import SAESplicing
@@ -33,6 +33,7 @@ from medsae_plugin.encoders.towers import take_off_capturing_hooks
 from medsae_plugin.errors import MedSAEError
 
 POOLED, EMBEDDING, LOGVAR = "hook_pooled", "hook_embedding", "hook_embedding_logvar"
+UNIT = "hook_embedding_unit"
 
 _EXPECTED = {True: "a map (batch, d, rows, columns)", False: "a tensor"}
 
@@ -80,7 +81,7 @@ class HookedVisionEncoder(SAESplicing):
         # could take the place of one of these.
         self._handles = [self._route(row, module) for row, module in hook_places(rows, vision_model)]
         self._outputs = NamedOutputs(vision_model, card.outputs or {})
-        for name in (LOGVAR, EMBEDDING) if card.outputs else (POOLED, EMBEDDING):
+        for name in (LOGVAR, EMBEDDING, UNIT) if card.outputs else (POOLED, EMBEDDING, UNIT):
             self._add_point(name)
         self.eval()
         self.setup()
@@ -214,6 +215,9 @@ class HookedVisionEncoder(SAESplicing):
     ) -> Float[Tensor, "batch ..."]:
         """The image embedding `(batch, d)`, not normalised; or the activation at `stop_at_hook`, and nothing after it.
 
+        What is done at `hook_embedding_unit`, by an SAE or a patch, is seen in the output: that is what leaves the hook
+        point, times the embedding's norm.
+
         Raises:
             MedSAEError: an unknown hook point.
         """
@@ -227,10 +231,10 @@ class HookedVisionEncoder(SAESplicing):
             output = self.vision_model(pixels, **self._family.arguments(self._config, pixels))
             if self.card.outputs:
                 self._through(self._points[LOGVAR], self._outputs.take("logvar", output))
-                return self._through(self._points[EMBEDDING], self._outputs.take("mean", output))
+                return self._embedding(self._outputs.take("mean", output))
             pooled = pooled_output(output, self._n_prefix, self.card.pooling)
             pooled = self._through(self._points[POOLED], pooled)
-            return self._through(self._points[EMBEDDING], self.projection_head(pooled))
+            return self._embedding(self.projection_head(pooled))
         except _Stopped as stop:
             return stop.activation
         finally:
@@ -266,7 +270,7 @@ class HookedVisionEncoder(SAESplicing):
         with self.hooks(forward, backward, reset_hooks_end, clear_contexts):
             out = self(*model_args, stop_at_hook=stop, **kwargs)
             if incl_bwd:
-                _backward(out)
+                backward_from(out)
         return out, cache
 
     @torch.no_grad()
@@ -360,6 +364,14 @@ class HookedVisionEncoder(SAESplicing):
             return (self._through(point, output[0], is_map), *output[1:])
         return self._through(point, output, is_map)
 
+    def _embedding(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
+        """The embedding after the hooks on it, and those on it divided by its L2 norm."""
+        embedding = self._through(self._points[EMBEDDING], embedding)
+        point = self._points[UNIT]
+        if not (point.name == self._stop_at or self._is_active(point)):
+            return embedding
+        return along_unit(embedding, partial(self._through, point))
+
     def _through(self, point: HookPoint, x: Tensor, is_map: bool = False) -> Tensor:
         """`x` after the hook point's hooks, which see `(batch, position, d)` whatever the module's layout."""
         stops = point.name == self._stop_at
@@ -380,13 +392,3 @@ class HookedVisionEncoder(SAESplicing):
         back = rearrange(y, "batch (rows columns) d -> batch d rows columns", rows=x.shape[2])
         # In memory as before, so that what follows computes bit for bit what it would without a hook.
         return back if back.stride() == x.stride() else torch.empty_like(x, dtype=y.dtype).copy_(back)
-
-
-def _backward(output: Tensor) -> None:
-    if output.numel() != 1:
-        raise MedSAEError(
-            f"incl_bwd goes back from one number, and the output is {tuple(output.shape)}. With a number of your own: "
-            "cache, forward, backward = encoder.get_caching_hooks(incl_bwd=True), and with "
-            "encoder.hooks(forward, backward): encoder(pixels).sum().backward()"
-        )
-    output.backward()

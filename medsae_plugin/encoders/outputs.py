@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medsae_plugin.errors import MedSAEError
+
+_LEAST_NORM = 1e-12
 
 
 def pooled_output(output: Any, n_prefix: int, pooling: str | None) -> Float[Tensor, "batch d"]:
@@ -42,6 +44,19 @@ def pooled_output(output: Any, n_prefix: int, pooling: str | None) -> Float[Tens
     if pooling == "cls" or (pooling is None and n_prefix):
         return states[:, 0]
     return states[:, n_prefix:].mean(1)
+
+
+def along_unit(embedding: Float[Tensor, "batch d"], change: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch d"]:
+    """The embedding with its direction changed: `change` of it divided by its L2 norm, times that norm.
+
+    What `change` leaves as it is comes back to the bit; gradients flow through it.
+    """
+    norm = embedding.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+    unit = embedding / norm
+    changed = change(unit)
+    # What dividing and multiplying round off.
+    rounding = (embedding - norm * unit).detach().masked_fill(changed != unit, 0)
+    return norm * changed + rounding
 
 
 class NamedOutputs:

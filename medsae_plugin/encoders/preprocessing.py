@@ -28,6 +28,8 @@ class Preprocessor:
     resample: a name of `PIL.Image.Resampling`, in lower case.
     mean, std: of pixel values in [0, 1]; one number, or one a channel.
     resize: for `crop`, what the shorter edge is resized to before, where that is not `size`.
+    truncate: for `stretch`, resize in float and cut fractions of grey levels off, as torchvision's `ToPILImage` does;
+        otherwise they are rounded.
     """
 
     mode: Literal["L", "RGB"]
@@ -37,6 +39,7 @@ class Preprocessor:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int | None = None
+    truncate: bool = False
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocessor:
@@ -49,9 +52,8 @@ class Preprocessor:
     def config(self) -> dict[str, Any]:
         """As a dict that JSON takes; what a store's manifest records."""
         config = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        if self.resize is None:
-            del config["resize"]
-        return config
+        unset = [key for key in ("resize", "truncate") if not config[key]]
+        return {key: value for key, value in config.items() if key not in unset}
 
     @property
     def shape(self) -> Shape:
@@ -60,11 +62,18 @@ class Preprocessor:
 
     def to_array(self, image: Image.Image) -> UInt8[np.ndarray, "rows columns *channels"]:
         """The image at the encoder's size: `(rows, columns)` in mode L, `(rows, columns, 3)` in RGB, uint8."""
-        image, resample = image.convert(self.mode), Image.Resampling[self.resample.upper()]
+        resample = Image.Resampling[self.resample.upper()]
+        # Grey becomes three channels when it is small: each would be fitted alike, for three times the work.
+        image = image if image.mode == "L" else image.convert(self.mode)
         if self.resize is not None:
-            image = _cover(image, (self.resize, self.resize), resample)
-            return np.asarray(_centre(image, self.shape))
-        return np.asarray(_FIT[self.fit](image, self.shape, resample))
+            fitted = _centre(_cover(image, (self.resize, self.resize), resample), self.shape)
+        elif self.truncate:
+            channels = [np.asarray(_stretch(c.convert("F"), self.shape, resample)) for c in image.split()]
+            cut = [Image.fromarray(c.clip(0, 255).astype(np.uint8)) for c in channels]
+            fitted = Image.merge(image.mode, cut)
+        else:
+            fitted = _FIT[self.fit](image, self.shape, resample)
+        return np.asarray(fitted.convert(self.mode))
 
     def normalize(
         self, arrays: UInt8[np.ndarray, "batch rows columns *channels"]

@@ -170,3 +170,18 @@ def _save(
             raise MedSAEError(f"remove_batch_dim is for one image; the batch has {len(kept)}")
         kept = kept[0]
     cache[f"{hook.name}{suffix}"] = kept
+
+
+def backward_from(output: Tensor) -> None:
+    """Go back from an output of one number.
+
+    Raises:
+        MedSAEError: it is of several.
+    """
+    if output.numel() != 1:
+        raise MedSAEError(
+            f"incl_bwd goes back from one number, and the output is {tuple(output.shape)}. With a number of your own: "
+            "cache, forward, backward = encoder.get_caching_hooks(incl_bwd=True), and with "
+            "encoder.hooks(forward, backward): encoder(pixels).sum().backward()"
+        )
+    output.backward()

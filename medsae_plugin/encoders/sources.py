@@ -14,7 +14,7 @@ from torch import nn
 
 from medsae_plugin.encoders.card import EncoderCard
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import hub_file
+from medsae_plugin.fetch import hub_file_if_any
 from medsae_plugin.files import sha256_of
 
 CONFIG = "config.json"
@@ -99,21 +99,15 @@ class Source:
             return path if path.is_file() else None
         if is_local(place):
             raise MedSAEError(f"card {self.card.name}: {place} cannot be loaded: there is no such folder")
-        from huggingface_hub.errors import EntryNotFoundError
-
-        try:
-            return hub_file(
-                place,
-                name,
-                self.card.source.get("revision"),
-                what=f"card {self.card.name}: {place}",
-                note=self.card.access or "",
-                but=EntryNotFoundError,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-            )
-        except EntryNotFoundError:
-            return None
+        return hub_file_if_any(
+            place,
+            name,
+            self.card.source.get("revision"),
+            what=f"card {self.card.name}: {place}",
+            note=self.card.access or "",
+            cache_dir=self.cache_dir,
+            local_files_only=self.local_files_only,
+        )
 
     def folder(self, why: str = "cannot be loaded: it") -> Path:
         """The folder that holds the checkpoint's `config.json`.

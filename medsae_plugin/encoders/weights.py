@@ -1,20 +1,15 @@
-"""Official checkpoints to files on disk: fetched, resumed, checked, unpacked inside their folder."""
+"""Official checkpoints to files on disk: given, or fetched to the cache, and checked."""
 
 from __future__ import annotations
 
-import lzma
 import os
-import shutil
-import stat
-import tempfile
 import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from medsae_plugin.encoders.sources import Source
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.fetch import download
-from medsae_plugin.files import make_folder, sha256_of, writing
+from medsae_plugin.fetch import download, unpack
+from medsae_plugin.files import sha256_of
 
 CHECKPOINT = "pytorch_model.bin"
 
@@ -60,45 +55,6 @@ def _is_torch_zip(path: Path) -> bool:
     # torch.save writes a zip too; its pickle is what tells it from an archive of a checkpoint.
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/data.pkl") for name in archive.namelist())
-
-
-def unpack(archive_path: Path, folder: Path) -> Path:
-    """Unpack a zip into `folder`, which appears whole or not at all; returns it. Done already, it is left alone.
-
-    Raises:
-        MedSAEError: a damaged archive, or a member that is a link or would land outside the folder.
-    """
-    if folder.is_dir():
-        return folder
-    make_folder(folder.parent)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
-    try:
-        with writing(folder, "MEDSAE_CACHE names another folder"):
-            with zipfile.ZipFile(archive_path) as archive:
-                for member in archive.infolist():
-                    _unpack_member(archive, member, temporary)
-            temporary.rename(folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError) as error:
-        raise MedSAEError(f"{archive_path} is damaged: {error}; delete it and fetch it again") from None
-    except MedSAEError as error:
-        if not (isinstance(error.__cause__, OSError) and folder.is_dir()):  # else another process unpacked it meanwhile
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
-    name = PurePosixPath(member.filename.replace("\\", "/"))
-    if name.is_absolute() or ".." in name.parts or ":" in str(name) or stat.S_ISLNK(member.external_attr >> 16):
-        raise MedSAEError(f"{archive.filename} is not unpacked: its member {member.filename!r} would leave the folder")
-    target = folder / name
-    if member.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def _fetched(source: Source, cache: Path) -> Path:

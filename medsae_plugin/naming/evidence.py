@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +18,20 @@ CHANCE = 0.05
 MOST_TOLD = 6
 
 
+@runtime_checkable
+class Evidence(Protocol):
+    """A way to choose the images that a name is made from."""
+
+    @property
+    def tells_labels(self) -> bool: ...
+
+    def sample(
+        self, column: Float[np.ndarray, " images"], patients: Sequence[object] | np.ndarray, seed: int | list[int]
+    ) -> Sample | TooSeldom: ...
+
+    def made(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Counts:
     """How many images of each kind a latent's evidence shows."""
@@ -24,6 +39,7 @@ class Counts:
     strongest: int = 5
     spread: int = 5
     silent: int = 5
+    tells_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.strongest < 1 or self.spread < 0 or self.silent < 0:
@@ -37,14 +53,32 @@ class Counts:
         """The patients that a latent has to fire on, an image of each: the bound below which it is skipped."""
         return self.strongest + self.spread
 
+    def sample(
+        self, column: Float[np.ndarray, " images"], patients: Sequence[object] | np.ndarray, seed: int | list[int]
+    ) -> Sample | TooSeldom:
+        """See `sample_evidence`."""
+        return sample_evidence(column, patients, self, seed)
+
+    def made(self) -> dict[str, Any]:
+        """How evidence is chosen, for the record beside names."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of a column: the strongest first, `spread` from strong to weak, and silent ones; each of another patient."""
+    """Rows of a column: the strongest first, `spread` from strong to weak, and silent ones; each of another patient.
+
+    tells_labels: whether the namer is told how often labels are given where the unit fires.
+    """
 
     strongest: tuple[int, ...]
     spread: tuple[int, ...]
     silent: tuple[int, ...]
+    tells_labels: bool = True
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, ...]]:
+        return {"strongest": self.strongest, "spread": self.spread, "silent": self.silent}
 
 
 @dataclass(frozen=True)
@@ -52,9 +86,10 @@ class TooSeldom:
     """A latent that fires on fewer patients than a name takes; how many they are is not told, being a small count."""
 
     bound: int
+    of: str = "patients"
 
     def __str__(self) -> str:
-        return f"fires too seldom: on fewer than {self.bound} patients"
+        return f"fires too seldom: on fewer than {self.bound} {self.of}"
 
 
 def sample_evidence(
@@ -84,7 +119,7 @@ def sample_evidence(
     )
     used = np.concatenate([used, patients[spread]])
     silent = one_a_patient(shuffled[column[shuffled] <= 0], patients, used)[: counts.silent]
-    return Sample(*(tuple(int(row) for row in rows) for rows in (strongest, spread, silent)))
+    return Sample(tuple(map(int, strongest)), tuple(map(int, spread)), tuple(map(int, silent)))
 
 
 def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> np.ndarray:

@@ -39,10 +39,9 @@ class Exhibits:
 
     def pictures(self, sample: Sample) -> dict[str, Captioned]:
         """The sample's images by kind, numbered through, each captioned with its activation beside the strongest."""
-        kinds = {"strongest": sample.strongest, "spread": sample.spread, "silent": sample.silent}
         shown: dict[str, Captioned] = {}
         number = 1
-        for kind, places in kinds.items():
+        for kind, places in sample.kinds.items():
             shown[kind] = self.captioned(places, number)
             number += len(places)
         return shown
@@ -59,8 +58,10 @@ class Exhibits:
         """What the reader of the pictures has to know of the heatmaps."""
         return _HEATMAP_WORDS[self.style]
 
-    def labels(self) -> str:
-        """The label statistics in words."""
+    def labels(self, sample: Sample) -> str:
+        """The label statistics in words; "" where the sample's namer is told none."""
+        if not sample.tells_labels:
+            return ""
         return format_shares(self.firing.label_shares(self.unit, self.rows))
 
     def reports(self, sample: Sample) -> str | None:

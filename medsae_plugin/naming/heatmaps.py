@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from medsae_plugin.data.images import read_image
+from medsae_plugin.data.images import ImageFile, read_image
 from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.naming.chat import Picture
 from medsae_plugin.scores import heatmaps as scores
@@ -36,7 +36,7 @@ def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Flo
     return scores.heatmaps(firing.store, firing.units, [unit], ids)[:, 0]
 
 
-def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:
+def picture(path: Path | ImageFile, preprocessing: dict[str, Any]) -> Picture:
     """An image as it is, framed as the encoder sees it (padded, cropped or stretched to a square).
 
     Raises:
@@ -46,7 +46,11 @@ def picture(path: Path, preprocessing: dict[str, Any]) -> Picture:
 
 
 def heatmap_picture(
-    path: Path, preprocessing: dict[str, Any], heatmap: Float[np.ndarray, "rows columns"], style: Style, peak: float
+    path: Path | ImageFile,
+    preprocessing: dict[str, Any],
+    heatmap: Float[np.ndarray, "rows columns"],
+    style: Style,
+    peak: float,
 ) -> Picture:
     """An image with a heatmap laid over it, or cropped to where the heatmap is above half of its maximum.
 
@@ -62,7 +66,7 @@ def heatmap_picture(
     return _png(_overlaid(image, strength)) if style == "overlay" else _png(image)
 
 
-def _framed(path: Path, preprocessing: dict[str, Any]) -> Image.Image:
+def _framed(path: Path | ImageFile, preprocessing: dict[str, Any]) -> Image.Image:
     """The part of the image that the encoder sees, in more pixels where the file has them."""
     image = read_image(path)
     preprocessor = Preprocessor.from_config(preprocessing)

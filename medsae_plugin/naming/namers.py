@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -24,11 +24,10 @@ from medsae_plugin.naming.heatmaps import Style
 from medsae_plugin.naming.prompts import load_prompt
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.vocabulary import Vocabulary
+from medsae_plugin.scores.images import EMBEDDINGS
 
 if TYPE_CHECKING:
     from medsae_plugin.encoders import HookedVisionEncoder
-
-EMBEDDING = "hook_embedding"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class ChatNamer:
 
         def build(unit: int, sample: Sample) -> Conversation:
             exhibits = Exhibits(firing, unit, rows, self.style)
-            words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels()}
+            words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels(sample)}
             if with_reports:
                 words["reports"] = exhibits.reports(sample) or "[]"
             return (prompt.turn(exhibits.pictures(sample), **words),)
@@ -102,11 +101,15 @@ class ChatNamer:
 
         def build(k: int) -> Conversation:
             exhibits = Exhibits(firing, units[k], rows, self.style)
-            shown = exhibits.pictures(Sample(samples[k].strongest, (), samples[k].silent))
+            shown = exhibits.pictures(replace(samples[k], spread=()))
             number = 1 + sum(map(len, shown.values()))
             shown["missed"] = exhibits.captioned(missed[k], number)
             shown["mistaken"] = exhibits.captioned(mistaken[k], number + len(missed[k]))
-            words = {"heatmap": exhibits.heatmap_words(), "labels": exhibits.labels(), "name": quoted(names[k])}
+            words = {
+                "heatmap": exhibits.heatmap_words(),
+                "labels": exhibits.labels(samples[k]),
+                "name": quoted(names[k]),
+            }
             return (prompt.turn(shown, **words),)
 
         questions = [Question(partial(build, k), LatentName, prompt.identity) for k in range(len(units))]
@@ -130,10 +133,11 @@ class VocabularyNamer:
     by:
         `decoder`: cosine of the unit's decoder direction with the terms' text embeddings. Both are taken to unit length
             and centred first, directions on the mean direction and texts on the mean text, since images and texts lie
-            in separate cones (the modality gap) and only differences within each can be compared. At `hook_embedding`.
+            in separate cones (the modality gap) and only differences within each can be compared. At `hook_embedding`
+            and `hook_embedding_unit`.
         `images`: the same with the unit's mean image embedding, weighted by its activations, in place of the direction,
-            centred on the mean image embedding. At any hook; the store has to hold `hook_embedding`.
-        None: by decoder at `hook_embedding`, by images elsewhere.
+            centred on the mean image embedding. At any hook; the store has to hold one of these two.
+        None: by decoder at these two, by images elsewhere.
     """
 
     def __init__(
@@ -156,7 +160,7 @@ class VocabularyNamer:
         stored = firing.store.manifest["encoder"]["weights_sha256"]
         if stored != self.encoder.weights_sha256:
             raise MedSAEError(f"the store was made with other weights of {self.encoder.name}; give the same")
-        self.by = self.by or ("decoder" if firing.units.hook == EMBEDDING else "images")
+        self.by = self.by or ("decoder" if firing.units.hook in EMBEDDINGS else "images")
         if self.by == "decoder":
             vectors = self._directions(firing)[list(units)]
         else:
@@ -173,10 +177,10 @@ class VocabularyNamer:
         return normalize(texts - texts.mean(0), dim=1)
 
     def _directions(self, firing: Firing) -> Float[torch.Tensor, "units d"]:
-        if firing.units.hook != EMBEDDING:
+        if firing.units.hook not in EMBEDDINGS:
             raise MedSAEError(
                 f"decoder directions at {firing.units.hook} are not in the space of the text tower, those at "
-                f"{EMBEDDING} are; name by images instead"
+                f"{' and '.join(EMBEDDINGS)} are; name by images instead"
             )
         directions = normalize(firing.units.directions(), dim=1)
         return directions - directions.mean(0)
@@ -184,10 +188,11 @@ class VocabularyNamer:
     def _mean_embeddings(
         self, firing: Firing, units: Sequence[int], rows: np.ndarray
     ) -> Float[torch.Tensor, "units d"]:
-        if EMBEDDING not in firing.store.hooks:
-            raise MedSAEError(f"{firing.store.path} does not hold {EMBEDDING}; extract it too, to name by images")
+        hook = next((hook for hook in EMBEDDINGS if hook in firing.store.hooks), None)
+        if hook is None:
+            raise MedSAEError(f"{firing.store.path} does not hold {EMBEDDINGS[0]}; extract it too, to name by images")
         ids = firing.images.frame["image_id"].to_numpy()[rows]
-        embeddings = normalize(firing.store.rows_of(EMBEDDING, ids)[:, 0].double(), dim=1)
+        embeddings = normalize(firing.store.rows_of(hook, ids)[:, 0].double(), dim=1)
         embeddings -= embeddings.mean(0)
         weights = np.stack([np.maximum(firing.column(unit, rows), 0) for unit in units]).astype(np.float64)
         return (torch.from_numpy(weights / weights.sum(1, keepdims=True)) @ embeddings).float()

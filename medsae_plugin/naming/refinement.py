@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.naming.evidence import Counts, Sample
+from medsae_plugin.naming.evidence import Counts, Evidence, Sample
 from medsae_plugin.naming.figures import Confusion
 from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.namers import ChatNamer
 from medsae_plugin.naming.names import NamedUnit, Names
+from medsae_plugin.naming.paper import PaperEvidence
 from medsae_plugin.naming.run import MATRICES, choose, keep
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.scoring import check_same_sae
@@ -99,7 +100,8 @@ class _Refiner:
     ) -> None:
         self.firing, self.namer, self.judge, self.each, self.round = firing, namer, judge, each, round
         self.split, self.seed = names.made["split"], names.made["seed"]
-        self.counts = Counts(**names.made["evidence"])
+        made = names.made["evidence"]
+        self.counts: Evidence = PaperEvidence() if "preset" in made else Counts(**made)
         self.rows, self.check_rows = firing.images.rows_in([self.split]), firing.images.rows_in([check])
 
     def refine(self, units: Sequence[NamedUnit]) -> list[LatentName | None]:

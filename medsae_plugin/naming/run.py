@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, write_text
-from medsae_plugin.naming.evidence import Counts, Sample, TooSeldom, sample_evidence
+from medsae_plugin.naming.evidence import Counts, Evidence, Sample, TooSeldom
 from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.namers import Namer
 from medsae_plugin.naming.names import JSON, KINDS, NamedUnit, Names, differences, merged
@@ -49,7 +49,7 @@ def name_latents(
     latents: Sequence[int] | None = None,
     neurons: int = 0,
     split: str = "train",
-    counts: Counts | None = None,
+    counts: Evidence | None = None,
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
     replace_others: bool = False,
@@ -65,7 +65,8 @@ def name_latents(
         latents: which; default all.
         neurons: how many neurons, drawn with the seed from those that fire on enough patients.
         split: the images that names are made from. Names are tried on another.
-        counts: how many images a unit's evidence has; a unit that fires on fewer patients is skipped, and said to be.
+        counts: how many images a unit's evidence has, or another way to choose them, such as `PaperEvidence`; a unit
+            that fires on too few is skipped, and said to be.
         vocabulary: gives names their categories; default the package's.
         replace_others: take the place of names in the SAE's folder that were made otherwise (of another namer, split,
             seed or evidence), which else stay.
@@ -92,7 +93,7 @@ def name_latents(
     return names
 
 
-def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Counts) -> dict[str, Any]:
+def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Evidence) -> dict[str, Any]:
     """How names are made, as JSON holds it."""
     made = {
         "encoder": firing.store.manifest["encoder"],
@@ -101,7 +102,7 @@ def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Counts) -
         "namer": dict(namer.identity),
         "split": split,
         "seed": seed,
-        "evidence": asdict(counts),
+        "evidence": counts.made(),
     }
     return dict(json.loads(json.dumps(made)))
 
@@ -143,12 +144,12 @@ def keep(names: Names, out: Path, sae_path: Path, *, replace_others: bool = Fals
     released.write_json(sae_path / JSON)
 
 
-def choose(firing: Firing, units: Sequence[int], split: str, counts: Counts, seed: int) -> Chosen:
+def choose(firing: Firing, units: Sequence[int], split: str, counts: Evidence, seed: int) -> Chosen:
     """The evidence of each unit, from the images of a split."""
     rows = firing.images.rows_in([split])
     patients = firing.images.patient_codes[rows]
     samples = {
-        unit: sample_evidence(firing.column(unit, rows), patients, counts, [seed, unit, int(firing.kind == "neuron")])
+        unit: counts.sample(firing.column(unit, rows), patients, [seed, unit, int(firing.kind == "neuron")])
         for unit in units
     }
     return Chosen(firing, rows, samples)
@@ -169,7 +170,7 @@ def write_evidence(out: Path, chosen: Sequence[Chosen], split: str) -> None:
         ids = part.firing.images.frame["image_id"].to_numpy()[part.rows]
         of_unit = content.setdefault(f"{part.firing.kind}s", {})
         for unit, sample in part.sampled.items():
-            shown = {kind: [int(ids[p]) for p in places] for kind, places in asdict(sample).items()}
+            shown = {kind: [int(ids[p]) for p in places] for kind, places in sample.kinds.items()}
             of_unit[str(part.firing.units.label(unit))] = shown
     write_text(out / EVIDENCE, json.dumps(content) + "\n")
 
@@ -202,7 +203,7 @@ def _checked(firing: Firing, latents: Sequence[int] | None) -> list[int]:
     return sorted(set(latents))
 
 
-def _draw_neurons(firing: Firing, n: int, split: str, counts: Counts, seed: int) -> Chosen:
+def _draw_neurons(firing: Firing, n: int, split: str, counts: Evidence, seed: int) -> Chosen:
     """`n` neurons, drawn from those that fire on enough patients; fewer where there are not so many."""
     order = np.random.default_rng([seed, 1]).permutation(firing.matrix.n_latents)
     samples: dict[int, Sample | TooSeldom] = {}

@@ -51,6 +51,8 @@ def format_scores(scores: dict[str, Any]) -> str:
     if untested := {kind: n for kind, n in scores["untested"].items() if n}:
         told = " and ".join(f"{n} named {kind}" for kind, n in untested.items())
         lines += ["", f"not tested: {told}, which fire or are silent on too few patients of split {scores['split']!r}"]
+    if scores["trial"] != "held-out":
+        lines += ["", *_reservations(scores)]
     if scores["agreement"]:
         pairs = [f"{' and '.join(p['judges'])} {_figure(p['kappa'])}" for p in scores["agreement"]["cohen_kappa"]]
         lines += [
@@ -59,6 +61,24 @@ def format_scores(scores: dict[str, Any]) -> str:
             f"Fleiss' kappa: {_figure(scores['agreement']['fleiss_kappa'])}",
         ]
     return "\n".join(lines)
+
+
+def _reservations(scores: dict[str, Any]) -> list[str]:
+    """What the figures of a trial that holds nothing out are worth."""
+    lines = [
+        f"trial {scores['trial']}: the strongest images of split {scores['split']!r}; an unread answer counts as no"
+    ]
+    if scores["split"] in [run.get("split") for run in (scores["names"], *scores["names"].get("runs", ()))]:
+        leak = scores["leak"]
+        of = (
+            f"{leak['in_evidence']} of the {leak['firing_images']} firing"
+            if leak
+            else "an unknown number of the firing"
+        )
+        lines.append(
+            f"this leaks: names were made from these images, and {of} images were in their own name's evidence"
+        )
+    return lines
 
 
 def _figure(value: float | None) -> str:

@@ -22,10 +22,11 @@ from medsae_plugin.naming.figures import (
 )
 from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.names import Names
-from medsae_plugin.naming.run import MATRICES
+from medsae_plugin.naming.run import EVIDENCE, MATRICES
 from medsae_plugin.naming.schema import LatentName
 from medsae_plugin.naming.score_output import write
-from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, sample_trial
+from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, TrialRule, Trials
+from medsae_plugin.sae_folders import read_object
 from medsae_plugin.scores.registry import mean_known, number
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def score_names(
     folder: str | Path,
     judges: Mapping[str, Judge],
     *,
-    split: str = "test",
+    split: str | None = None,
     each: int = 10,
+    rule: TrialRule | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -68,6 +70,10 @@ def score_names(
 
     Args:
         judges: by a name for the report, such as the model's. With several there are kappas and a majority.
+        split: the images that names are tried on; default `test`, or under a rule that holds no patient out that which
+        the
+            names were made from.
+        rule: another way to choose images than `Trials(each)`, such as `PaperTrials()`.
 
     Returns:
         The contents of `scores.json`: for every judge and for the majority, the mean balanced accuracy (its 95 %
@@ -82,13 +88,13 @@ def score_names(
     names = Names.read(folder)
     if not judges:
         raise MedSAEError("there is no judge")
-    if each < 1:
-        raise MedSAEError("a name is tried on 1 image of a kind or more")
+    rule = rule or Trials(each)
+    split = split or ("test" if rule.held_out else names.splits[0])
     latents, neurons = open_firing(store, sae_path, table, folder / MATRICES, progress=progress)
     check_same_sae(names, latents)
-    for made_from in names.splits:
+    for made_from in names.splits if rule.held_out else ():
         latents.images.check_apart(made_from, split)
-    claims, untested = _claims(names, latents, neurons, split, each, seed)
+    claims, untested = _claims(names, latents, neurons, split, rule, seed)
     if not claims:
         raise MedSAEError(f"no unit that has a name fires and is silent on enough patients of split {split!r}")
     # Latents and neurons stand over the same images, and a judge is shown nothing else of either.
@@ -97,6 +103,8 @@ def score_names(
     for name, given in answers.items():
         if np.isnan(np.concatenate(given)).all():
             raise MedSAEError(f"{name} gave no answer that can be used on any image, so it scores nothing")
+    if rule.unread_is_no:
+        answers = {name: [np.nan_to_num(said, nan=0.0) for said in given] for name, given in answers.items()}
     if len(judges) > 1:
         answers[MAJORITY] = [majority(np.stack(said)) for said in zip(*answers.values(), strict=True)]
     scores = {
@@ -104,10 +112,12 @@ def score_names(
         "medsae_plugin": __version__,
         "names": names.made,
         "split": split,
-        "images_each": each,
+        "trial": rule.name,
+        "images_each": rule.each,
         "firing_quantile": FIRING_QUANTILE,
         "seed": seed,
         "untested": untested,
+        "leak": None if rule.held_out else _leak(folder, claims, latents),
         "judges": [
             {
                 "judge": name,
@@ -129,7 +139,7 @@ def check_same_sae(names: Names, latents: Firing) -> None:
 
 
 def _claims(
-    names: Names, latents: Firing, neurons: Firing, split: str, each: int, seed: int
+    names: Names, latents: Firing, neurons: Firing, split: str, rule: TrialRule, seed: int
 ) -> tuple[list[Claim], dict[str, int]]:
     """What the judges are asked, and how many units of a kind have a name and fire too seldom in the split."""
     claims: list[Claim] = []
@@ -140,12 +150,28 @@ def _claims(
         named = names.of(firing.kind)
         for named_unit in named:
             unit = firing.units.index(named_unit.latent)
-            trial = sample_trial(firing.column(unit, rows), rows, patients, each, [seed, unit, len(condition)])
+            trial = rule.sample(firing.column(unit, rows), rows, patients, [seed, unit, len(condition)])
             if trial is not None:
                 claims.append(Claim(condition, named_unit.latent, named_unit.name, trial))  # type: ignore[arg-type]
         untested[condition] = len(named) - sum(claim.condition == condition for claim in claims)
     own = [claim for claim in claims if claim.condition == "latents"]
     return claims + _shuffled(own, seed), untested
+
+
+def _leak(folder: Path, claims: Sequence[Claim], latents: Firing) -> dict[str, int] | None:
+    """How many of the images on which a latent fires, over all latents, its name was made from; None if not known."""
+    if not (folder / EVIDENCE).is_file():
+        return None
+    shown = read_object(folder / EVIDENCE).get("latents", {})
+    ids = latents.images.frame["image_id"].to_numpy()
+    images = in_evidence = 0
+    for claim in claims:
+        if claim.condition == "latents":
+            own = {image for kind in shown.get(claim.latent, {}).values() for image in kind}
+            firing = ids[[row for row, fires in zip(claim.trial.rows, claim.trial.truth, strict=True) if fires]]
+            images += len(firing)
+            in_evidence += sum(int(image) in own for image in firing)
+    return {"firing_images": images, "in_evidence": in_evidence}
 
 
 def _shuffled(claims: Sequence[Claim], seed: int) -> list[Claim]:

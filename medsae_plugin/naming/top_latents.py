@@ -73,6 +73,8 @@ def _is_told(firing: Firing, latent: int, label: str, made: dict[str, Any]) -> b
     """Whether the namer was told of the label: it names by labels, read reports, or was shown the label's share."""
     backend = made.get("namer", {}).get("backend")
     if backend == "chat" and firing.images.reports is None:
+        if not made.get("evidence", {}).get("labels", True):
+            return False
         shares = firing.label_shares(latent, firing.images.rows_in([made["split"]]))
         return label in [share.label for share in told_labels(shares)]
     return bool(backend != "vocabulary")

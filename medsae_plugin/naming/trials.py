@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +33,55 @@ class Trial:
 
     rows: tuple[int, ...]
     truth: Int[np.ndarray, " images"]
+
+
+@runtime_checkable
+class TrialRule(Protocol):
+    """A way to choose the images on which a name is tried, and to take the answers.
+
+    held_out: whether none of a patient that names were made from may be among them. unread_is_no: whether an answer
+    that cannot be read is taken for "does not fit", or left out.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def each(self) -> int: ...
+    @property
+    def held_out(self) -> bool: ...
+    @property
+    def unread_is_no(self) -> bool: ...
+
+    def sample(
+        self,
+        column: Float[np.ndarray, " images"],
+        rows: Int[np.ndarray, " images"],
+        patients: Int[np.ndarray, " images"],
+        seed: int | list[int],
+    ) -> Trial | None: ...
+
+
+@dataclass(frozen=True)
+class Trials:
+    """As many firing as silent images, up to `each`, all of different patients; see `sample_trial`."""
+
+    each: int = 10
+    held_out: ClassVar[bool] = True
+    unread_is_no: ClassVar[bool] = False
+    name: ClassVar[str] = "held-out"
+
+    def __post_init__(self) -> None:
+        if self.each < 1:
+            raise MedSAEError("a name is tried on 1 image of a kind or more")
+
+    def sample(
+        self,
+        column: Float[np.ndarray, " images"],
+        rows: Int[np.ndarray, " images"],
+        patients: Int[np.ndarray, " images"],
+        seed: int | list[int],
+    ) -> Trial | None:
+        return sample_trial(column, rows, patients, self.each, seed)
 
 
 def sample_trial(

@@ -11,12 +11,12 @@ _MODULES = {
     "MedSAE": "medsae_plugin.release.loading",
     "publish": "medsae_plugin.release.publishing",
     "import_checkpoint": "medsae_plugin.release.importing",
-    "Format": "medsae_plugin.release.converters",
+    "Format": "medsae_plugin.release.foreign.format",
     "register_format": "medsae_plugin.release.formats",
-    "dictionary_learning_disk_loader": "medsae_plugin.release.dictionary_learning",
-    "dictionary_learning_huggingface_loader": "medsae_plugin.release.dictionary_learning",
-    "vit_prisma_disk_loader": "medsae_plugin.release.vit_prisma",
-    "vit_prisma_huggingface_loader": "medsae_plugin.release.vit_prisma",
+    "dictionary_learning_disk_loader": "medsae_plugin.release.foreign.dictionary_learning",
+    "dictionary_learning_huggingface_loader": "medsae_plugin.release.foreign.dictionary_learning",
+    "vit_prisma_disk_loader": "medsae_plugin.release.foreign.vit_prisma",
+    "vit_prisma_huggingface_loader": "medsae_plugin.release.foreign.vit_prisma",
 }
 
 __all__ = [*_MODULES]

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, writing
+from medsae_plugin.files import make_folder, write_text, writing
 from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_object, read_report
 from medsae_plugin.scores.models import UnitScores
-from medsae_plugin.scores.results import METRICS_FILE, Evaluation
+from medsae_plugin.scores.results import LATENTS_FILE, METRICS_FILE, Evaluation
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAEConfig
 
-NAMES = "names.json"
-_SENT_AS_IS = (CONFIG, WEIGHTS, SPARSITY, NAMES)
+NAMES, RUNNER = "names.json", "runner_cfg.json"
+_SENT_AS_IS = (WEIGHTS, SPARSITY, RUNNER, NAMES)
+_LEAST = 1e-10
 
 
 @dataclass(frozen=True)
 class Published:
-    """An SAE to publish: its folder, the report of its training (if any), and the evaluation of it alone."""
+    """An SAE to publish: its folder, the report of its training (if any), and the evaluation of it alone.
+
+    row_density: the share of rows on which each latent fires, as the evaluation counted; None where it has no
+        `latents.parquet` beside it, or one from before this was counted.
+    """
 
     name: str
     folder: Path
     config: SAEConfig
     training: dict[str, Any] | None
     evaluation: Evaluation
+    row_density: Float[np.ndarray, " latents"] | None = None
 
     @property
     def scores(self) -> UnitScores:
@@ -38,13 +51,39 @@ class Published:
         return self.evaluation.saes[0]
 
     def write(self, folder: Path) -> None:
-        """Write what is sent of it into `folder`."""
+        """Write what is sent of it into `folder`, with what SAE-Lens's own uploads have beside the weights.
+
+        `sparsity.safetensors`: log10 of each latent's share of rows, as SAE-Lens's trainer and loader have it.
+        `runner_cfg.json`: what it was trained with.
+        """
         make_folder(folder)
         for name in _SENT_AS_IS:
             if (self.folder / name).is_file():
                 with writing(folder / name):
                     shutil.copyfile(self.folder / name, folder / name)
+        write_text(folder / CONFIG, json.dumps(self._config()))
+        if self.training is not None and not (folder / RUNNER).is_file():
+            trained = {key: self.training[key] for key in ("sae", "training")}
+            write_text(folder / RUNNER, json.dumps(trained, indent=2) + "\n")
+        if self.row_density is not None and not (folder / SPARSITY).is_file():
+            log_sparsity = np.log10(self.row_density.astype(np.float32) + np.float32(_LEAST))
+            with writing(folder / SPARSITY):
+                save_file({"sparsity": torch.from_numpy(log_sparsity)}, folder / SPARSITY)
         self.evaluation.save(folder)
+
+    def _config(self) -> dict[str, Any]:
+        """`cfg.json` with the metadata that SAE-Lens knows and medical images have no other value for.
+
+        model_class_name: what loads the model. dataset_path: of a data set on the Hub; none. exclude_special_tokens:
+        whether prefix tokens were left out of the rows that it was trained on. neuronpedia_id: none.
+        """
+        config = read_object(self.folder / CONFIG)
+        metadata = config.get("metadata") or {}
+        known: dict[str, Any] = dict.fromkeys(("dataset_path", "neuronpedia_id"))
+        known["model_class_name"] = "HookedVisionEncoder"
+        if (positions := metadata.get("positions")) is not None:
+            known["exclude_special_tokens"] = positions == "mean"
+        return config | {"metadata": known | metadata}
 
 
 def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> list[Published]:
@@ -70,7 +109,8 @@ def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> li
                 raise MedSAEError(f"{found[name].folder} and {folder} have the same name; rename one of the folders")
             config, file = load_sae(folder).cfg, _metrics_file(name, folder, run, metrics)
             own = _own(evaluations(file), name, config, file)
-            found[name] = Published(name, folder, config, read_report(folder), own)
+            density = _row_density(file, own.saes[0].name, config.d_sae)
+            found[name] = Published(name, folder, config, read_report(folder), own, density)
     if len({sae.config.metadata.encoder_sha256 for sae in found.values()}) > 1:
         raise MedSAEError("these SAEs were trained on different encoders' weights; publish them in repositories apart")
     return list(found.values())
@@ -85,6 +125,18 @@ def _metrics_file(name: str, folder: Path, run: Path, metrics: str | Path | None
     if not file.is_file():
         raise MedSAEError(f"SAE {name} has no metrics at {file}; evaluate it (medsae evaluate), and name the result")
     return file
+
+
+def _row_density(metrics: Path, name: str, d_sae: int) -> Float[np.ndarray, " latents"] | None:
+    file = metrics.with_name(LATENTS_FILE)
+    if not file.is_file():
+        return None
+    frame = pd.read_parquet(file)
+    own = frame[frame["name"] == name]
+    if "row_density" not in own or len(own) != d_sae or own["row_density"].isna().any():
+        return None
+    order = own["latent"].astype(int).to_numpy().argsort()
+    return own["row_density"].to_numpy(np.float64)[order]
 
 
 def _held_out(file: Path) -> Evaluation:

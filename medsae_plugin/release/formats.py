@@ -8,12 +8,23 @@ from types import ModuleType
 from typing import Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.release import dictionary_learning, vit_prisma
-from medsae_plugin.release.converters import Format, State
+from medsae_plugin.release.foreign import dictionary_learning, overcomplete, saev, sail, vit_prisma
+from medsae_plugin.release.foreign.format import Format
+from medsae_plugin.release.foreign.weights import State
 from medsae_plugin.sae_folders import CONFIG, WEIGHTS
 
 SAE_LENS = "sae_lens"
-FORMATS: dict[str, Format] = {format.name: format for format in (dictionary_learning.FORMAT, vit_prisma.FORMAT)}
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        dictionary_learning.FORMAT,
+        vit_prisma.FORMAT,
+        saev.FORMAT,
+        overcomplete.FORMAT,
+        overcomplete.VISAEBENCH,
+        sail.FORMAT,
+    )
+}
 """Those of other libraries, by the name that a release card's `conversion_func` gives."""
 
 

@@ -136,7 +136,7 @@ def _training(sae: Published) -> str:
         f"{metadata.training_rows} activations (positions: {metadata.positions}) of "
         f"{metadata.training_images} images of {metadata.training_patients} patients; "
         f"{config['total_training_samples']} samples in batches of {config['batch_size']}, learning rate "
-        f"{config['lr']:g}, seed {spec['seed']}."
+        f"{spec.get('lr') or config['lr']:g}, seed {spec['seed']}."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from medsae_plugin.data.images import UnreadableImage, read_image
+from medsae_plugin.data.images import ImageFile, UnreadableImage, read_image
 from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.report.evidence import digits
 from medsae_plugin.report.sources import ScoredSAE
@@ -29,7 +29,7 @@ HEAT_SIDE = 12  # cells
 _QUALITY = 55
 
 
-def thumbnail(path: Path, store: ActivationStore) -> str | None:
+def thumbnail(path: Path | ImageFile, store: ActivationStore) -> str | None:
     """A small WebP of the square that the encoder sees, as base64; None where the file cannot be read."""
     try:
         image = read_image(path)

@@ -158,6 +158,12 @@ def density(s: Scored) -> PerLatent:
     return metrics.density(s.report)
 
 
+@metric("row_density", title="fires on", unit="of rows", per="latent", digits=".2%", hide=["observations"])
+def row_density(s: Scored) -> PerLatent:
+    """The share of rows (of all positions) on which a latent is not 0; SAE-Lens's feature sparsity. nan for neurons."""
+    return np.full(s.units.n, np.nan) if s.fidelity is None else s.fidelity.fired.numpy() / s.fidelity.n
+
+
 @metric("maximum", title="maximum", words="largest activation", per="latent", show=["report"], hide=["observations"])
 def maximum(s: Scored) -> PerLatent:
     """The largest activation."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from medsae_plugin.data.images import ImageFile, ImageFolder
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore
 
 ROLES = ("select", "report")
-EMBEDDING = "hook_embedding"
+EMBEDDINGS = ("hook_embedding", "hook_embedding_unit")  # one space, the second of unit length
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class LabelledImages:
     splits: of each role the split whose images have it: `select`, where top latents and thresholds are chosen, and
         `report`, where they are scored. See `held_out`.
     reports: a text an image, "" where there is none; None where the table has no report column.
+    covariates: what the table says of each image beside its labels (`sex`, `age` in years, `view`, `projection`,
+        `laterality`, `site`, `device`), those that it has; "" or nan where it does not say, or has no such image.
     embeddings: the image embeddings `(rows, d_embedding)` of a slice of the images; None where the store has none.
     """
 
@@ -42,10 +45,11 @@ class LabelledImages:
     uncertain: Bool[np.ndarray, "images labels"] | None = None
     in_table: Bool[np.ndarray, " images"] | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
-    root: Path = Path()
+    root: Path | ImageFolder = Path()
     reports: tuple[str, ...] | None = None
     d_embedding: int = 0
     embeddings: Callable[[slice], Float[np.ndarray, "rows d"]] | None = None
+    covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, images: ActivationStore | pd.DataFrame, table: ImageTable) -> LabelledImages:
@@ -77,13 +81,15 @@ class LabelledImages:
             rows >= 0,
             root=table.root,
             reports=reports,
+            covariates=_covariates(table, rows),
         )
-        if store is None or EMBEDDING not in store.hooks:
+        hook = next((hook for hook in EMBEDDINGS if store is not None and hook in store.hooks), None)
+        if store is None or hook is None:
             return joined
         return replace(
             joined,
-            d_embedding=store.hooks[EMBEDDING].d,
-            embeddings=lambda rows: store.image_rows(EMBEDDING, rows).numpy(),
+            d_embedding=store.hooks[hook].d,
+            embeddings=lambda rows: store.image_rows(hook, rows).numpy(),
         )
 
     def held_out(self, select: str = "train", report: str = "test") -> LabelledImages:
@@ -187,8 +193,8 @@ class LabelledImages:
         """The same, for what reads no embeddings."""
         return replace(self, d_embedding=0, embeddings=None)
 
-    def path(self, row: int | np.integer) -> Path:
-        """Where the image of this row is on disk."""
+    def path(self, row: int | np.integer) -> Path | ImageFile:
+        """Where the image of this row is."""
         return self.root / self.frame["path"].iloc[row]
 
     def _patients_in(self, split: str) -> pd.Series:
@@ -196,3 +202,11 @@ class LabelledImages:
 
     def _has_splits(self) -> str:
         return ", ".join(sorted(set(self.frame["split"]) - {""})) or "none"
+
+
+def _covariates(table: ImageTable, rows: Int[np.ndarray, " images"]) -> pd.DataFrame:
+    """The table's covariates of its rows; unknown where the row is -1."""
+    found = table.covariates.iloc[rows].reset_index(drop=True)
+    for name in found.columns:
+        found[name] = found[name].where(rows >= 0, np.nan if pd.api.types.is_numeric_dtype(found[name]) else "")
+    return found

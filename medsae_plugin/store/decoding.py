@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medsae_plugin.data.images import UnreadableImage, read_image
+from medsae_plugin.data.images import ImageFolder, UnreadableImage, read_image
 from medsae_plugin.errors import MedSAEError, reason_of
 from medsae_plugin.machine import cores
 
@@ -43,7 +43,7 @@ class Decoded:
 
 
 class _Decoder(Dataset[Decoded]):
-    def __init__(self, root: Path, paths: list[str], preprocessor: Preprocessor) -> None:
+    def __init__(self, root: Path | ImageFolder, paths: list[str], preprocessor: Preprocessor) -> None:
         self.root, self.paths, self.preprocessor = root, paths, preprocessor
 
     def __getitem__(self, request: Request) -> Decoded:
@@ -65,7 +65,7 @@ def default_workers() -> int:
 
 
 def decode(
-    root: Path, paths: list[str], preprocessor: Preprocessor, requests: Iterable[Request], workers: int
+    root: Path | ImageFolder, paths: list[str], preprocessor: Preprocessor, requests: Iterable[Request], workers: int
 ) -> Iterator[Decoded]:
     """Decode batches in the order of `requests`, which is asked for no more than two batches a worker ahead.
 

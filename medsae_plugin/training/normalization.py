@@ -14,7 +14,7 @@ from torch import Tensor
 from medsae_plugin.store.reader import ActivationStore
 
 if TYPE_CHECKING:
-    from sae_lens import AbsTopKSAE, TopKSAE
+    from sae_lens import SAE, AbsTopKSAE, TopKSAE
     from sae_lens.saes.sae import TrainingSAE
     from sae_lens.training.activation_scaler import ActivationScaler
 
@@ -34,7 +34,7 @@ class CenterAndScale:
     def __call__(self, x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
         return (x - self.mean.to(x)) * self.scale
 
-    def fold_into(self, sae: TrainingSAE[Any]) -> None:
+    def fold_into(self, sae: SAE[Any]) -> None:
         """Make an SAE that was trained on z take x, in place: the same latents, and reconstructions of x.
 
         W_enc <- s W_enc, W_dec <- W_dec / s, b_dec <- b_dec / s + mu, and where b_dec is not applied to the input

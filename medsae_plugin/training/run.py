@@ -25,6 +25,7 @@ from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConf
 from medsae_plugin.training.validation import Validation, fidelity_sums
 
 if TYPE_CHECKING:
+    from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import TrainingSAE
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
     from sae_lens.training.sae_trainer import SAETrainer
@@ -64,6 +65,7 @@ def train_saes(
             damaged checkpoint; a training that diverged, once the other SAEs of the run are saved.
     """
     check_specs(store, specs)
+    config = config.counted_in(store, [spec.hook for spec in specs])
     out = Path(out)
     folders = {spec.name: out / spec.name for spec in specs}
     _claim(store, specs, config, out, resume)
@@ -163,11 +165,17 @@ class _Run:
 
         cfg = self.config.for_sae_lens(str(self.writing))
         if len(self.specs) == 1:
-            name = self.specs[0].name
-            stream = (batch[name] for batch in self._stream())
-            return SAETrainer(cfg, self.saes[name], stream, save_checkpoint_fn=self._checkpointed)
+            (spec,) = self.specs
+            stream = (batch[spec.name] for batch in self._stream())
+            own = _with_lr(cfg, spec)
+            return SAETrainer(own, self.saes[spec.name], stream, save_checkpoint_fn=self._checkpointed)
         names = {name: name for name in self.saes}
-        return MultiSAETrainer(cfg, self.saes, names, self._stream(), save_checkpoint_fn=self._checkpointed)
+        trainer = MultiSAETrainer(cfg, self.saes, names, self._stream(), save_checkpoint_fn=self._checkpointed)
+        for spec in self.specs:
+            if spec.lr is not None:
+                theirs = trainer.trainers[spec.name].cfg
+                trainer.trainers[spec.name] = SAETrainer(_with_lr(theirs, spec), self.saes[spec.name], iter(()))
+        return trainer
 
     def _normalizer(self, spec: SAESpec) -> Callable[[Tensor], Tensor]:
         return self.center[spec.hook] if spec.normalize == CENTER_AND_SCALE else lambda x: x
@@ -260,3 +268,10 @@ class _Run:
         trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= trainer.n_training_samples]
         progress = read_object(checkpoint / PROGRESS)
         self.n_batches, self.history = progress["batches"], progress["history"]
+
+
+def _with_lr(cfg: SAETrainerConfig, spec: SAESpec) -> SAETrainerConfig:
+    """SAE-Lens's config with the SAE's own learning rate, if it has one; it ends at the same share of it."""
+    if spec.lr is None:
+        return cfg
+    return dataclasses.replace(cfg, lr=spec.lr, lr_end=spec.lr * (cfg.lr_end or 0) / cfg.lr)

@@ -39,6 +39,7 @@ class SAESpec:
         `layer_norm`, which SAE-Lens applies at run time).
     options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`.
     seed: of the initial weights.
+    lr: its learning rate; None is that of the training.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SAESpec:
     normalize: str = CENTER_AND_SCALE
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    lr: float | None = None
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -72,13 +74,15 @@ class SAESpec:
 class TrainingConfig:
     """How SAEs are trained; the fields are those of SAE-Lens's `SAETrainerConfig`, and
 
+    total_training_samples, passes: how many rows are trained on, with repetition, or how often all of them are: one
+        of the two.
     batch_size: rows a step, of each hook.
     lr_end: None is SAE-Lens's default, a tenth of `lr`.
     validate_every: steps between measurements on the validation split.
     seed: of the order of the rows.
     """
 
-    total_training_samples: int
+    total_training_samples: int | None = None
     batch_size: int = 1024
     lr: float = 3e-4
     lr_end: float | None = None
@@ -95,11 +99,17 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
     autocast: bool = False
+    passes: int | float | None = None
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.total_training_samples < self.batch_size:
+        if (self.total_training_samples is None) == (self.passes is None):
+            raise FieldError("give either total_training_samples or passes", "total_training_samples")
+        if self.passes is not None and self.passes <= 0:
+            raise FieldError(f"{self.passes} passes are none", "passes")
+        samples = self.total_training_samples
+        if self.batch_size < 1 or (samples is not None and samples < self.batch_size):
             raise FieldError(
                 f"{self.total_training_samples} training samples do not fill one batch of {self.batch_size}",
                 "total_training_samples",
@@ -109,12 +119,31 @@ class TrainingConfig:
         if self.n_checkpoints < 0:
             raise FieldError("validate_every should be at least 1, and n_checkpoints not negative", "n_checkpoints")
 
+    def counted_in(self, store: ActivationStore, hooks: Sequence[str]) -> TrainingConfig:
+        """The same with its passes counted as samples: rows of the store's training split.
+
+        Raises:
+            MedSAEError: hooks with other counts of rows, of which one number cannot make as many passes; too few rows.
+        """
+        if self.passes is None:
+            return self
+        counts = {store.n_rows(hook, "train") for hook in hooks}
+        if len(counts) > 1:
+            raise MedSAEError(
+                "passes are over the rows of one hook, and these have other counts of rows; train them one by one, or "
+                "say total_training_samples"
+            )
+        samples = round(self.passes * counts.pop())
+        if samples < self.batch_size:
+            raise MedSAEError(f"{self.passes:g} passes are {samples} rows, less than one batch of {self.batch_size}")
+        return dataclasses.replace(self, passes=None, total_training_samples=samples)
+
     def for_sae_lens(self, checkpoint_path: str) -> SAETrainerConfig:
-        """The same as SAE-Lens's config, which checkpoints under `checkpoint_path`."""
+        """The same as SAE-Lens's config, which checkpoints under `checkpoint_path`; its passes are counted already."""
         from sae_lens.config import LoggingConfig, SAETrainerConfig
 
         values = dataclasses.asdict(self)
-        for ours in ("validate_every", "seed"):
+        for ours in ("validate_every", "seed", "passes"):
             del values[ours]
         values["train_batch_size_samples"] = values.pop("batch_size")
         values["lr_end"] = self.lr / 10 if self.lr_end is None else self.lr_end

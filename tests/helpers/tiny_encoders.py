@@ -70,6 +70,7 @@ def vit_hooks(grid: tuple[int, int], n_prefix: int, d: int = 16, embedding: int 
         **({"hook_final_norm": (d, grid, n_prefix)} if norm else {}),
         "hook_pooled": (d, None, 0),
         "hook_embedding": (embedding, None, 0),
+        "hook_embedding_unit": (embedding, None, 0),
     }
 
 
@@ -220,6 +221,7 @@ TINY: dict[str, Tiny] = {
             "hook_projected": (20, (2, 2), 0),
             "hook_pooled": (20, None, 0),
             "hook_embedding": (20, None, 0),
+            "hook_embedding_unit": (20, None, 0),
         },
     ),
     "xrv-densenet121": Tiny(
@@ -233,6 +235,7 @@ TINY: dict[str, Tiny] = {
             "hook_final_norm": (12, (4, 4), 0),
             "hook_pooled": (12, None, 0),
             "hook_embedding": (12, None, 0),
+            "hook_embedding_unit": (12, None, 0),
         },
         exact=False,
     ),
@@ -245,6 +248,7 @@ TINY: dict[str, Tiny] = {
             "stages.1.blocks.0.hook_resid_post": (32, (4, 4), 0),
             "hook_pooled": (32, None, 0),
             "hook_embedding": (32, None, 0),
+            "hook_embedding_unit": (32, None, 0),
         },
         exact=False,
     ),

@@ -10,6 +10,9 @@ class, but for top-k and batch-top-k, which only the config tells apart:
 - `MatryoshkaBatchTopKSAE`: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `k`, `threshold`, `group_sizes`
 - `JumpReluAutoEncoder`: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `threshold`
 - `GatedAutoEncoder`: `decoder_bias`, `encoder.weight`, `decoder.weight`, `r_mag`, `gate_bias`, `mag_bias`
+- the layout of the `sparse_autoencoder` library, which Discover-then-Name's SAEs have and MedSAE's fork turns into an
+  `AutoEncoder`: `tied_bias`, `pre_encoder_bias.*`, `encoder.weight`, `encoder.bias`, `decoder.weight`,
+  `post_decoder_bias.*`, with an underscore before weight and bias in older files, and a first axis of components
 
 The weights are taken as they were saved. `AutoEncoder.from_pretrained` scales the decoder's rows to length 1 unless it
 is told not to; SAE-Lens's `fold_W_dec_norm=True` does the same.
@@ -20,15 +23,17 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.release.converters import Format, State, check_width, state_of
+from medsae_plugin.release.foreign.format import Format
+from medsae_plugin.release.foreign.weights import State, check_k, check_width, oriented, state_of
 
 
 def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    saved = state_of(saved)
-    trainer = config.get("trainer") or {}
+    saved = _of_one_component(state_of(saved))
+    trainer = config.get("trainer") or config  # a config that is wrapped with the weights may be the trainer's alone
     kind = _class_of(saved, str(trainer.get("dict_class", "")))
     if "W_enc" in saved:
         state = {key: saved[key] for key in ("W_enc", "b_enc", "W_dec", "b_dec")}
@@ -37,7 +42,9 @@ def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, A
         state["b_dec"] = saved[_B_DEC[kind]]
         if kind != "GatedAutoEncoder":
             state["b_enc"] = saved["encoder.bias"]
-    d_in, d_sae = state["W_enc"].shape
+    if kind == "GatedAutoEncoder":
+        state |= {"r_mag": saved["r_mag"], "b_gate": saved["gate_bias"], "b_mag": saved["mag_bias"]}
+    d_in, d_sae, state = oriented(state)
     check_width(trainer, {"activation_dim": d_in, "dict_size": d_sae})
     cfg: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "architecture": "standard", "apply_b_dec_to_input": True}
     metadata: dict[str, Any] = {"imported_from": "dictionary_learning", "dict_class": kind}
@@ -45,7 +52,6 @@ def _convert(saved: dict[str, Any], config: dict[str, Any]) -> tuple[dict[str, A
         cfg["apply_b_dec_to_input"] = False
     elif kind == "GatedAutoEncoder":
         cfg["architecture"] = "gated"
-        state |= {"r_mag": saved["r_mag"], "b_gate": saved["gate_bias"], "b_mag": saved["mag_bias"]}
     elif kind == "AutoEncoderTopK":
         cfg |= {"architecture": "topk", "k": _k(saved, trainer, d_sae)}
     elif kind == "JumpReluAutoEncoder":
@@ -72,6 +78,28 @@ _B_DEC = {
     "BatchTopKSAE": "b_dec",
     "GatedAutoEncoder": "decoder_bias",
 }
+
+
+def _of_one_component(saved: State) -> State:
+    """Keys of the `sparse_autoencoder` library as those of the `AutoEncoder` that it is; others as they are."""
+    if "tied_bias" not in saved:
+        return saved
+    plain = {key.replace("._", "."): value for key, value in saved.items()}
+    biases = [plain[key] for key in _TIED if key in plain]
+    if any(not torch.equal(bias, plain["tied_bias"]) for bias in biases):
+        raise MedSAEError("the biases before the encoder and after the decoder are another than tied_bias")
+    wanted = {
+        "bias": plain["tied_bias"],
+        **{key: plain[key] for key in ("encoder.weight", "encoder.bias", "decoder.weight")},
+    }
+    if plain["tied_bias"].ndim == 1:
+        return wanted
+    if (components := len(plain["tied_bias"])) != 1:
+        raise MedSAEError(f"it holds the SAEs of {components} components of a model; save one of them alone")
+    return {key: value[0] for key, value in wanted.items()}
+
+
+_TIED = ("pre_encoder_bias.bias_reference", "post_decoder_bias.bias_reference")
 
 
 def _class_of(saved: State, named: str) -> str:
@@ -104,10 +132,7 @@ def _k(saved: State, trainer: dict[str, Any], d_sae: int) -> int:
         raise MedSAEError("neither the weights nor trainer.k of the config say k, the number of active latents")
     if len(found) > 1:
         raise MedSAEError(f"k is {int(saved['k'])} in the weights and {trainer['k']} in the config, which is another's")
-    (k,) = found
-    if not 0 < k <= d_sae:
-        raise MedSAEError(f"k is {k}, and there are {d_sae} latents")
-    return k
+    return check_k(found.pop(), d_sae, "the weights or the config")
 
 
 def _learnt(threshold: Tensor) -> Tensor:

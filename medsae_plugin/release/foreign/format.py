@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,83 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medsae_plugin.encoders.checkpoints import read_checkpoint
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import CONFIG, read_object, refuse_lfs_pointer
+from medsae_plugin.release.foreign.weights import State, read_saved, unwrapped
+from medsae_plugin.sae_folders import CONFIG, read_object
+from medsae_plugin.yaml_files import read_yaml
 
-State = dict[str, Tensor]
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-
-
-def read_saved(path: Path, stand_ins: Sequence[tuple[Any, str]] = ()) -> dict[str, Any]:
-    """What a file of weights holds by name, read with `weights_only=True`, so that none of its code runs.
-
-    Args:
-        stand_ins: classes to read values into, each with the name of the class that the file names.
-
-    Raises:
-        MedSAEError: it is damaged, holds Python objects, is another library's, or no file of weights.
-    """
-    refuse_lfs_pointer(path)
-    if path.suffix == ".safetensors":
-        return dict(read_checkpoint(path))
-    try:
-        with torch.serialization.safe_globals(list(stand_ins)):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # of the unpickler, which raises many kinds for what is no pickle of weights
-        raise MedSAEError(f"{path} {_why_unread(path, str(error))}") from None
-    if not isinstance(saved, dict):
-        raise MedSAEError(f"{path} holds a {type(saved).__name__}, and no weights by name")
-    return saved
-
-
-def _why_unread(path: Path, error: str) -> str:
-    with path.open("rb") as file:
-        line = file.readline(1 << 20)
-        after = file.read(2)
-    try:
-        is_json = isinstance(json.loads(line), dict)
-    except ValueError:
-        is_json = False
-    if is_json and after[:1] in (b"P", b"\x80"):
-        return "is a checkpoint of saev (a line of JSON, then the weights), which is not read yet"
-    if found := re.search(r"(?:GLOBAL|class|function|global) ([\w.]+\.\w+)", error):
-        return (
-            f"holds a Python object ({found[1]}) and not weights alone: it is not loaded, for that would run code of "
-            "the file. Where you trust it, save the weights alone, torch.save(module.state_dict(), PATH)"
-        )
-    if line[:2] == b"PK" or line[:1] == b"\x80":
-        return (
-            f"is cut short or damaged, or holds more than weights ({error.splitlines()[0] if error else 'no reason'})"
-        )
-    return f"is no file of weights that torch or safetensors wrote; it begins with {line[:24]!r}"
-
-
-def state_of(saved: dict[str, Any]) -> State:
-    """A state dict as its module names it: without the prefixes of a compiled or a parallel module.
-
-    Raises:
-        MedSAEError: it holds something other than tensors.
-    """
-    while saved and (prefix := next((p for p in _PREFIXES if all(str(k).startswith(p) for k in saved)), None)):
-        saved = {key.removeprefix(prefix): value for key, value in saved.items()}
-    if other := [str(key) for key, value in saved.items() if not isinstance(value, Tensor)]:
-        raise MedSAEError(
-            f"this is no state dict: {', '.join(other[:12])} in it are no tensors; save the weights alone"
-        )
-    return saved
-
-
-_PREFIXES = ("_orig_mod.", "module.")
-
-
-def check_width(config: dict[str, Any], of_weights: dict[str, int]) -> None:
-    """Raise a MedSAEError where a config gives another width than the weights have, for it is another SAE's."""
-    for key, width in of_weights.items():
-        if isinstance(said := config.get(key), int) and said != width:
-            raise MedSAEError(f"the config is another SAE's: its {key} is {said}, that of the weights {width}")
 
 
 @dataclass(frozen=True)
@@ -99,9 +26,11 @@ class Format:
     name: what `conversion_func` of a release card and `medsae import --format` call it.
     weights, config: the files' names; a path to another file of weights is taken too.
     convert: from the weights and the config (empty where there is none) to SAE-Lens's config, without `dtype` and
-        `device`, and state dict.
+        `device`, and state dict. What the weights are wrapped in has been taken off.
     marks: fields of which a config has some, by which one a folder further up is known for this library's.
     read: the file of weights.
+    others: patterns of what the file of weights may be called too, where there is one such file.
+    unsaid: why the file does not tell what activations the SAE takes, where it does not: an import has to say it.
     """
 
     name: str
@@ -110,6 +39,8 @@ class Format:
     convert: Callable[[dict[str, Any], dict[str, Any]], tuple[dict[str, Any], State]]
     marks: tuple[str, ...]
     read: Callable[[Path], dict[str, Any]] = read_saved
+    others: tuple[str, ...] = ()
+    unsaid: str = ""
 
     def disk_loader(
         self, path: str | Path, device: str | None = "cpu", cfg_overrides: dict[str, Any] | None = None
@@ -128,8 +59,9 @@ class Format:
 
     def _settings(self, file: Path) -> dict[str, Any]:
         """The config of a file of weights, empty where there is none."""
-        if (beside := file.parent / self.config).is_file():
-            return read_object(beside)
+        for name in (self.config, *(str(Path(self.config).with_suffix(end)) for end in (".yaml", ".yml"))):
+            if (beside := file.parent / name).is_file():
+                return _read_config(beside)
         above = file.resolve().parent.parent / self.config
         settings = read_object(above) if above.is_file() else {}
         if not any(mark in settings for mark in self.marks):
@@ -142,6 +74,9 @@ class Format:
         file = path / self.weights if path.is_dir() else path
         if file.is_file():
             return file
+        found = sorted({found for pattern in self.others for found in path.glob(pattern)}) if path.is_dir() else []
+        if len(found) == 1:
+            return found[0]
         message = f"there is no {self.name} checkpoint at {file}"
         if (path / CONFIG).is_file():
             message = f"{path} has a {CONFIG}: it is in SAE-Lens's format already, and needs no import"
@@ -156,7 +91,10 @@ class Format:
 
         saved = self.read(file)
         try:
-            cfg, state = self.convert(saved, settings)
+            contents = unwrapped(saved, settings)
+            cfg, state = self.convert(contents.saved, contents.config)
+            if contents.mean is not None or contents.std is not None:
+                state = _folded(cfg, state, contents.mean, contents.std)
         except MedSAEError as error:
             raise MedSAEError(f"{file}: {error}") from None
         except KeyError as error:
@@ -186,7 +124,9 @@ class Format:
         from medsae_plugin.fetch import hub_file, hub_file_if_any
 
         folder = "" if folder_name in ("", ".") else f"{folder_name}/"
-        file = hub_file(repo_id, folder + self.weights, force_download=force_download)
+        names = [self.weights, *(name for name in self.others if "*" not in name)]
+        there = (hub_file_if_any(repo_id, folder + name, force_download=force_download) for name in names)
+        file = next((path for path in there if path), None) or hub_file(repo_id, folder + self.weights)
         config = hub_file_if_any(repo_id, folder + self.config, force_download=force_download)
         settings = {} if config is None else read_object(config)
         return *self._load(file, settings, device, cfg_overrides), None
@@ -201,3 +141,44 @@ class Format:
     ) -> dict[str, Any]:
         """SAE-Lens's `PretrainedSaeConfigHuggingfaceLoader`."""
         return self.huggingface_loader(repo_id, folder_name, device, force_download, cfg_overrides)[0]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.suffix == ".json":
+        return read_object(path)
+    settings: dict[str, Any] = read_yaml(path, dict[str, Any], "config")
+    return settings
+
+
+def _folded(cfg: dict[str, Any], state: State, mean: Tensor | None, std: Tensor | None) -> State:
+    """The weights of the same SAE for x, of those for (x - mean) / std; notes in the metadata that they are.
+
+    Raises:
+        MedSAEError: what cannot take this in, or a vector of another length.
+    """
+    from sae_lens import SAE
+
+    d_in = cfg["d_in"]
+    mean = torch.zeros(d_in, dtype=torch.float64) if mean is None else mean
+    std = torch.ones(d_in, dtype=torch.float64) if std is None else std
+    if len(mean) != d_in or len(std) != d_in:
+        raise MedSAEError(f"act_mean and act_std should be of the SAE's {d_in} dimensions")
+    if bool((std <= 0).any()):
+        raise MedSAEError("act_std should be above 0 throughout")
+    check_folds(cfg["architecture"], cfg.get("normalize_activations", "none"))
+    sae: SAE[Any] = SAE.from_dict(cfg | {"dtype": "float64", "device": "cpu"})
+    sae.load_state_dict({key: value.double() for key, value in state.items()})
+    sae.fold_activation_whitening(mean, torch.diag(1 / std), torch.diag(std))
+    cfg["metadata"]["folded"] = {"act_mean": round(float(mean.norm()), 6), "act_std": round(float(std.mean()), 6)}
+    return dict(sae.state_dict())
+
+
+def check_folds(architecture: str, normalize_activations: str) -> None:
+    """Raise a MedSAEError if an SAE cannot take in how its inputs are centred and scaled."""
+    if normalize_activations not in (None, "none"):
+        raise MedSAEError(
+            f"this SAE normalises each row ({normalize_activations}), into which no mean and scale before it can be "
+            "folded"
+        )
+    if "transcoder" in architecture:
+        raise MedSAEError("a transcoder's input and output are of two hooks; one mean and scale cannot be folded")

@@ -1,0 +1,1 @@
+"""SAEs as other libraries save them: what is read of their files, and one module a library."""
