@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +23,7 @@ from medsae_plugin.naming.evidence import (
 from medsae_plugin.naming.heatmaps import PICTURE_SIZE, heatmap_picture, picture
 from medsae_plugin.naming.trials import sample_trial
 from medsae_plugin.scores import LabelledImages
+from medsae_plugin.statistics.score_test import PatientLabel, score_p
 
 PREPROCESSING = {"mode": "L", "size": 64, "fit": "pad", "resample": "bicubic", "mean": [0.5], "std": [0.25]}
 
@@ -102,9 +103,8 @@ def test_shares_and_r_are_those_of_pandas():
         assert share.r == pytest.approx(frame["a"].corr(frame["y"]))
         assert share.firing == pytest.approx(frame.loc[frame["a"] > 0, "y"].mean())
         assert share.silent == pytest.approx(frame.loc[frame["a"] <= 0, "y"].mean())
-        n = len(set(patients[frame.index]))
-        t = share.r * np.sqrt((n - 2) / (1 - share.r**2))
-        assert share.p == pytest.approx(2 * scipy.stats.t.sf(abs(t), n - 2))
+        label = PatientLabel.of(y[:, ["a", "b"].index(share.label)], patients)
+        assert share.p == pytest.approx(score_p(scipy.sparse.csr_array(column[:, None]), label)[0])
     assert np.isnan(shares[2].r)
     words = format_shares(shares)
     assert f"- b: {shares[0].firing:.0%} where it responds, {shares[0].silent:.0%} elsewhere" in words

@@ -203,7 +203,7 @@ def test_the_printed_table_counts_only_what_is_above_chance(run):
     metrics = json.loads((run.sweep / "comparison" / "scores" / "metrics.json").read_text())
     for sae in metrics["candidates"]:
         for o, p, follows in zip(sae["observations"], (0.005, 0.005, 0.86), LABELS, strict=True):
-            o.update(r=0.3, p_null=p, follows=follows)
+            o.update(r=0.3, p_holm=p, follows=follows)
         sae["observations"][1]["follows"] = LABELS[0]
     lines = [line for line in str(Evaluation.read(metrics)).splitlines() if line.startswith("top latents")]
     assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1"}

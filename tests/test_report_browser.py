@@ -306,7 +306,7 @@ def test_what_a_latent_follows_is_said_only_above_chance(run, tmp_path):
         frame.loc[row, [f"{what}: {label}" for what in ("r", "fdr") for label in LABELS[1:]]] = [-0.9, -0.9, 1, 1]
     frame.to_parquet(scores / "latents.parquet")
     sae = next(c for c in metrics["candidates"] if c["name"] == NAMED)
-    sae["observations"][0].update(latent=13, r=0.4, p_null=0.86)
+    sae["observations"][0].update(latent=13, r=0.4, p_holm=0.86)
     (scores / "metrics.json").write_text(json.dumps(metrics))
     path = write_report(scores, tmp_path / "r.html")
     none = "Follows no observation above chance (strongest: Edema"

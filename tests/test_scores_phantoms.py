@@ -48,7 +48,7 @@ def test_each_labels_top_latent_is_the_finding_that_was_drawn(phantom_case, scor
         assert o.latent == latent
         assert o.r == pytest.approx(stats.pearsonr(fires[known, latent], y[known])[0], abs=1e-5)
         assert o.auroc == pytest.approx(roc_auc_score(y[known], fires[known, latent]))
-        assert o.r > o.r_null and o.p_null == 0.01
+        assert o.r > o.r_chance and o.p_top < 0.01 and o.p_holm < 0.05
         right += 1
     assert right >= 10
 
@@ -59,5 +59,5 @@ def test_labels_of_other_patients_are_not_followed(phantom_case, scored):
     patients, code = np.unique(table.frame["patient"].to_numpy(), return_inverse=True)
     first = np.array([np.flatnonzero(code == k)[0] for k in range(len(patients))])
     wrong = replace(table, labels=table.labels[first][np.random.default_rng(0).permutation(len(patients))][code])
-    followed = [o for o in observations(scored, wrong).values() if o.p_null is not None]
-    assert len(followed) >= 10 and sum(o.p_null <= 0.05 for o in followed) <= len(followed) / 4
+    followed = [o for o in observations(scored, wrong).values() if o.p_holm is not None]
+    assert len(followed) >= 10 and sum(o.p_holm <= 0.05 for o in followed) <= len(followed) / 4

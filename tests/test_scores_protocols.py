@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from medsae_plugin.cli import main
 from medsae_plugin.data.tables import OBSERVATIONS, read_table
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import Resampling, evaluate
+from medsae_plugin.scores import Evaluation, Resampling, evaluate
 from medsae_plugin.scores.opening import untrained
 from medsae_plugin.scores.sites import SiteStatistics, site_statistics
 
@@ -65,10 +65,10 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     for k, o in enumerate(trained.observations[:FEATURES]):
         y = np.where(test & (table.labels[:, k] >= 0), table.labels[:, k], np.nan)
         known = ~np.isnan(y)
-        assert o.latent == k and o.follows == o.label and o.p_null == 1 / 40
+        assert o.latent == k and o.follows == o.label and o.p_top <= 1 / 196 and o.p_top <= o.p_holm <= 6 * o.p_top
         assert o.r == pytest.approx(stats.pearsonr(np.maximum(codes[known, k] - 0.5, 0), y[known])[0], abs=0.01)
         assert o.r == pytest.approx(stats.pearsonr(latents[known, o.latent], y[known])[0], abs=1e-5)
-        assert o.r_low <= o.r <= o.r_high and o.r > o.r_null and o.r <= o.r_same_split + 1e-9
+        assert o.r_low <= o.r <= o.r_high and o.r > o.r_chance and o.r <= o.r_same_split + 1e-9
         assert o.auroc == pytest.approx(roc_auc_score(y[known], latents[known, o.latent]), abs=1e-6)
         assert o.patients == store.images["patient"][known].nunique()
     never = trained.observations[FEATURES]
@@ -82,6 +82,23 @@ def test_planted_features_are_found_on_other_patients(planted, tmp_path):
     assert trained.fidelity["explained_variance"] == pytest.approx(explained, abs=1e-5)
     text = str(evaluation)
     assert "null" in text and "untrained" in text and "neurons" in text and "[95%]" in text
+    claims = "; ".join(
+        f"{prefix}{c.significant} ({c.pairs_counted} pairs)"
+        for prefix, c in (("", trained), ("neurons ", neurons), ("untrained ", blank))
+    )
+    assert f"latents that correlate with an observation (fdr < 0.05): {claims}" in text
+    assert evaluation.report.in_thin_bands == 0 and "Thin bands" not in text
+    changed = evaluation.to_json()
+    changed["report"]["in_thin_bands"] = evaluation.report.patients
+    assert f"Thin bands, so p is less sure: {evaluation.report.patients} of" in str(Evaluation.read(changed))
+    tested = 0
+    for c in range(len(table.label_names)):
+        known = test & (table.labels[:, c] >= 0)
+        expected = (latents[known] > 0).mean(0) * (table.labels[known, c] == 1).sum() if known.any() else np.zeros(24)
+        p = evaluation.frame(trained.name)[f"p: {table.label_names[c]}"].notna().to_numpy()
+        assert not p[expected < 5].any() and p[expected > 5].all()
+        tested += int(p.sum())
+    assert trained.pairs_counted == tested > 0 and trained.significant >= FEATURES
     frame = pd.read_parquet(tmp_path / "out" / "latents.parquet")
     assert len(frame) == 24 + 24 + 2 * D and {"auroc: Edema", "fdr: Edema", "monosemanticity"} <= set(frame.columns)
     again = evaluate(store, [sae], table, tmp_path / "again", resampling=FEW, progress=False)
@@ -98,7 +115,7 @@ def test_random_labels_are_seldom_significant(planted):
     labels = (rng.random((code.max() + 1, 14)) < 0.4)[code].astype(np.float32)
     random = replace(table, labels=labels)
     trained = evaluate(store, [sae], random, resampling=FEW, progress=False).saes[0]
-    assert sum(o.p_null <= 0.05 for o in trained.observations) <= 3
+    assert sum(o.p_holm <= 0.05 for o in trained.observations) <= 3
     assert trained.significant <= 2
     assert abs(trained.mean_top_r) < trained.mean_top_r_same_split
 

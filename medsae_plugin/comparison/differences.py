@@ -18,6 +18,7 @@ from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.statistics.intervals import LEVEL, variance
 from medsae_plugin.statistics.jackknife import PatientJackknife
+from medsae_plugin.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -144,7 +145,7 @@ def differences(found: Sequence[LeftOut], pairs: Sequence[tuple[Replicates, Repl
             rows.append({**known, **_difference(found, a, b, name, over == BOTH), "over": over})
     columns = ["a", "b", "figure", "label", "difference", "low", "high", "p", "no_interval", "over"]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(fdr=metrics.benjamini_hochberg(frame["p"].to_numpy(dtype=np.float64)))
+    return frame.assign(fdr=benjamini_hochberg(frame["p"].to_numpy(dtype=np.float64)))
 
 
 def _difference(found: Sequence[LeftOut], a: Replicates, b: Replicates, name: str, seeds: bool) -> dict[str, Any]:

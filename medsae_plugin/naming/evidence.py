@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.metrics import benjamini_hochberg, p_values
+from medsae_plugin.statistics.multiple import benjamini_hochberg
+from medsae_plugin.statistics.score_test import PatientLabel, score_p
 
 CHANCE = 0.05
 MOST_TOLD = 6
@@ -133,7 +135,8 @@ def one_a_patient(rows: np.ndarray, patients: np.ndarray, used: np.ndarray) -> n
 class LabelShare:
     """A label among the firing and the silent images where it is known, and its correlation r (nan where undefined).
 
-    p: two-sided, of no correlation, with n the patients. fdr: Benjamini and Hochberg's, over the labels of the latent.
+    p: of the score test between patients (`statistics.score_test`). fdr: Benjamini and Hochberg's, over the labels of
+        the latent.
     """
 
     label: str
@@ -146,6 +149,8 @@ class LabelShare:
     def __str__(self) -> str:
         if np.isnan(self.r):
             return f"{self.label}, which does not vary there"
+        if np.isnan(self.p):
+            return f"{self.label}, r {self.r:.2f}, the same in all patients"
         return f"{self.label}, r {self.r:.2f}, p {'< 0.001' if self.p < 0.001 else f'{self.p:.2g}'}"
 
 
@@ -156,16 +161,16 @@ def label_shares(
     patients: Int[np.ndarray, " images"],
 ) -> list[LabelShare]:
     """Every label's share among a latent's firing and silent images, by |r|, the largest first."""
-    r, n = np.full(len(names), np.nan), np.zeros(len(names))
+    r = np.full(len(names), np.nan)
+    activations = sparse.csr_array(column[:, None])
     means = []
     for c in range(len(names)):
         known = ~np.isnan(labels[:, c])
         y, a = labels[known, c], column[known].astype(np.float64)
         means.append((_mean(y[a > 0]), _mean(y[a <= 0])))
-        n[c] = len(np.unique(patients[known]))
         if len(y) > 1 and a.std() > 0 and y.std() > 0:
             r[c] = np.clip(np.corrcoef(a, y)[0, 1], -1, 1)
-    p = p_values(r[None], n)[0]
+    p = np.array([score_p(activations, PatientLabel.of(y, patients))[0] for y in labels.T])
     figures = zip(names, means, r.tolist(), p.tolist(), benjamini_hochberg(p).tolist(), strict=True)
     shares = [LabelShare(name, *mean, *more) for name, mean, *more in figures]
     return sorted(shares, key=lambda s: -abs(np.nan_to_num(s.r)))

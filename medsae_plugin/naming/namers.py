@@ -202,7 +202,7 @@ class LabelNamer:
     """The label that follows a unit most closely, by Pearson's r over the images that names are made from.
 
     held_out: a split of other patients. The r over them is the similarity that is told; where it is not above chance
-        (p < 0.05, n the patients), the unit has no name.
+        (p < 0.05), the unit has no name.
     """
 
     def __init__(self, held_out: str = "val") -> None:

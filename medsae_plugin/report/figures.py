@@ -69,7 +69,7 @@ def observations(sae: ScoredSAE) -> Any:
     others = [*sae.scores.baselines, sae.scores.neurons]
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 0.19 * len(rows) + 0.85))
     for y, o in enumerate(rows):
-        r, low, high, null = (o.value(name) for name in ("r", "r_low", "r_high", "r_null"))
+        r, low, high, null = (o.value(name) for name in ("r", "r_low", "r_high", "r_chance"))
         if null is not None:
             axes.barh(y, null, height=0.62, color=style.LIGHT, label="chance, 95%" if y == 0 else None)
         axes.axhline(y, color=style.LIGHT, linewidth=0.4, zorder=0)

@@ -12,9 +12,10 @@ from jaxtyping import Float
 
 from medsae_plugin.scores import metrics, sketch
 from medsae_plugin.scores.registry import Show, mean_known, metric
-from medsae_plugin.scores.resampling import permutation_p
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.statistics.intervals import auroc_interval, correlation_interval, t_interval
+from medsae_plugin.statistics.multiple import benjamini_hochberg, holm
+from medsae_plugin.statistics.tails import permutation_p
 
 PerLatent = Float[np.ndarray, " latents"]
 PerLabel = Float[np.ndarray, " labels"]
@@ -46,28 +47,37 @@ def r_high(s: Scored) -> PerLabel:
     return _r_interval(s)[1]
 
 
-@metric("r_null", title="null", per="top", needs="images", show=["table", "report", "card"])
-def r_null(s: Scored) -> PerLabel:
-    """What the largest r of any latent stays under in 95% of shuffles of the patients' labels."""
-    return np.quantile(s.null, 0.95, axis=0)
+@metric(
+    "r_chance", title="null", words="chance stays under", per="top", needs="images", show=["table", "report", "card"]
+)
+def r_chance(s: Scored) -> PerLabel:
+    """What the top latent's own r stays under in 95% of shuffles of the patients' labels."""
+    return np.quantile(s.own_null, 0.95, axis=0)
 
 
-@metric("p_null", title="p", per="top", better="lower", digits="p", needs="images", show=["table", "report"])
-def p_null(s: Scored) -> PerLabel:
-    """How often the largest r of a shuffle reaches the top latent's."""
-    return permutation_p(s.of_top("r"), s.null)
+@metric("p_top", title="p, one label", per="top", better="lower", digits="p", needs="images")
+def p_top(s: Scored) -> PerLabel:
+    """How often a shuffle of the patients' labels gives the top latent, chosen on other patients, as large an r."""
+    return permutation_p(s.of_top("r"), s.own_null)
 
 
-@metric("p", title="p of r", per="label", better="lower", digits="p")
+@metric("p_holm", title="p", words="p (Holm)", per="top", better="lower", digits="p", needs="images",
+        show=["table", "report"])  # fmt: skip
+def p_holm(s: Scored) -> PerLabel:
+    """`p_top`, adjusted for the number of labels."""
+    return holm(s["p_top"])
+
+
+@metric("p", title="p of r", per="label", better="lower", digits="p", needs="images")
 def p(s: Scored) -> Both:
-    """Two-sided, with n the patients; see `metrics.p_values`."""
-    return metrics.p_values(s["r"], s.report.patients)
+    """Two-sided, of the score test between patients (`statistics.score_test`); nan where a pair does not count."""
+    return s.score_test
 
 
-@metric("fdr", title="fdr", per="label", better="lower", digits="p", show=["report"])
+@metric("fdr", title="fdr", per="label", better="lower", digits="p", needs="images", show=["report"])
 def fdr(s: Scored) -> Both:
-    """Benjamini and Hochberg's, over all latents and labels."""
-    return metrics.benjamini_hochberg(s["p"])
+    """Benjamini and Hochberg's, over all latents and labels that count."""
+    return benjamini_hochberg(s["p"])
 
 
 @metric("r_same_split", title="r, same split", per="top", better="higher")
@@ -75,6 +85,18 @@ def r_same_split(s: Scored) -> PerLabel:
     """The largest r of any latent on `report` itself: optimistic, since it is chosen where it is reported."""
     largest = np.where(np.isnan(s["r"]), -np.inf, s["r"]).max(0)
     return np.where(np.isfinite(largest), largest, np.nan)
+
+
+@metric("r_same_split_chance", title="null, same split", per="top", needs="images")
+def r_same_split_chance(s: Scored) -> PerLabel:
+    """What the largest r of all latents stays under in 95% of shuffles of the patients' labels."""
+    return np.quantile(s.largest_null, 0.95, axis=0)
+
+
+@metric("p_same_split", title="p, same split", per="top", better="lower", digits="p", needs="images")
+def p_same_split(s: Scored) -> PerLabel:
+    """How often the largest r of all latents in a shuffle reaches `r_same_split`."""
+    return permutation_p(s["r_same_split"], s.largest_null)
 
 
 @metric("entropy", title="H", words="entropy", per="latent", unit="nats", better="lower", show=EVERYWHERE)
@@ -233,10 +255,17 @@ def mean_monosemanticity(s: Scored) -> float:
 
 
 @metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
-        words="latents that correlate (fdr < 0.05)", digits=".0f", show=["table", "report"])  # fmt: skip
+        words="latents that correlate (fdr < 0.05)", digits=".0f", needs="images", show=["report"])  # fmt: skip
 def significant(s: Scored) -> int:
     """How many latents have a false discovery rate below 0.05 with any label."""
     return int((s["fdr"] < 0.05).any(1).sum())
+
+
+@metric("pairs_counted", title="pairs counted", words="pairs of latent and label tested", per="sae", digits=".0f",
+        needs="images", show=["report"])  # fmt: skip
+def pairs_counted(s: Scored) -> int:
+    """How many pairs of a latent and a label were tested: see `Scored.counted`."""
+    return int((~np.isnan(s["p"])).sum())
 
 
 def _detection(s: Scored) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse, stats
+from scipy import stats
 
 from medsae_plugin.scores.sums import LatentStatistics
 
@@ -29,45 +29,6 @@ def pearson(statistics: LatentStatistics) -> Float[np.ndarray, "latents labels"]
     with np.errstate(invalid="ignore", divide="ignore"):
         r = statistics.cross / np.sqrt(statistics.scatter * label_scatter)
     return np.where(varies, np.clip(r, -1, 1), np.nan)
-
-
-def pearson_of(values: sparse.csr_array, labels: Float[np.ndarray, "images many"]) -> Float[np.ndarray, "latents many"]:
-    """Pearson's r of sparse activations `(latents, images)` with many labels at once, as matrix products.
-
-    Labels are any numbers, nan where unknown; each r is over the images where its label is known. nan as in `pearson`.
-    """
-    known, y = (~np.isnan(labels)).astype(np.float64), np.nan_to_num(labels)
-    n = np.maximum(known.sum(0), 1)
-    mean = y.sum(0) / n
-    total = values @ known
-    square = values.power(2) @ known
-    scatter = square - total**2 / n
-    label_scatter = (y**2).sum(0) - n * mean**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (values @ y - total * mean) / np.sqrt(scatter * label_scatter)
-    # Of sums of this size less would be rounding error.
-    varies = (scatter > 1e-12 * square) & (label_scatter > 1e-12 * n)
-    return np.where(varies, np.clip(r, -1, 1), np.nan)
-
-
-def p_values(r: Float[np.ndarray, "latents labels"], n: Float[np.ndarray, " labels"]) -> np.ndarray:
-    """Two-sided p of Pearson's r against no correlation, `(latents, labels)`: t = r sqrt((n - 2) / (1 - r^2)).
-
-    `n` counts independent observations: patients, where one patient has several images. nan where r is, and where
-    n is below 3.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = r * np.sqrt((n - 2) / (1 - r**2))
-        return np.where(n > 2, 2 * stats.t.sf(np.abs(t), np.maximum(n - 2, 1)), np.nan)
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """False discovery rates over all entries of `p` that are not nan (Benjamini and Hochberg 1995); nan stays nan."""
-    q = np.full(p.shape, np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        q[tested] = stats.false_discovery_control(p[tested])
-    return q
 
 
 def entropy(r: Float[np.ndarray, "latents labels"]) -> Float[np.ndarray, " latents"]:

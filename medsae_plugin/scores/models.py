@@ -94,12 +94,16 @@ class Result(Figures):
 
 
 class Split(Figures):
-    """What a role is on: how many images and patients are scored, and how many images have no row in the table."""
+    """What a role is on: how many images and patients are scored, and how many images have no row in the table.
+
+    in_thin_bands: patients who exchange labels with patients of unlike size (`statistics.permutation.in_thin_bands`).
+    """
 
     split: str
     images: int
     patients: int
     without_row: int = 0
+    in_thin_bands: int | None = None
 
 
 class Encoder(Figures):

@@ -33,6 +33,7 @@ from medsae_plugin.scores.opening import open_latents
 from medsae_plugin.scores.paper_results import PROTOCOL, PaperEvaluation, PaperObservation, PaperScores
 from medsae_plugin.scores.registry import mean_known, number
 from medsae_plugin.scores.units import Latents, Neurons, Units
+from medsae_plugin.statistics.correlation import pearson_of
 from medsae_plugin.store.reader import ActivationStore
 
 __all__ = ["LABELS", "PROTOCOL", "PaperEvaluation", "evaluate_as_paper", "greedy_subset"]
@@ -237,7 +238,7 @@ def _found(store: ActivationStore, units: Units, ids: np.ndarray, labels: np.nda
             rows = store.rows_of(units.hook, some).flatten(0, 1)
             chunks.append(image_activations(rows, units, len(some), aggregate)[:, :n].cpu().numpy())
     a = sparse.csr_array(np.concatenate(chunks).T.astype(np.float64))
-    r = metrics.pearson_of(a, labels)
+    r = pearson_of(a, labels)
     kept = np.nan_to_num(np.abs(r)).max(1) > LEAST_R
     fired = np.diff(a.indptr)
     return _Found(

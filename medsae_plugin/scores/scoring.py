@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
 from medsae_plugin.scores import metrics
@@ -15,20 +15,24 @@ from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.ranking import auroc_and_average_precision, detection_above, thresholds
 from medsae_plugin.scores.registry import METRICS
-from medsae_plugin.scores.resampling import permutation_null
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import Units
 from medsae_plugin.statistics.intervals import reason_for_none
 from medsae_plugin.statistics.jackknife import PatientJackknife
+from medsae_plugin.statistics.permutation import largest_null, own_null
+from medsae_plugin.statistics.score_test import PatientLabel, score_p
 from medsae_plugin.training.fidelity import FidelitySums
 
 CONSTANT = "its latent is constant without one of the patients"
+LEAST_FIRING_POSITIVES = 5  # expected of a latent and a label that have nothing to do with each other
+_OWN = 5
 
 
 @dataclass(frozen=True)
 class Resampling:
     """How chance is measured: label shuffles between patients, and their seed.
 
+    Of a top latent's own null, which costs little, there are five times as many shuffles as of the largest r of all.
     n_bootstrap: does nothing, since nothing is drawn for intervals any more; it goes with 0.3.
     """
 
@@ -58,9 +62,20 @@ class HeldOut:
         return self.images.labels[self.report]
 
     @cached_property
+    def patients(self) -> Shaped[np.ndarray, " rows"]:
+        """Of each image of `report`."""
+        return self.images.patients[self.report]
+
+    @cached_property
+    def labels_of_patients(self) -> list[PatientLabel]:
+        """Each label by patient, on `report`."""
+        codes = self.images.patient_codes[self.report]
+        return [PatientLabel.of(label, codes) for label in self.labels.T]
+
+    @cached_property
     def jackknife(self) -> PatientJackknife:
         """Over the patients of `report`."""
-        return PatientJackknife(self.images.patients[self.report])
+        return PatientJackknife(self.patients)
 
     @cached_property
     def patients_showing(self) -> Float[np.ndarray, "2 labels"]:
@@ -143,14 +158,40 @@ class Scored:
             parts.append({"auroc": auroc, "average_precision": precision, "threshold": threshold, **detected})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    @property
+    def counted(self) -> Bool[np.ndarray, "units labels"]:
+        """Where at least five firing positives are expected: the share of the images on which the unit fires, times the
+        positive images, of those where the label is known."""
+        known, positives = self.report.known, self.report.positives
+        return self.report.fired_known * positives >= LEAST_FIRING_POSITIVES * np.maximum(known, 1)
+
     @cached_property
-    def null(self) -> Float[np.ndarray, "permutations labels"]:
-        """The largest r of any eligible unit with each label, when patients' labels are shuffled."""
+    def score_test(self) -> Float[np.ndarray, "units labels"]:
+        """p of every unit and label that counts."""
         matrix, held_out = self._images()
-        eligible, rows = self.eligible, held_out.report
-        blocks = (block[:, eligible[at : at + block.shape[1]]][rows] for at, block in matrix.blocks())
-        drawn, patients = held_out.resampling, held_out.images.patients[rows]
-        return permutation_null(blocks, held_out.labels, patients, drawn.n_permutations, drawn.seed)
+        p = np.full((self.units.n, len(self.label_names)), np.nan)
+        for at, block in matrix.blocks():
+            by_image = sparse.csr_array(block)[held_out.report]
+            here = slice(at, at + block.shape[1])
+            for c, label in enumerate(held_out.labels_of_patients):
+                p[here, c] = score_p(by_image, label, self.counted[here, c])
+        return p
+
+    @cached_property
+    def own_null(self) -> Float[np.ndarray, "permutations labels"]:
+        """r of each label's top unit when patients' labels are shuffled."""
+        _, held_out = self._images()
+        drawn = held_out.resampling
+        count = _OWN * drawn.n_permutations
+        return self._where_chosen(own_null(self.top_activations, held_out.labels, held_out.patients, count, drawn.seed))
+
+    @cached_property
+    def largest_null(self) -> Float[np.ndarray, "permutations labels"]:
+        """The largest r of any unit with each label, when patients' labels are shuffled."""
+        matrix, held_out = self._images()
+        drawn = held_out.resampling
+        blocks = (block[held_out.report] for _, block in matrix.blocks())
+        return largest_null(blocks, held_out.labels, held_out.patients, drawn.n_permutations, drawn.seed)
 
     @cached_property
     def top_activations(self) -> Float[np.ndarray, "rows labels"]:

@@ -118,7 +118,7 @@ class SiteStatistics:
         return [Scored(described(entry), by_role, fidelity=sums) for entry, by_role, sums in parts]
 
     def evaluation(self) -> Evaluation:
-        """As `evaluate` gives, but for what needs the images: rankings, the null and intervals."""
+        """As `evaluate` gives, but for what needs the images: rankings, intervals, p and claims."""
         splits = {role: Split(**self.about[role]) for role in ROLES}
         return Evaluation.of(self.scored(), self.about["encoder"], self.about["aggregate"], splits)
 
@@ -147,7 +147,7 @@ def site_statistics(
         "encoder": store.manifest["encoder"],
         "aggregate": aggregate,
         "labels": list(images.label_names),
-        **{role: split.model_dump() for role, split in counts(images).items()},
+        **{role: split.model_dump(exclude={"in_thin_bands"}) for role, split in counts(images).items()},
         "units": [{name: getattr(one, name) for name in DESCRIPTION} for one in units],
     }
     with kept_or_scratch(None) as folder:

@@ -15,6 +15,7 @@ from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.statistics.intervals import FEW_LABELS
+from medsae_plugin.statistics.permutation import in_thin_bands
 
 
 def ranked() -> dict[str, bool]:
@@ -24,15 +25,16 @@ def ranked() -> dict[str, bool]:
 
 def counts(images: LabelledImages) -> dict[str, Split]:
     """Of each role the split it is on, and how many images and patients that has."""
-    rows = {role: images.rows(role) for role in ROLES}
+    sizes = {role: np.unique(images.patient_codes[images.rows(role)], return_counts=True)[1] for role in ROLES}
     return {
         role: Split(
             split=images.splits[role],
-            images=len(rows[role]),
-            patients=len(set(images.patient_codes[rows[role]])),
+            images=int(of.sum()),
+            patients=len(of),
             without_row=images.without_row(role),
+            in_thin_bands=in_thin_bands(of),
         )
-        for role in ROLES
+        for role, of in sizes.items()
     }
 
 

@@ -14,12 +14,14 @@ SHOWN_FIDELITY = (
     ("dead", "dead", "{:.1%}"),
 )
 _RESAMPLED = """\
-r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
-shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
-detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise."""
+r: Pearson's r, with its 95% interval over patients. null: what this latent's r stays under in 95% of shuffles of the
+patients' labels; p: how often a shuffle reaches r, adjusted for the observations (Holm). H: entropy over observations,
+nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen
+likewise."""
 _SUMMED = """\
-r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
-observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
+r: Pearson's r. H: entropy over observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of
+an untrained SAE. No p, interval or claim: they need to know which images are of one patient, which sums do not tell."""
+_MANY_THIN = 0.05  # of the patients: from here on it is said
 
 
 def format_table(
@@ -28,25 +30,21 @@ def format_table(
     """One table an SAE: of every observation the top latent's figures, beside the raw neurons and an untrained SAE.
 
     Args:
-        resampled: whether the images were at hand; of sums alone there are p and fdr instead of intervals and a null.
+        resampled: whether the images were at hand; of sums alone there are no intervals, and nothing of chance.
     """
     head = "\n".join(
         [
             f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.",
             *without_rows(select, report),
             _RESAMPLED if resampled else _SUMMED,
+            *(_thin_bands(report) if resampled else []),
         ]
     )
     return "\n\n".join([head, *(_sae_table(sae, _columns(resampled)) for sae in saes)])
 
 
 def _columns(resampled: bool) -> list[Metric]:
-    of_label = [m for m in shown("table") if m.per != "sae"]
-    if resampled:
-        return of_label
-    kept = [m for m in of_label if m.needs == "sums"]
-    at = next((k for k, m in enumerate(kept, 1) if m.name == "r"), 0)
-    return [*kept[:at], METRICS["p"], METRICS["fdr"], *kept[at:]]
+    return [m for m in shown("table") if m.per != "sae" and (resampled or m.needs == "sums")]
 
 
 def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
@@ -99,20 +97,42 @@ def _below(sae: UnitScores) -> list[str]:
         for m in shown("table", "sae")
         if m.name not in in_columns and (value := sae.value(m.name)) is not None
     ]
-    chance = "p_null" if sae.observations[0].value("p_null") is not None else "fdr"
-    sure = [o for o in sae.observations if (o.value(chance) or 1) < 0.05 and (o.value("r") or 0) > 0]
-    right = sum(o.follows == o.label for o in sure)
-    lines = [
-        "  ".join(parts),
-        f"top latents above chance ({chance.removesuffix('_null')} < 0.05): {len(sure)} of {len(sae.observations)}; "
-        f"that follow their own observation most: {right}",
-    ]
+    lines = ["  ".join(parts)]
+    tested = [o for o in sae.observations if o.value("p_holm") is not None]
+    if tested:
+        sure = [o for o in tested if (o.value("p_holm") or 0) < 0.05 and (o.value("r") or 0) > 0]
+        right = sum(o.follows == o.label for o in sure)
+        lines.append(
+            f"top latents above chance (p < 0.05): {len(sure)} of {len(sae.observations)}; that follow their own "
+            f"observation most: {right}"
+        )
+    lines += _claims([sae, *sae.beside])
     gain = sae.gain_over_neurons
     if gain is not None and gain.mean_top_r is not None:
         bounds = f" {_between(gain.low, gain.high)}" if gain.low is not None or gain.no_interval else ""
         rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
         lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
     return lines
+
+
+def _claims(of: Sequence[UnitScores]) -> list[str]:
+    """How many latents correlate with an observation, of an SAE and of what stands beside it."""
+    counts = [
+        f"{'' if one.kind == 'sae' else f'{one.kind} '}{found:.0f} ({pairs:,.0f} pairs)"
+        for one in of
+        if (found := one.value("significant")) is not None and (pairs := one.value("pairs_counted")) is not None
+    ]
+    return [f"{METRICS['significant'].title}: {'; '.join(counts)}"] if counts else []
+
+
+def _thin_bands(report: Split) -> list[str]:
+    thin = report.in_thin_bands or 0
+    if thin <= _MANY_THIN * report.patients:
+        return []
+    return [
+        f"Thin bands, so p is less sure: {thin} of {report.patients} patients exchange labels with patients of unlike "
+        "numbers of images, or with fewer than ten."
+    ]
 
 
 def without_rows(*splits: Split) -> list[str]:

@@ -65,7 +65,7 @@ const splitText = (role) => { const x = data.header[role]; return `${x.split} ($
 const legend = (items) => h("div", { class: "legend" }, items.map(([color, name, ring]) => h("span", {}, styled(h("i", { class: ring ? "ring" : "" }), ring ? { borderColor: color } : { background: color }), name)));
 
 // Whether an observation's top latent is no better than the best of all latents is under shuffled labels.
-const byChance = (o) => known(o.p_null) && o.p_null >= CHANCE;
+const byChance = (o) => known(o.p_holm) && o.p_holm >= CHANCE;
 
 /* ---- figures: those that are declared, as `data.metrics` lists them ---- */
 const metrics = (place, ...per) => data.metrics.filter((m) => m.in.includes(place) && per.includes(m.per));
@@ -110,7 +110,7 @@ function latentsOf(k) {
   const items = l.index.map((index, i) => {
     const c = l.follows[i], name = sae.names[index] || null;
     const best = c < 0 ? null : LABELS[c], mine = tops.get(index) || [];
-    const p = mine.includes(c) ? sae.observations[c].p_null : null, fdr = c < 0 ? null : l.fdr[c][i];
+    const p = mine.includes(c) ? sae.observations[c].p_holm : null, fdr = c < 0 ? null : l.fdr[c][i];
     const evidence = c < 0 ? "" : `r ${form(l.r[c][i])}, ${known(p) ? `p ${pvalue(p)}` : `fdr ${pvalue(fdr)}`}`;
     const follows = c >= 0 && l.r[c][i] > 0 && known(fdr) && fdr < CHANCE && !(known(p) && p >= CHANCE);
     return {

@@ -50,9 +50,9 @@ function densities(sae) {
 function whisker(o, beside) {
   const W = 220, H = 22, X = (v) => 4 + (W - 8) * (Math.max(-0.2, Math.min(1, v)) + 0.2) / 1.2;
   const dot = (v, color, ring) => known(v) && s("circle", { cx: X(v), cy: H / 2, r: ring ? 3.5 : 4.5, fill: ring ? "var(--paper)" : color, stroke: color, "stroke-width": 1.6 });
-  return svg(W, H, `${o.label}: r ${form(o.r)} ${ci(o.r_low, o.r_high)}; ${beside.map(([kind, r]) => `${kindName(kind)} ${form(r)}; `).join("")}chance stays under ${form(o.r_null)}.`,
+  return svg(W, H, `${o.label}: r ${form(o.r)} ${ci(o.r_low, o.r_high)}; ${beside.map(([kind, r]) => `${kindName(kind)} ${form(r)}; `).join("")}chance stays under ${form(o.r_chance)}.`,
     s("path", { class: "axis", d: `M${X(0)} 1V${H - 1}M${X(0.5)} ${H - 5}v4M${X(1)} ${H - 5}v4` }),
-    known(o.r_null) && s("rect", { x: X(0), y: 4, width: Math.max(0, X(o.r_null) - X(0)), height: H - 8, fill: "var(--line)" }),
+    known(o.r_chance) && s("rect", { x: X(0), y: 4, width: Math.max(0, X(o.r_chance) - X(0)), height: H - 8, fill: "var(--line)" }),
     known(o.r_low) && known(o.r_high) && s("path", { d: `M${X(o.r_low)} ${H / 2}H${X(o.r_high)}`, stroke: "var(--accent)", "stroke-width": 2.2 }),
     [...beside].reverse().map(([kind, r]) => dot(r, ring(kind), true)), dot(o.r, "var(--accent)", false));
 }

@@ -12,7 +12,7 @@ function latent(k, index) {
       h("button", { type: "button", "aria-label": "Next latent", disabled: next === null, onclick: () => go(latentHash(k, next)) }, "↓"))),
     h("h1", {}, item.name ? theirs(item.name.concept) : `Latent ${index}`),
     h("p", { class: "sub" }, item.name ? [`Latent ${index}. `, theirs(item.name.description), known(item.name.similarity) ? ` The name is the nearest that there was, by a similarity of ${form(item.name.similarity)}.` : ""] : item.follows ? ["Follows ", theirs(item.best), ` best (${item.evidence}). It has no name.`] : item.best ? ["Follows no observation above chance (strongest: ", theirs(item.best), `, ${item.evidence}). It has no name.`] : "It is silent on these images.", score ? ` The name fits the latent with a balanced accuracy of ${form(score.balanced_accuracy)} (${shown(score.judge)}; F1 ${form(score.f1)}).` : ""),
-    h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]), byChance(sae.observations[c]) ? `, no better than chance (p ${pvalue(sae.observations[c].p_null)})` : "")), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
+    h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]), byChance(sae.observations[c]) ? `, no better than chance (p ${pvalue(sae.observations[c].p_holm)})` : "")), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
     cards([...LATENT.map((m) => card(m.words, figure(m, valueOf(sae, m, item)), m.per === "label" ? item.best && theirs(item.best) : m.unit)), ...(known(item.stability) ? [card("stability", form(item.stability), "mean r across seeds")] : [])]),
     strongestImages(sae, item),
     h("div", { class: "two" },

@@ -18,7 +18,7 @@ function overview() {
       metrics("report", "sae").map((m) => card(m.words, figure(m, sae[m.name]), interval(m, sae) || [m.unit, known(neurons[m.name]) && `neurons ${figure(m, neurons[m.name])}`].filter(Boolean).join(", "))),
     ].flat()),
     h("h2", {}, "Each observation’s top latent"),
-    h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what the largest r of all latents stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r. Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(LABELS.length))}.`),
+    h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what this latent’s r stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r, adjusted for the number of observations (Holm). Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(LABELS.length))}.`),
     legend([["var(--accent)", "this SAE"], ...KINDS.filter((kind) => sae.beside.some((x) => x.kind === kind)).map((kind) => [ring(kind), kindName(kind), true]), ["var(--line)", "chance"]]),
     h("div", { class: "scroll" }, topTable(sae)),
     withoutInterval(sae).map((told) => h("p", { class: "note" }, theirs(told))),
@@ -32,7 +32,7 @@ function overview() {
 
 // A row is a card on a narrow screen, where its cells tell what they are: hence the roles and `data-what`.
 function topTable(sae) {
-  const at = latentsOf(state.sae).at, DRAWN = ["r", "r_null"];
+  const at = latentsOf(state.sae).at, DRAWN = ["r", "r_chance"];
   const columns = metrics("report", "latent", "label", "top").filter((m) => m.in.includes("observations") && !DRAWN.includes(m.name));
   const told = (what, title, ...content) => h("td", { class: "n", role: "cell", "data-what": what, title }, ...content);
   return h("table", { class: "tops", role: "table" }, h("thead", {}, h("tr", {}, ["Observation", "Latent", "r"].map((t) => h("th", { scope: "col" }, t)),

@@ -1,0 +1,81 @@
+"""Shuffles of whole patients within bands of like size, and the nulls that they give."""
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from medsae_plugin.statistics.correlation import pearson_of
+from medsae_plugin.statistics.permutation import in_thin_bands, largest_null, own_null, patient_shuffles, size_bands
+from medsae_plugin.statistics.tails import permutation_p
+
+
+def patients_of(sizes: list[int]) -> np.ndarray:
+    return np.repeat([f"p{k:03d}" for k in range(len(sizes))], sizes)
+
+
+def test_bands_take_sizes_in_order_until_they_have_enough_patients():
+    sizes = np.array([1] * 12 + [2] * 9 + [3] * 4 + [5] * 10 + [9] * 3)
+    band = size_bands(sizes)
+    # 2 and 3 make one band; 9, which nobody is left to fill up, joins that of 5.
+    assert [sorted(set(sizes[band == b])) for b in range(3)] == [[1], [2, 3], [5, 9]] and band.max() == 2
+    assert in_thin_bands(sizes) == 0
+    assert in_thin_bands(np.append(sizes, 11)) == 14, "11 images are more than twice 5"
+    assert in_thin_bands(np.array([1, 1, 2])) == 3, "fewer than ten patients"
+    assert len(size_bands(np.array([], dtype=np.int64))) == 0
+
+
+def test_a_shuffle_gives_whole_patients_the_labels_of_patients_of_their_band():
+    sizes = [1] * 10 + [2] * 6 + [3] * 5
+    patients = np.random.default_rng(0).permutation(patients_of(sizes))  # a patient's images lie apart
+    rows_of = {name: np.flatnonzero(patients == name) for name in np.unique(patients)}
+    givers = {name: set() for name in rows_of}
+    for order in patient_shuffles(patients, 200, seed=1):
+        given = [patients[order[rows]][0] for rows in rows_of.values()]
+        assert sorted(given) == sorted(rows_of), "each patient's labels are given once"
+        for (name, rows), giver in zip(rows_of.items(), given, strict=True):
+            theirs = rows_of[giver]
+            expected = [theirs[i % len(theirs)] for i in range(len(rows))]  # repeated, or cut
+            assert order[rows].tolist() == expected
+            givers[name].add(giver)
+    ones = {name for name, rows in rows_of.items() if len(rows) == 1}
+    for name, found in givers.items():
+        assert found == (ones if name in ones else set(rows_of) - ones)
+    again = [order.tolist() for order in patient_shuffles(patients, 3, seed=1)]
+    other = [order.tolist() for order in patient_shuffles(patients, 3, seed=2)]
+    assert again == [order.tolist() for order in patient_shuffles(patients, 3, seed=1)] != other
+
+
+def test_nulls_are_the_r_of_shuffled_labels():
+    rng = np.random.default_rng(0)
+    patients = patients_of([1, 2, 3, 3] * 12)
+    a = np.maximum(rng.normal(size=(len(patients), 6)), 0)
+    labels = rng.choice([0.0, 1.0, np.nan], p=[0.5, 0.3, 0.2], size=(len(patients), 2))
+    largest = largest_null([sparse.csc_array(a[:, :4]), sparse.csc_array(a[:, 4:])], labels, patients, 10, seed=3)
+    own = own_null(a[:, :2].astype(np.float32), labels, patients, 10, seed=3)
+    for b, order in enumerate(patient_shuffles(patients, 10, seed=3)):
+        for c in range(2):
+            y = labels[order, c]
+            known = ~np.isnan(y)
+            r = [stats.pearsonr(a[known, j], y[known])[0] for j in range(6)]
+            assert largest[b, c] == pytest.approx(max(r)) and own[b, c] == pytest.approx(r[c], abs=1e-6)
+    nothing = np.zeros((len(patients), 1))
+    assert np.isnan(largest_null([sparse.csc_array(a)], nothing, patients, 5)).all()
+    assert np.isnan(own_null(a[:, :1], nothing, patients, 5)).all()
+    assert np.isnan(own_null(nothing, labels[:, :1], patients, 5)).all()
+
+
+def test_p_is_uniform_where_activations_and_labels_cluster_by_patients_of_unlike_size():
+    """Images taken for independent would fail this, and so did patients of a size of their own laid end to end."""
+    rng = np.random.default_rng(5)
+    patients = patients_of([1] * 30 + [2] * 20 + [4, 5, 7] * 4 + list(range(9, 21)))
+    _, code = np.unique(patients, return_inverse=True)
+    n = code.max() + 1
+    a = np.maximum(rng.normal(size=(n, 200))[code] + 0.3 * rng.normal(size=(len(code), 200)), 0)
+    labels = (rng.random((n, 200)) < 0.3).astype(float)[code]
+    r = np.diag(pearson_of(sparse.csr_array(a.T), labels))
+    p = permutation_p(r, own_null(a, labels, patients, 199))
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+    assert (p <= 0.05).mean() < 0.1
+    largest = pearson_of(sparse.csr_array(a[:, :30].T), labels).max(0)
+    p = permutation_p(largest, largest_null([sparse.csc_array(a[:, :30])], labels, patients, 99))
+    assert stats.kstest(p, "uniform").pvalue > 0.001 and 0.01 < (p <= 0.05).mean() < 0.1
