@@ -127,7 +127,9 @@ def table(ran: list[Ran], growing: dict[str, list[tuple[str, float]]]) -> str:
         name = " ".join(shlex.split(one.command)[:2])
         grown = sum(on_bar(one.output, bar) * factor for bar, factor in growing.get(name, []))
         full = f"{grown * one.cpu / one.seconds / 3600:,.1f} core hours" if name in growing else "as here"
-        lines.append(f"{name:<16}{one.seconds:>7.0f} s{one.cpu:>10.0f} s{one.gib:>7.2f} GiB{full:>20}")
+        lines.append(
+            f"{name.removeprefix('medsae '):<16}{one.seconds:>7.0f} s{one.cpu:>10.0f} s{one.gib:>7.2f} GiB{full:>20}"
+        )
     return "\n".join(lines)
 
 

@@ -58,6 +58,7 @@ def test_an_encoder_by_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "stages.1.hook_resid_post": (12, (4, 4)),
         "hook_pooled": (12, None),
         "hook_embedding": (12, None),
+        "hook_embedding_unit": (12, None),
     }
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

@@ -62,7 +62,7 @@ def test_what_is_told_of_the_whole_is_the_time_on_the_bars():
     assert reproduction.on_bar(twice + "\nTraining SAE: 10%|# | 1/9 [00:01<01:00]", "Training (?:Multi-)?SAE") == 3606
     ran = [reproduction.Ran("medsae extract x --out y", 100.0, 50.0, 1.5, "extracting: 1/1 [01:30<00:00, 2 image/s]")]
     text = reproduction.table(ran, {"medsae extract": [(reproduction.BARS["extract"], 400)]})
-    assert " ".join(text.splitlines()[1].split()) == "medsae extract 100 s 50 s 1.50 GiB 5.0 core hours"
+    assert " ".join(text.splitlines()[1].split()) == "extract 100 s 50 s 1.50 GiB 5.0 core hours"
 
 
 @pytest.mark.parametrize("block", ["    medsae x", "```python\nmedsae x\n```"])
