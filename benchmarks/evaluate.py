@@ -8,7 +8,7 @@ Both sides start from the same synthetic activations, 32 of K latents active an 
 and embeddings of 512 dimensions. The plain way is dense: `corrcoef` over latents and labels, a loop over all pairs of
 images for the monosemanticity score, a loop over latents with `kthvalue` for detection. Ours starts from the dense
 activations too, writes the sparse matrix and computes the same scores and AUROC and average precision besides. The run
-alone starts from the sparse matrix, and adds the permutation null (200) and bootstrap intervals (1000).
+alone starts from the sparse matrix, and adds the permutation null (200) and intervals over patients.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def reports(folder: Path, n_latents: int, n_images: int) -> dict[str, tuple[Path
     spec = medsae.SAESpec("wide", HOOK, "standard", n_latents / store.hooks[HOOK].d, options={"l1_coefficient": 0.1})
     config = medsae.TrainingConfig(total_training_samples=102_400, batch_size=512, lr=1e-3, validate_every=20)
     saes = list(medsae.train_saes(store, [spec], config, folder / "saes").values())
-    evaluation = medsae.evaluate(store, saes, table, folder / "scores", resampling=Resampling(20, 100))
+    evaluation = medsae.evaluate(store, saes, table, folder / "scores", resampling=Resampling(20))
     dead = evaluation.saes[0].image_level["dead"] or 0
     print(f"{n_latents} latents, {1 - dead:.0%} of which fire, on {evaluation.report.images} images")
     made = {}

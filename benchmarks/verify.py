@@ -37,7 +37,7 @@ from medsae_plugin.scores.ranking import aurocs
 N_PHANTOMS, SIZE = 300, 96
 HOOKS = {"embedding": "hook_embedding", "patches": "stages.2.blocks.3.hook_resid_post"}
 TRAINING = medsae.TrainingConfig(total_training_samples=40_960, batch_size=256, lr=2e-3)
-FEW = Resampling(n_permutations=9, n_bootstrap=20)
+FEW = Resampling(n_permutations=9)
 STANDS_FOR = 0.7  # the r with a finding, on training patients, of a latent that is said to stand for it
 
 

@@ -21,7 +21,6 @@ from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.cli import main
 from medsae_plugin.data.prompts import load_prompts
 from medsae_plugin.encoders import ZeroShot, ablate, clamp, steer
-from medsae_plugin.scores.resampling import PatientBootstrap
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +143,30 @@ def test_ablating_a_findings_latent_lowers_its_score_as_the_formula_says(
         assert contrast.random_fall == pytest.approx(others[..., c].mean(), abs=2e-6)
         assert contrast.images == present.sum()
         assert contrast.patients == test.frame["patient"][present].nunique()
-        assert contrast.low <= contrast.difference <= contrast.high
+        assert contrast.no_interval is None if contrast.patients >= 10 else "10 patients" in contrast.no_interval
+        assert contrast.patients < 10 or contrast.low <= contrast.difference <= contrast.high
     aside = (of_embedding.latent >= len(zero_shot.labels)).nonzero()[0]
     whole = scores_of(zero_shot, x)[torch.from_numpy(of_embedding.image[aside])].numpy()
     longer = x.norm(dim=1)[:, None] / (x[:, None] - a[..., None] * sae.W_dec.detach().double()).norm(dim=2)
     grows = longer.numpy()[of_embedding.image[aside], of_embedding.latent[aside], None] * whole - whole
     np.testing.assert_allclose(of_embedding.ablation[aside], -grows, atol=2e-6)
+
+
+def by_hand(by_patient: list[np.ndarray], found: float, rng: np.random.Generator) -> tuple[float, float]:
+    """The bootstrap-t interval, resample by resample, patient by patient."""
+    n = len(by_patient)
+
+    def error(values, mean):
+        deviations = [(v - mean).sum() for v in values]
+        return np.sqrt(n / (n - 1) * np.square(deviations).sum()) / sum(map(len, values))
+
+    t = []
+    for weights in rng.multinomial(n, np.full(n, 1 / n), size=1000):
+        drawn = [v for v, w in zip(by_patient, weights, strict=True) for _ in range(w)]
+        mean = np.concatenate(drawn).mean()
+        t.append((mean - found) / error(drawn, mean))
+    low, high = np.percentile(t, [2.5, 97.5])
+    return found - high * error(by_patient, found), found - low * error(by_patient, found)
 
 
 def test_the_contrast_is_the_formula_and_its_interval_resamples_patients():
@@ -161,18 +178,18 @@ def test_the_contrast_is_the_formula_and_its_interval_resamples_patients():
     image, latent = effects.nonzero()
     values = effects[image, latent][:, None]
     attribution = Attribution(("a",), n_latents, np.arange(n), image, latent, values[:, 0], values, values)
-    patients = np.repeat([f"p{i}" for i in range(8)], 5)
-    some = rng.random(n) < 0.7
+    patients = np.repeat([f"p{i:02d}" for i in range(12)], [5] * 6 + [2, 1, 1, 2, 2, 2])
+    some = rng.random(n) < 0.8
     got = contrast_with_random(attribution, 2, "a", patients, some, seed=3)
     difference = effects[:, 2] - effects[:, [0, 1, 3, 5]].mean(1)
     assert got.fall == pytest.approx(effects[some, 2].mean())
     assert got.difference == pytest.approx(difference[some].mean()) == pytest.approx(got.fall - got.random_fall)
-    bootstrap = PatientBootstrap(patients[some].tolist(), 1000, seed=3)
-    replicates = bootstrap.mean(difference[some])
-    by_patient = [difference[some & (patients == name)] for name in np.unique(patients)]
-    by_hand = [np.concatenate([by_patient[i] for i in draw]).mean() for draw in bootstrap._draws]
-    np.testing.assert_allclose(replicates, by_hand)
-    assert (got.low, got.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
+    by_patient = [difference[some & (patients == name)] for name in np.unique(patients[some])]
+    expected = by_hand(by_patient, got.difference, np.random.default_rng(3))
+    assert got.no_interval is None and (got.low, got.high) == pytest.approx(expected)
+    few = some & (patients < "p09")
+    got = contrast_with_random(attribution, 2, "a", patients, few)
+    assert np.isnan([got.low, got.high]).all() and got.no_interval == "fewer than 10 patients with the finding"
     with pytest.raises(MedSAEError, match="no score of 'b'"):
         contrast_with_random(attribution, 2, "b", patients)
     with pytest.raises(MedSAEError, match="no image to average over"):

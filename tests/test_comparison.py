@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.planted import dictionary, planted_rows, write_store
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+from scipy import stats as scipy_stats
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import Ridge
@@ -18,7 +19,7 @@ from medsae_plugin import MedSAEError
 from medsae_plugin.comparison import Comparison, compare
 from medsae_plugin.comparison.cka import CKASums
 from medsae_plugin.comparison.correlation import correlations, moments
-from medsae_plugin.comparison.differences import resample, two_sided_p
+from medsae_plugin.comparison.differences import LeftOut, Replicates, combined, differences, tops_left_out
 from medsae_plugin.comparison.flow import flow
 from medsae_plugin.comparison.found import pareto
 from medsae_plugin.comparison.matching import decoder_cosine, match, max_decoder_cosine
@@ -26,7 +27,7 @@ from medsae_plugin.comparison.visibility import RIDGES, ProbeSums, visible_from
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.scores import Evaluation, LabelledImages, Resampling
 from medsae_plugin.scores.matrix import ROWS_PER_SHARD, LatentMatrix, LatentWriter
-from medsae_plugin.scores.resampling import PatientBootstrap
+from medsae_plugin.statistics.jackknife import PatientJackknife
 
 N, D, FEATURES = 360, 12, 8
 LABELS = ("Edema", "Fracture", "Pneumonia")
@@ -196,16 +197,58 @@ def test_where_an_observation_becomes_visible():
     assert visible_from(np.full(2, np.nan), np.full(2, np.nan)) is None
 
 
-def test_sums_and_p_values_of_the_bootstrap():
-    patients = ["a", "a", "b", "c"]
-    values = np.array([1.0, 2.0, 4.0, 8.0])
-    bootstrap = PatientBootstrap(patients, 500, 0)
-    sums = bootstrap.sums(values)
-    of_patient = np.array([3.0, 4.0, 8.0])
-    possible = {of_patient[[i, j, k]].sum() for i in range(3) for j in range(3) for k in range(3)}
-    assert set(sums) <= possible and len(set(sums)) > 5
-    assert two_sided_p(np.arange(1.0, 1000.0)) == pytest.approx(2 / 1000)
-    assert two_sided_p(np.array([-1.0, 1.0] * 50)) == 1 and np.isnan(two_sided_p(np.full(10, np.nan)))
+def left_out_of(point, deviations, name="mean_top_r", no_interval=None):
+    why = {name: no_interval} if no_interval else {}
+    return LeftOut({name: point}, {name: point + np.asarray(deviations)}, {name: float(len(deviations) - 1)}, why)
+
+
+def test_a_difference_takes_in_patients_and_seeds_as_scipy_would():
+    """One image a patient and a mean for a figure: the jackknife's error of a mean is the textbook's, to scipy's t."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=20), rng.normal(size=20) + 0.5
+    n = len(a)
+    without = [(x.sum() - x) / (n - 1) - x.mean() for x in (a, b)]
+    one, other = (left_out_of(x.mean(), w) for x, w in zip((a, b), without, strict=True))
+    (row,) = differences([one, other], [(Replicates("a", (0,)), Replicates("b", (1,)))]).to_dict("records")
+    paired = scipy_stats.ttest_rel(a, b)
+    assert (row["difference"], row["p"]) == pytest.approx((a.mean() - b.mean(), paired.pvalue))
+    assert (row["low"], row["high"]) == pytest.approx(tuple(paired.confidence_interval()))
+    assert row["over"] == "patients" and row["no_interval"] is None
+
+    # The same patients' noise in all seeds leaves seeds alone: Welch's test over them.
+    seeds = [np.array([0.1, 0.3, 0.25]), np.array([0.5, 0.9])]
+    found = [left_out_of(x, np.zeros(n)) for side in seeds for x in side]
+    pair = (Replicates("a", (0, 1, 2)), Replicates("b", (3, 4)))
+    (row,) = differences(found, [pair]).to_dict("records")
+    welch = scipy_stats.ttest_ind(*seeds, equal_var=False)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(welch.confidence_interval()), rel=1e-6)
+    assert row["p"] == pytest.approx(welch.pvalue, rel=1e-6) and row["over"] == "patients and seeds"
+    # Seeds that agree by chance do not make up for being few: the tail is that of three degrees of freedom.
+    rng = np.random.default_rng(1)
+    for one in found:
+        one.figures["mean_top_r"] += rng.normal(size=n)
+        one.points["mean_top_r"] = 0.2 if one.points["mean_top_r"] < 0.4 else 0.7
+    (row,) = differences(found, [pair]).to_dict("records")
+    deviations = np.mean([one.figures["mean_top_r"] for one in found[:3]], axis=0)
+    deviations = deviations - np.mean([one.figures["mean_top_r"] for one in found[3:]], axis=0)
+    error = np.sqrt((n - 1) / n * np.square(deviations - deviations.mean()).sum())
+    assert row["p"] == pytest.approx(2 * scipy_stats.t.sf(0.5 / error, 3), rel=1e-6)
+    # One recipe with one seed: seeds cannot be taken in, and it says so; raw neurons have none.
+    (row,) = differences(found, [(Replicates("a", (0, 1, 2)), Replicates("b", (3,)))]).to_dict("records")
+    assert row["over"] == "patients"
+    (row,) = differences(found, [(Replicates("a", (0, 1, 2)), Replicates("neurons", (3,), drawn=False))]).to_dict(
+        "records"
+    )
+    assert row["over"] == "patients and seeds" and row["p"] > 0.001
+    assert combined([(4.0, 3.0), (9.0, 5.0)]) == pytest.approx((13**0.5, 13**2 / (16 / 3 + 81 / 5)))
+
+
+def test_no_difference_is_tested_where_a_figure_has_no_interval():
+    found = [left_out_of(0.1, [0.1, -0.1], no_interval="few"), left_out_of(0.4, [0.1, -0.1])]
+    frame = differences(found, [(Replicates("a", (0,)), Replicates("b", (1,)))])
+    (row,) = frame.to_dict("records")
+    assert row["no_interval"] == "few" and np.isnan([row["p"], row["low"], row["high"], row["fdr"]]).all()
+    assert row["difference"] == pytest.approx(-0.3)
 
 
 def test_pareto_front():
@@ -267,6 +310,8 @@ def test_seeds_that_are_permutations_are_matched_and_stable(planted):
     latents = pd.read_parquet(planted["out"] / "latents.parquet")
     assert latents[latents["name"] == "late0"]["stability"].min() > 0.99
     assert latents[latents["name"] == "later0"]["stability"].isna().all()
+    np.testing.assert_allclose(latents[latents["name"] == "late0"]["decoder_stability"], 1, atol=1e-5)
+    assert latents[latents["name"] == "later0"]["decoder_stability"].isna().all()
 
 
 def test_latents_of_a_rotated_layer_continue(planted):
@@ -293,18 +338,58 @@ def test_layers_are_probed_and_aligned(planted):
         )
 
 
-def test_differences_of_equal_saes_are_none_and_of_neurons_real(planted):
+def test_seeds_are_one_recipe_whose_difference_from_neurons_is_real(planted):
+    """Seeds of one recipe are replicates, whose spread is told: between them no difference is tested any more."""
     frame = pd.read_parquet(planted["out"] / "differences.parquet")
-    same = frame[(frame["a"] == "late0") & (frame["b"] == "late1")]
-    np.testing.assert_allclose(same["difference"], 0, atol=1e-5)
-    assert (same["p"] > 0.5).all()
-    neurons = frame[(frame["a"] == "late0") & (frame["b"] == "neurons of late") & (frame["figure"] == "mean_top_r")]
+    assert set(frame["a"]) == {"late0 (2 seeds)", "later0"}
+    neurons = frame[(frame["b"] == "neurons of late") & (frame["figure"] == "mean_top_r")]
     (row,) = neurons.to_dict("records")
-    assert row["low"] > 0 and row["fdr"] < 0.05
-    late = Evaluation.open(planted["out"] / "scores")["late0"]
-    assert row["difference"] == pytest.approx(late.mean_top_r - late.neurons.mean_top_r)
-    gain = late.gain_over_neurons
-    assert (row["low"], row["high"]) == pytest.approx((gain.low, gain.high))
+    assert row["a"] == "late0 (2 seeds)" and row["low"] > 0
+    assert row["over"] == "patients and seeds"
+    late = Evaluation.open(planted["out"] / "scores")
+    mean = (late["late0"].mean_top_r + late["late1"].mean_top_r) / 2
+    assert row["difference"] == pytest.approx(mean - late["late0"].neurons.mean_top_r)
+    (row,) = frame[(frame["b"] == "neurons of later") & (frame["figure"] == "mean_top_r")].to_dict("records")
+    gain = late["later0"].gain_over_neurons
+    assert (
+        row["fdr"] < 0.05
+        and row["over"] == "patients"
+        and (row["low"], row["high"]) == pytest.approx((gain.low, gain.high), abs=1e-5)
+    )
+    (replicates,) = planted["comparison"].stability
+    figures = [late[name].mean_top_r for name in ("late0", "late1")]
+    assert replicates.means["mean_top_r"] == pytest.approx({"mean": np.mean(figures), "sd": np.std(figures, ddof=1)})
+    assert "mean_top_r_low" not in replicates.means
+    text = str(planted["comparison"])
+    assert "Over seeds, mean +- standard deviation" in text and "of patients only, one seed a recipe" in text
+
+
+def test_the_best_is_chosen_on_val_and_reported_on_test(planted, tmp_path):
+    """Labels that another SAE's latents follow on the patients of val than on those of test: val decides."""
+    assert planted["comparison"].ranked_on == "val"
+    store, codes = planted["store"], planted["codes"]
+    split = store.images["split"].to_numpy()
+    w = dictionary(D, FEATURES).astype(np.float32)
+    inverse = np.linalg.pinv(w).astype(np.float32)
+    halves = [planted_sae(tmp_path / name, inverse[:, cut], w[cut], "late", -0.1, made)
+              for name, cut, made in (("first", slice(0, 4), 0), ("last", slice(4, 8), 1))]  # fmt: skip
+    on_val, on_test = codes[:, 4:7] > 0, codes[:, 0:3] > 0
+    present = np.where((split == "val")[:, None], on_val, on_test)
+    half = np.random.default_rng(0).random(len(present)) < 0.5
+    present = np.where(((split == "train") & half)[:, None], on_val, present).astype(int)
+    frame = pd.DataFrame(present, columns=list(LABELS))
+    frame.insert(0, "Path", store.images["path"])
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    few = Resampling(20)
+    found = compare(store, halves, read_table(tmp_path / "labels.csv"), tmp_path / "out", resampling=few,
+                    progress=False)  # fmt: skip
+    on_report = {e.name: e.mean_top_r for e in found.saes if e.kind == "sae"}
+    assert found.ranked_on == "val" and found.best == "last" and on_report["first"] > on_report["last"]
+    assert "the best, last: chosen on val, other patients than those of test" in str(found)
+    found = compare(store, halves, read_table(tmp_path / "labels.csv"), tmp_path / "out", select="val", resampling=few,
+                    progress=False)  # fmt: skip
+    assert found.ranked_on == "test" and found.best == "first"
+    assert "chosen on test, where it is reported, so its figures are optimistic" in str(found)
 
 
 def test_intervals_hold_the_figures(planted):
@@ -371,24 +456,21 @@ def test_two_encoders_over_the_same_images(planted, tmp_path):
         compare([planted["store"], type(fewer)(fewer.path)], [sae], table, tmp_path / "no", progress=False)
 
 
-def test_resampled_figures_against_a_plain_loop(planted):
-    """r and entropy of fixed top latents in resamples drawn and computed one by one with numpy."""
+def test_figures_without_each_patient_against_a_plain_loop(planted):
+    """r and entropy of fixed top latents, computed one patient less at a time with numpy."""
     matrix = LatentMatrix(planted["out"] / "scores" / "latents" / "late0")
     images = LabelledImages.of(planted["store"], planted["table"]).held_out("train", "test").without_embeddings()
     rows = images.rows("report")
     labels, patients = images.labels[rows], images.patients[rows]
-    bootstrap = PatientBootstrap(patients, 30, 0)
-    found = resample(matrix, np.arange(3), images, bootstrap, 0.4)
-    names = np.unique(patients)
-    draws = np.random.default_rng(0).integers(0, len(names), size=(30, len(names)), dtype=np.int32)
+    found = tops_left_out(matrix, np.arange(3), np.zeros(3), images, PatientJackknife(patients))
     dense = matrix.columns(0, 3).toarray()[rows].astype(float)
     r, entropies = [], []
-    for draw in draws:
-        chosen = np.concatenate([np.flatnonzero(patients == names[p]) for p in draw])
-        with_all = np.corrcoef(dense[chosen].T, labels[chosen].T)[:3, 3:]
+    for name in np.unique(patients):
+        kept = patients != name
+        with_all = np.corrcoef(dense[kept].T, labels[kept].T)[:3, 3:]
         share = np.abs(with_all) / np.abs(with_all).sum(1, keepdims=True)
-        r.append(np.diag(with_all).mean())
+        r.append(np.diag(with_all))
         entropies.append(scipy_entropy(share, axis=1).mean())
-    np.testing.assert_allclose(found.figures["mean_top_r"], r)
-    entropies = np.array(entropies)
-    np.testing.assert_allclose(found.figures["mean_top_entropy"], entropies - entropies.mean() + 0.4)
+    np.testing.assert_allclose(found["r"], r)
+    np.testing.assert_allclose(found["mean_top_r"], np.mean(r, axis=1))
+    np.testing.assert_allclose(found["mean_top_entropy"], entropies)

@@ -15,7 +15,7 @@ from medsae_plugin.scores import Resampling, evaluate
 from medsae_plugin.scores.models import Observation
 from medsae_plugin.store import ActivationStore
 
-FEW = Resampling(n_permutations=99, n_bootstrap=100)
+FEW = Resampling(n_permutations=99)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from medsae_plugin.scores.opening import untrained
 from medsae_plugin.scores.sites import SiteStatistics, site_statistics
 
 N, D, FEATURES = 360, 12, 6
-FEW = Resampling(n_permutations=39, n_bootstrap=100)
+FEW = Resampling(n_permutations=39)
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,26 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from medsae_plugin.scores import declared  # noqa: F401, which declares the figures
+from medsae_plugin.scores import summary
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
+from medsae_plugin.scores.models import Split
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
+from medsae_plugin.scores.table import format_table
 from medsae_plugin.scores.units import Neurons
 from medsae_plugin.statistics.permutation import patient_shuffles
 
 
-def scores_of(activations: np.ndarray, roles: list[str], folder) -> Scored:
+def scores_of(activations: np.ndarray, roles: list[str], folder, labels: np.ndarray | None = None) -> Scored:
     n, n_latents = activations.shape
     writer = LatentWriter(folder, n_latents)
     writer.add(activations)
     frame = pd.DataFrame({"image_id": np.arange(n), "path": "", "patient": [f"p{i}" for i in range(n)], "split": roles})
     writer.finish({"n_latents": n_latents, "n_images": n, "sae_sha256": ""}, frame)
     matrix = LatentMatrix(folder)
-    labels = np.stack([np.arange(n) % 2, np.full(n, np.nan), np.zeros(n)], axis=1).astype(float)
+    if labels is None:
+        labels = np.stack([np.arange(n) % 2, np.full(n, np.nan), np.zeros(n)], axis=1).astype(float)
     splits = {"select": "select", "report": "report"}
     images = LabelledImages(frame, ("half", "unknown", "never"), labels, splits=splits)
     held_out = HeldOut(images, 0.3, Resampling(9, 9))
@@ -49,6 +52,34 @@ def test_what_is_undefined_is_nan_without_a_warning(case, tmp_path):
     auroc = figures["auroc"]
     assert auroc[0, 0] == 0.5 if case == "dead latents" else np.isnan(auroc[:, 0]).all()
     assert np.isinf(figures["threshold"][0])
+
+
+def test_nine_patients_with_a_finding_have_no_interval_and_ten_have_one(tmp_path):
+    """As do few firings: each label without an interval says why in `metrics.json` and in the table."""
+    n, rng = 80, np.random.default_rng(0)
+    labels = np.zeros((2 * n, 3))
+    for role in (0, n):
+        labels[role : role + 9, 0] = labels[role : role + 10, 1] = labels[role : role + 20, 2] = 1
+    activations = np.stack([labels[:, 0], labels[:, 1], labels[:, 2], np.zeros(2 * n)], axis=1) * rng.uniform(
+        1, 2, (2 * n, 4)
+    )
+    activations[n + 4 : n + 20, 2] = 0  # on report it fires on four of the twenty
+    scored = scores_of(activations.astype(np.float32), ["select"] * n + ["report"] * n, tmp_path, labels)
+    few, enough, seldom = summary._observations(scored)
+    assert few.latent == 0 and few.no_interval == "fewer than 10 patients with the finding"
+    assert few.r_low is few.r_high is few.auroc_low is few.auroc_high is None and few.r > 0.9
+    assert enough.no_interval is None and 0.5 < enough.r_low < enough.r < enough.r_high <= 1
+    assert enough.auroc_low < enough.auroc == enough.auroc_high == 1
+    assert seldom.no_interval == "fires on fewer than 5 patients with the finding" and seldom.r_low is None
+    # One label of three has an interval: the mean has none.
+    whole = summary._summary(scored)
+    assert whole.mean_top_r_low is None and whole.no_interval.startswith("fewer than half of the observations")
+    split = Split(split="report", images=n, patients=n)
+    whole.link([whole])
+    said = format_table([whole], split, split, "max")
+    assert "no interval: half (fewer than 10 patients with the finding)" in said
+    assert "no interval: the mean (fewer than half" in said
+    assert next(line for line in said.splitlines() if line.startswith("half ")).split()[4] == "-"
 
 
 def test_chance_is_that_of_shuffled_patients_of_the_report_split(tmp_path):

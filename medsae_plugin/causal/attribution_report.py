@@ -33,7 +33,10 @@ class StrongLatent(Figures):
 
 
 class TopLatent(Figures):
-    """The latent of the largest r, and how far ablating it lowers the score; see `interventions.Contrast`."""
+    """The latent of the largest r, and how far ablating it lowers the score; see `interventions.Contrast`.
+
+    no_interval: why the difference has no interval; None where it has one.
+    """
 
     latent: int
     r: float
@@ -44,6 +47,7 @@ class TopLatent(Figures):
     difference: float | None
     low: float | None
     high: float | None
+    no_interval: str | None = None
 
 
 class Attributed(Figures):
@@ -53,7 +57,7 @@ class Attributed(Figures):
     strongest: the latents whose ablation lowers the score most on the images with the finding, in the mean.
     top: the top latent, of the largest r with the label on half of the patients, and on the images of the other half
         with the finding, how far ablating it lowers the score, and ablating a random other live latent; the
-        difference, with the interval of 95 % over patients.
+        difference, with the interval of 95 % over patients (`statistics.bootstrap`).
     """
 
     label: str
@@ -105,7 +109,19 @@ class AttributionReport(Result):
 
     def __str__(self) -> str:
         rows = [
-            ["observation", "+", "strongest latents", "top", "r", "its fall", "random", "difference", "95 %", "rho"],
+            [
+                "observation",
+                "+",
+                "strongest latents",
+                "top",
+                "r",
+                "its fall",
+                "random",
+                "difference",
+                "95 %",
+                "n",
+                "rho",
+            ],
             *[_row(o) for o in self.observations],
         ]
         return "\n".join(
@@ -116,22 +132,31 @@ class AttributionReport(Result):
                 "top: of the largest r with the label on half of the patients. its fall, random: how far the score "
                 "falls",
                 "when it is ablated, and when a random live latent is, on the other half's images with the finding.",
-                "95 %: the interval of the difference, over patients.",
+                "95 %: the interval of the difference, over patients (n of them); -: none, and below why.",
                 "rho: Spearman over live latents, gradient times activation against ablation.",
                 "",
                 *aligned(rows, rule_after=(1,)),
+                *(f"no interval: {', '.join(labels)} ({why})" for why, labels in self._without_interval().items()),
             ]
         )
+
+    def _without_interval(self) -> dict[str, list[str]]:
+        """The observations whose difference has no interval, by the reason."""
+        reasons: dict[str, list[str]] = {}
+        for o in self.observations:
+            if o.top is not None and o.top.no_interval:
+                reasons.setdefault(o.top.no_interval, []).append(o.label)
+        return reasons
 
 
 def _row(o: Attributed) -> list[str]:
     cells = [o.label, str(o.positives), " ".join(str(s.latent) for s in o.strongest[:3]) or "-"]
     if (top := o.top) is None:
-        cells += ["-"] * 6
+        cells += ["-"] * 7
     else:
         bounds = "-" if top.low is None else f"[{top.low:+.3f}, {top.high:+.3f}]"
         falls = [f"{x:+.3f}" for x in (top.fall, top.random_fall, top.difference)]
-        cells += [str(top.latent), f"{top.r:.2f}", *falls, bounds]
+        cells += [str(top.latent), f"{top.r:.2f}", *falls, bounds, str(top.patients)]
     return [*cells, "-" if o.agreement is None else f"{o.agreement:.2f}"]
 
 
@@ -196,4 +221,5 @@ def _top(
         return None
     contrast = contrast_with_random(attribution, latent, label, patients, images, seed=seed)
     falls = {name: number(getattr(contrast, name)) for name in ("fall", "random_fall", "difference", "low", "high")}
-    return TopLatent(latent=latent, r=float(r), images=contrast.images, patients=contrast.patients, **falls)
+    top = {"latent": latent, "r": float(r), "images": contrast.images, "patients": contrast.patients}
+    return TopLatent.model_validate({**top, **falls, "no_interval": contrast.no_interval})

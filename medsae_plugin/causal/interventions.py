@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores.resampling import PatientBootstrap, interval
+from medsae_plugin.statistics.bootstrap import studentised_interval
+from medsae_plugin.statistics.intervals import FEW_WITH, LEAST_PATIENTS
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from medsae_plugin.causal.attribution import Attribution
     from medsae_plugin.encoders import HookedVisionEncoder, LatentEdit, ZeroShot
+
+NO_SPREAD = "the latent fires on too few of the patients"
 
 
 class EditEffect(NamedTuple):
@@ -49,7 +52,8 @@ def effect_of_edits(
 class Contrast(NamedTuple):
     """How far a score falls when a latent is ablated, and when a random live latent is, on average over images.
 
-    `difference` is `fall` less `random_fall`, `low` and `high` the bounds of its interval.
+    `difference` is `fall` less `random_fall`, `low` and `high` the bounds of its interval; nan where there is none, and
+    `no_interval` says why.
     """
 
     images: int
@@ -59,6 +63,7 @@ class Contrast(NamedTuple):
     difference: float
     low: float
     high: float
+    no_interval: str | None = None
 
 
 def contrast_with_random(
@@ -73,8 +78,9 @@ def contrast_with_random(
 ) -> Contrast:
     """Ablating `latent` against ablating another live latent at random, by the fall of the zero-shot score of `label`.
 
-    The random latent's fall is its expectation, the mean over all other live latents, not a draw. The interval is
-    that of 95 % of resamples of patients, all of whose images are drawn together.
+    The random latent's fall is its expectation, the mean over all other live latents, not a draw. The interval of 95 %
+    is that of `studentised_interval`, over patients; there is none of fewer than 10 patients, and of a latent that
+    fires on so few of them that resamples lack a spread.
 
     Args:
         patients: `(images,)`, the patient of each image of the attribution.
@@ -94,7 +100,11 @@ def contrast_with_random(
     n = len(attribution.rows)
     mine = np.bincount(attribution.image[is_it], falls[is_it], minlength=n)[images]
     others = np.bincount(attribution.image[~is_it], falls[~is_it], minlength=n)[images] / n_others
-    whose = np.asarray(patients)[images].tolist()
-    low, high = interval(PatientBootstrap(whose, n_resamples, seed).mean(mine - others))
+    _, whose, counts = np.unique(np.asarray(patients)[images], return_inverse=True, return_counts=True)
+    low, high, why = float("nan"), float("nan"), None if len(counts) >= LEAST_PATIENTS else FEW_WITH
+    if why is None:
+        totals = np.bincount(whose, mine - others)
+        low, high = studentised_interval(totals, counts.astype(np.float64), n_resamples, seed)
+        why = NO_SPREAD if np.isnan(low) else None
     fall, random_fall = float(mine.mean()), float(others.mean())
-    return Contrast(len(whose), len(set(whose)), fall, random_fall, fall - random_fall, float(low), float(high))
+    return Contrast(len(whose), len(counts), fall, random_fall, fall - random_fall, low, high, why)

@@ -143,16 +143,18 @@ def add_splits(parser: argparse.ArgumentParser) -> None:
 
 
 def add_chance(parser: argparse.ArgumentParser) -> None:
-    """How chance is measured: `--permutations`, `--bootstrap` and the seed."""
+    """How chance is measured: `--permutations` and the seed."""
     parser.add_argument("--permutations", type=int, default=200, metavar="N", help="of the null (default: 200)")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
-    add_seed(parser, "of both, and of the untrained SAEs")
+    parser.add_argument("--bootstrap", type=int, help=argparse.SUPPRESS)
+    add_seed(parser, "of the null, and of the untrained SAEs")
 
 
 def read_chance(args: argparse.Namespace) -> Resampling:
     from medsae_plugin.scores import Resampling
 
-    return Resampling(args.permutations, args.bootstrap, args.seed)
+    if args.bootstrap is not None:
+        print("medsae: --bootstrap does nothing: intervals are the jackknife's; it goes with 0.3", file=sys.stderr)
+    return Resampling(args.permutations, seed=args.seed)
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:

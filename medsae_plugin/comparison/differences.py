@@ -1,7 +1,8 @@
-"""Which differences between SAEs are real: figures in the same bootstrap resamples of the patients."""
+"""Which differences between recipes are real: figures over the same patients, and over the seeds of a recipe."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import t
 
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
-from medsae_plugin.scores.resampling import PatientBootstrap, interval
+from medsae_plugin.statistics.intervals import LEVEL, variance
+from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.statistics.multiple import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -23,62 +26,77 @@ if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore
 
 _BATCH_ROWS = 1024
+_ROUNDING = 1e-6  # of figures that are made of float32 activations
+BOTH, PATIENTS = "patients and seeds", "patients"
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """The figures of an SAE (or of raw neurons) in every resample of the patients of `report`.
+class LeftOut:
+    """The figures of an SAE (or of raw neurons), and what they are without each patient of `report`.
 
-    figures: `(resamples,)` by name, such as `mean_top_r`. by_label: `(resamples, labels)` by name: `r` and `entropy` of
-    each label's top latent.
+    points: the figures, by name, such as `mean_top_r`, and `r: LABEL` of each label. figures: `(patients,)`, by the
+    same names. degrees: the degrees of freedom of each one's variance over patients. no_interval: why a figure has
+    no interval over patients, by name; those that have one are not in it.
     """
 
-    figures: dict[str, Float[np.ndarray, " resamples"]]
-    by_label: dict[str, Float[np.ndarray, "resamples labels"]]
+    points: dict[str, float]
+    figures: dict[str, Float[np.ndarray, " patients"]]
+    degrees: dict[str, float]
+    no_interval: dict[str, str]
 
 
-def resample(
+@dataclass(frozen=True)
+class Replicates:
+    """SAEs of one layer and recipe that differ in their seed alone, as places among the compared; or one alone.
+
+    drawn: whether chance enters into what they are, as it does not into raw neurons.
+    """
+
+    name: str
+    places: tuple[int, ...]
+    drawn: bool = True
+
+
+def tops_left_out(
     matrix: LatentMatrix,
     top: Int[np.ndarray, " labels"],
+    r: Float[np.ndarray, " labels"],
     images: LabelledImages,
-    bootstrap: PatientBootstrap,
-    mean_top_entropy: float,
-) -> Resampled:
-    """r and entropy of the top latents, which are held fixed, in every resample; -1 in `top` is none.
+    jackknife: PatientJackknife,
+) -> dict[str, Float[np.ndarray, "patients *labels"]]:
+    """Without each patient: `mean_top_r` and `mean_top_entropy`, the means over labels, and `r` of each label.
 
-    Means are taken as in an evaluation: a label whose top latent is silent counts as r = 0, and is left out of entropy.
-    Resampling adds noise to every r, and noise adds to entropy, so the means of entropy lie above the figure itself;
-    they are moved down by as much as their own mean does.
-
-    Args:
-        mean_top_entropy: the figure itself.
+    The top latents are held fixed; -1 in `top` is none. Means are taken as in an evaluation: a label whose top latent
+    is silent counts as r = 0, and is left out of entropy. A label whose r is undefined without some patient is held
+    where it is on all, at `r`.
     """
     report = images.rows("report")
     labels = images.labels[report]
-    r, entropy = [], []
+    columns, entropy = [], []
     for c, latent in enumerate(top):
         activations = matrix.column(latent)[report] if latent >= 0 else np.zeros(len(report))
-        with_all = bootstrap.pearson(np.repeat(activations[:, None], labels.shape[1], axis=1), labels)
-        r.append(with_all[:, c])
+        with_all = jackknife.pearson(np.repeat(activations[:, None], labels.shape[1], axis=1), labels)
+        columns.append(with_all[:, c])
         entropy.append(metrics.entropy(with_all))
-    by_label = {"r": np.stack(r, axis=1), "entropy": np.stack(entropy, axis=1)}
+    found, entropies = np.stack(columns, axis=1), np.stack(entropy, axis=1)
     varies = (np.nansum(labels, axis=0) > 0) & ((labels == 0).sum(0) > 0)
-    known = ~np.isnan(by_label["entropy"]).all(0)
-    entropies = _row_means(by_label["entropy"][:, known])
-    figures = {
-        "mean_top_r": _row_means(np.nan_to_num(by_label["r"])[:, varies]),
-        "mean_top_entropy": entropies - (np.nanmean(entropies) - mean_top_entropy if known.any() else 0),
+    held = np.where(np.isnan(found).any(0), np.nan_to_num(r), found)
+    known = ~np.isnan(entropies).any(0)
+    nothing = np.full(jackknife.n_patients, np.nan)
+    return {
+        "mean_top_r": held[:, varies].mean(1) if varies.any() else nothing,
+        "mean_top_entropy": entropies[:, known].mean(1) if known.any() else nothing,
+        "r": found,
     }
-    return Resampled(figures, by_label)
 
 
 @torch.no_grad()
 def explained_variance(
-    store: ActivationStore, sae: SAE[Any], hook: str, images: LabelledImages, bootstrap: PatientBootstrap
-) -> Float[np.ndarray, " resamples"]:
-    """The SAE's explained variance on raw activations in every resample.
+    store: ActivationStore, sae: SAE[Any], hook: str, images: LabelledImages, jackknife: PatientJackknife
+) -> Float[np.ndarray, " patients"]:
+    """The SAE's explained variance on raw activations without each patient.
 
-    In a resample the variance is taken about the mean of all rows of `report`, so that sums of images suffice.
+    The variance is taken about the mean of all rows of `report`, so that sums of images suffice.
     """
     report = images.rows("report")
     per_image = store.hooks[hook].rows_per_image
@@ -91,7 +109,7 @@ def explained_variance(
         x_hat = sae.decode(sae.encode(x.to(sae.device))).cpu()
         errors.append((x - x_hat).double().square().view(-1, per_image * x.shape[-1]).sum(1))
         scatters.append((x.double() - mean).square().view(-1, per_image * x.shape[-1]).sum(1))
-    error, scatter = (bootstrap.sums(torch.cat(parts).numpy()) for parts in (errors, scatters))
+    error, scatter = (jackknife.sums(torch.cat(parts).numpy()) for parts in (errors, scatters))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(scatter > 0, 1 - error / scatter, np.nan)
 
@@ -104,60 +122,52 @@ def _runs(store: ActivationStore, hook: str, rows: np.ndarray, batch: int) -> An
             yield store.image_rows(hook, slice(int(part[0]), int(part[-1]) + 1))
 
 
-def differences(
-    names: Sequence[str],
-    points: Sequence[dict[str, float]],
-    resampled: Sequence[Resampled],
-    label_names: Sequence[str],
-    pairs: Sequence[tuple[int, int]],
-) -> pd.DataFrame:
-    """Every figure of one SAE less that of another, for each pair, with its 95% interval and p value.
+def differences(found: Sequence[LeftOut], pairs: Sequence[tuple[Replicates, Replicates]]) -> pd.DataFrame:
+    """Every figure of one recipe less that of another, means over their seeds, with 95% interval and p value.
 
-    p is two-sided, twice the share of resamples on the rarer side of 0, and never 0; `fdr` is Benjamini and Hochberg's
-    over all rows.
+    The variance is that over patients, the jackknife's of the difference, and where both recipes have two seeds or
+    more also that over seeds: of each recipe the variance of the figure between its seeds, over their number. The
+    interval is Student's t with Satterthwaite's (1946) degrees of freedom. With one seed it is of patients only, and
+    `over` says so. p is two-sided, of Student's t of no more degrees of freedom than the seeds have, for the far tail,
+    on which `fdr` (Benjamini and Hochberg's over all rows) depends, does not forgive a variance that few seeds give too
+    small by chance. `no_interval` says why there is none.
 
     Args:
-        points: the figures themselves, by the names in `Resampled.figures`, and `r: LABEL` of each label.
-        pairs: which, as places in `names`.
+        found: of every compared one.
     """
     rows = []
     for a, b in pairs:
-        for figure, label, in_a, in_b in _shared(resampled[a], resampled[b], label_names):
-            key = f"{figure}: {label}" if label else figure
-            change = in_a - in_b
-            low, high = interval(change)
-            rows.append(
-                {
-                    "a": names[a],
-                    "b": names[b],
-                    "figure": figure,
-                    "label": label,
-                    "difference": points[a].get(key, np.nan) - points[b].get(key, np.nan),
-                    "low": float(low),
-                    "high": float(high),
-                    "p": two_sided_p(change),
-                }
-            )
-    frame = pd.DataFrame(rows, columns=["a", "b", "figure", "label", "difference", "low", "high", "p"])
+        over = BOTH if all(len(x.places) > 1 or not x.drawn for x in (a, b)) else PATIENTS
+        names = [n for n in found[a.places[0]].figures if n in found[b.places[0]].figures]
+        for name in names:
+            figure, _, label = name.partition(": ")
+            known = {"a": a.name, "b": b.name, "figure": figure, "label": label}
+            rows.append({**known, **_difference(found, a, b, name, over == BOTH), "over": over})
+    columns = ["a", "b", "figure", "label", "difference", "low", "high", "p", "no_interval", "over"]
+    frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(fdr=benjamini_hochberg(frame["p"].to_numpy(dtype=np.float64)))
 
 
-def two_sided_p(change: Float[np.ndarray, " resamples"]) -> float:
-    """min(1, 2 (1 + the resamples on the rarer side of 0) / (1 + resamples)); nan where a tenth are undefined."""
-    known = change[~np.isnan(change)]
-    if len(known) < 0.9 * len(change) or not len(known):
-        return float("nan")
-    rarer = min((known <= 0).sum(), (known >= 0).sum())
-    return float(min(1.0, 2 * (1 + rarer) / (1 + len(known))))
+def _difference(found: Sequence[LeftOut], a: Replicates, b: Replicates, name: str, seeds: bool) -> dict[str, Any]:
+    sides = [[found[k] for k in x.places] for x in (a, b)]
+    points = [np.array([one.points[name] for one in side]) for side in sides]
+    difference = float(points[0].mean() - points[1].mean())
+    nothing = {"difference": difference, "low": math.nan, "high": math.nan, "p": math.nan}
+    if why := next((one.no_interval[name] for side in sides for one in side if name in one.no_interval), None):
+        return {**nothing, "no_interval": why}
+    left_out = [np.mean([one.figures[name] for one in side], axis=0) for side in sides]
+    of_patients = variance(left_out[0] - left_out[1]), min(one.degrees[name] for side in sides for one in side)
+    of_seeds = [(float(x.var(ddof=1)) / len(x), len(x) - 1.0) for x in points if seeds and len(x) > 1]
+    error, df = combined([of_patients, *of_seeds])
+    if math.isnan(difference) or math.isnan(error):
+        return {**nothing, "no_interval": "the figure is undefined without one of the patients"}
+    half = float(t.ppf((1 + LEVEL) / 2, df)) * error
+    p = float(2 * t.sf(abs(difference) / error, min(df, sum(d for _, d in of_seeds) or df)))
+    return {"difference": difference, "low": difference - half, "high": difference + half, "p": p, "no_interval": None}
 
 
-def _shared(a: Resampled, b: Resampled, label_names: Sequence[str]) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
-    whole = [(name, "", a.figures[name], b.figures[name]) for name in a.figures if name in b.figures]
-    by_label = [("r", label, a.by_label["r"][:, c], b.by_label["r"][:, c]) for c, label in enumerate(label_names)]
-    return whole + by_label
-
-
-def _row_means(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(known.any(1), np.nansum(values, axis=1) / known.sum(1), np.nan)
+def combined(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The standard error of what has independent parts of variance, each with its degrees of freedom, and its own
+    (Satterthwaite 1946, Biometrics Bulletin 2:110)."""
+    total = sum(v for v, _ in parts) + _ROUNDING**2
+    return math.sqrt(total), total**2 / max(sum(v**2 / df for v, df in parts), 1e-300)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from medsae_plugin.comparison.correlation import LatentMoments, moments
+from medsae_plugin.comparison.differences import Replicates
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import distinct_names, read_report
 from medsae_plugin.scores.images import LabelledImages
@@ -148,6 +149,21 @@ def compared_of(source: Source, evaluation: Evaluation, folder: Path, prefix: st
         )
         for name, one in units.items()
     ]
+
+
+def recipes_of(compared: Sequence[Compared]) -> list[Replicates]:
+    """The SAEs of one layer that were made alike but for their seed (`Compared.variant`, from what each says of itself)
+    together; raw neurons, and SAEs of which two have one seed, each alone."""
+    groups: dict[tuple[tuple[str, str], str], list[int]] = {}
+    for k, one in enumerate(compared):
+        groups.setdefault((one.layer, one.variant if one.is_sae else one.name), []).append(k)
+    made = []
+    for places in groups.values():
+        if len({compared[k].seed for k in places}) == len(places) > 1:
+            made.append(Replicates(f"{compared[places[0]].name} ({len(places)} seeds)", tuple(places)))
+        else:
+            made += [Replicates(compared[k].name, (k,), compared[k].is_sae) for k in places]
+    return made
 
 
 def _made(latents: Latents, path: Path | None) -> dict[str, Any]:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from medsae_plugin.comparison.cka import CKASums
-from medsae_plugin.comparison.differences import Resampled
+from medsae_plugin.comparison.differences import LeftOut, Replicates
 from medsae_plugin.comparison.entries import Compared
 from medsae_plugin.comparison.flow import LINK, Flow
 from medsae_plugin.comparison.matching import STABLE, DecoderCosines, Matching, stability
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import VISIBLE, Visibility, visible_from
-from medsae_plugin.scores.metrics import mean_ranks
+from medsae_plugin.comparison.winner import Ranking
 from medsae_plugin.scores.models import FIDELITY, Observation
 from medsae_plugin.scores.registry import METRICS, number, shown
-from medsae_plugin.scores.resampling import interval
 from medsae_plugin.scores.results import Evaluation
-from medsae_plugin.scores.summary import ranked
+from medsae_plugin.statistics.intervals import t_interval
 
 FIGURES = ("mean_top_r", "mean_top_entropy", "explained_variance")
 
@@ -57,19 +56,22 @@ class Found:
     encoders: list[dict[str, Any]]
     label_names: tuple[str, ...]
     compared: list[Compared]
-    resampled: list[Resampled]
+    recipes: list[Replicates]
+    left_out: list[LeftOut]
     layers: list[Layer]
     cka: CKASums
     pairs: list[Pair]
     differences: pd.DataFrame
+    ranking: Ranking
 
 
 def summarise(found: Found) -> Comparison:
     """What `comparison.json` says; undefined figures are null."""
-    saes = [_entry(c, r) for c, r in zip(found.compared, found.resampled, strict=True)]
+    saes = [_entry(c, r) for c, r in zip(found.compared, found.left_out, strict=True)]
     trained = [e for e in saes if e["kind"] == "sae"]
-    for entry, rank in zip(trained, mean_ranks(trained, ranked()), strict=True):
-        entry["mean_rank"] = rank
+    ranks = found.ranking.ranks
+    for entry in trained:
+        entry["mean_rank"] = ranks[entry["name"]]
     for entry, best in zip(trained, pareto(trained), strict=True):
         entry["pareto"] = best
     differences = found.differences
@@ -81,12 +83,14 @@ def summarise(found: Found) -> Comparison:
             "encoders": found.encoders,
             "thresholds": {"link": LINK, "stable": STABLE, "visible": VISIBLE},
             "layers": [{"encoder": x.encoder, "hook": x.hook, "d": x.d} for x in found.layers],
+            "ranked_on": found.ranking.split,
+            "best": min((rank, name) for name, rank in ranks.items())[1] if None not in ranks.values() else None,
             "saes": saes,
             "visibility": _visibility(found),
             "cka": _matrix(found.cka.cka()),
             "cka_debiased": _matrix(found.cka.debiased()),
             "matching": [_matching(pair) for pair in found.pairs],
-            "stability": [_stability(group, of_sae) for group, of_sae in _seeds(found).items()],
+            "stability": [_stability(found, *replicated) for replicated in _seeds(found)],
             "flows": [
                 {"a": p.a.name, "b": p.b.name, "links": len(p.links.r), **p.links.counts()}
                 for p in found.pairs
@@ -154,7 +158,7 @@ def pareto(saes: Sequence[Mapping[str, Any]]) -> list[bool]:
     ]
 
 
-def _entry(compared: Compared, resampled: Resampled) -> dict[str, Any]:
+def _entry(compared: Compared, left_out: LeftOut) -> dict[str, Any]:
     scores = compared.scores
     kept = ("kind", "hook", "architecture", "d_in", "d_sae")
     entry: dict[str, Any] = {"name": compared.name, "encoder": compared.source.label, "seed": compared.seed}
@@ -162,15 +166,21 @@ def _entry(compared: Compared, resampled: Resampled) -> dict[str, Any]:
     entry |= {key: scores.value(key) for key in FIDELITY}
     entry |= {m.name: getattr(scores, m.name, None) for m in METRICS.values() if m.per == "sae"}
     for name in FIGURES:
-        low, high = interval(resampled.figures[name]) if name in resampled.figures else (math.nan, math.nan)
-        entry |= {f"{name}_low": number(float(low)), f"{name}_high": number(float(high))}
+        low, high = math.nan, math.nan
+        if name in left_out.figures and name not in left_out.no_interval:
+            low, high = t_interval(left_out.points[name], left_out.figures[name], left_out.degrees[name])
+        entry |= {f"{name}_low": number(low), f"{name}_high": number(high)}
+    # Its own: of Fisher's z.
+    entry |= {name: scores.value(name) for name in ("mean_top_r_low", "mean_top_r_high")}
+    entry["no_interval"] = scores.no_interval
     entry["top"] = [_top(o) for o in scores.observations]
     return entry
 
 
 def _top(o: Observation) -> dict[str, Any]:
     figures = [name for m in shown("comparison") if m.per != "sae" for name in (m.name, m.low, m.high) if name]
-    return {"label": o.label, "latent": o.latent, **{name: o.value(name) for name in figures}}
+    told = {"label": o.label, "latent": o.latent, "no_interval": o.no_interval}
+    return told | {name: o.value(name) for name in figures}
 
 
 def _visibility(found: Found) -> list[dict[str, Any]]:
@@ -199,6 +209,7 @@ def _visibility(found: Found) -> list[dict[str, Any]]:
                     "low": number(v.low[c]),
                     "high": number(v.high[c]),
                     "ridge": number(v.ridge[c]),
+                    "no_interval": v.no_interval[c],
                     **_best_latent(best.get((x.encoder, x.hook), []), c),
                 }
             )
@@ -227,38 +238,65 @@ def _matching(pair: Pair) -> dict[str, Any]:
     return {"a": pair.a.name, "b": pair.b.name, **{name: number(value) for name, value in figures.items()}}
 
 
-def _seeds(found: Found) -> dict[tuple[str, ...], dict[str, list[Matching]]]:
-    """SAEs of one layer and make that differ in their seed alone; of each its matchings with the others."""
-    groups: dict[tuple[tuple[str, str], str], list[Compared]] = {}
-    for s in found.compared:
-        if s.is_sae:
-            groups.setdefault((s.layer, s.variant), []).append(s)
-    of_group: dict[tuple[str, ...], dict[str, list[Matching]]] = {}
-    for group in groups.values():
-        names = tuple(s.name for s in group)
-        if len({s.seed for s in group}) == len(group) > 1:
-            of_sae: dict[str, list[Matching]] = {name: [] for name in names}
-            for pair in found.pairs:
-                if pair.a.name in of_sae and pair.b.name in of_sae:
-                    of_sae[pair.a.name].append(pair.forward)
-                    of_sae[pair.b.name].append(pair.back)
-            of_group[names] = of_sae
-    return of_group
+class _Seeds(NamedTuple):
+    """SAEs of one layer and recipe that differ in their seed alone; of each its matchings and cosines with the others.
+
+    cosines: `(others, latents)`, of each latent the largest |cosine| of its decoder direction with another seed's.
+    """
+
+    recipe: Replicates
+    matchings: dict[str, list[Matching]]
+    cosines: dict[str, np.ndarray]
 
 
-def _stability(names: tuple[str, ...], found: Mapping[str, Sequence[Matching]]) -> dict[str, Any]:
-    every = [m for matchings in found.values() for m in matchings]
+def _seeds(found: Found) -> list[_Seeds]:
+    made = []
+    for recipe in found.recipes:
+        if len(recipe.places) < 2:
+            continue
+        names = [found.compared[k].name for k in recipe.places]
+        matchings: dict[str, list[Matching]] = {name: [] for name in names}
+        cosines: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for pair in found.pairs:
+            if pair.a.name in names and pair.b.name in names:
+                matchings[pair.a.name].append(pair.forward)
+                matchings[pair.b.name].append(pair.back)
+                assert pair.cosines is not None  # they stand at one layer
+                cosines[pair.a.name].append(pair.cosines.largest)
+                cosines[pair.b.name].append(pair.cosines.largest_back)
+        made.append(_Seeds(recipe, matchings, {name: np.stack(of) for name, of in cosines.items()}))
+    return made
+
+
+def _stability(
+    found: Found, recipe: Replicates, matchings: Mapping[str, Sequence[Matching]], cosines: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    every = [m for of_sae in matchings.values() for m in of_sae]
+    scores = [found.compared[k].scores for k in recipe.places]
+    names = [*FIDELITY, *(m.name for m in METRICS.values() if m.per == "sae" and m.better)]
+    values = {name: [v for s in scores if (v := s.value(name)) is not None] for name in names}
     return {
-        "saes": list(names),
+        "recipe": recipe.name,
+        "saes": list(matchings),
         "mean_max_correlation": number(float(np.mean([m.mean_max_correlation for m in every]))),
         "mean_assigned_correlation": number(float(np.mean([m.mean_assigned_correlation for m in every]))),
         "share_stable": number(float(np.mean([m.share_stable for m in every]))),
+        "mean_max_cosine": number(float(np.mean([c.mean() for c in cosines.values()]))),
+        "means": {name: _spread(v) for name, v in values.items() if len(v) == len(scores)},
     }
 
 
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Of a figure of each seed the mean and the standard deviation (n - 1)."""
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+
+
 def _latents(found: Found) -> pd.DataFrame:
-    """One row a latent: its stability across seeds, its fate in the next layer, its origin in the one before."""
-    stable = {name: stability(m) for of_sae in _seeds(found).values() for name, m in of_sae.items()}
+    """One row a latent: its stability across seeds, by what it fires on and by its decoder direction, its fate in the
+    next layer, its origin in the one before."""
+    replicated = _seeds(found)
+    stable = {name: stability(m) for one in replicated for name, m in one.matchings.items()}
+    cosine = {name: c.mean(0) for one in replicated for name, c in one.cosines.items()}
     fates = {p.a.name: p.links.fates for p in found.pairs if p.links}
     origins = {p.b.name: p.links.origins for p in found.pairs if p.links}
     frames = []
@@ -266,6 +304,7 @@ def _latents(found: Found) -> pd.DataFrame:
         if s.is_sae:
             n = s.matrix.n_latents
             columns: dict[str, Any] = {"name": s.name, "latent": np.arange(n), "stability": stable.get(s.name, np.nan)}
+            columns["decoder_stability"] = cosine.get(s.name, np.nan)
             columns |= {"fate": fates.get(s.name), "origin": origins.get(s.name)}
             frames.append(pd.DataFrame(columns))
     return _concat(frames)

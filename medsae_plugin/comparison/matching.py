@@ -92,12 +92,15 @@ class DecoderCosines:
 
     assigned, assigned_back: of each latent of either SAE with its one-to-one partner, nan without one.
     mean_max, mean_max_back: the mean over all latents of the largest cosine with any latent of the other (MMCS).
+    largest, largest_back: of each latent of either SAE the largest |cosine| with any latent of the other.
     """
 
     assigned: Float[np.ndarray, " latents_a"]
     assigned_back: Float[np.ndarray, " latents_b"]
     mean_max: float
     mean_max_back: float
+    largest: Float[np.ndarray, " latents_a"]
+    largest_back: Float[np.ndarray, " latents_b"]
 
     @classmethod
     def of(
@@ -112,6 +115,8 @@ class DecoderCosines:
             decoder_cosine(b, a, back.assigned),
             float(max_decoder_cosine(a, b).mean()),
             float(max_decoder_cosine(b, a).mean()),
+            np.maximum(max_decoder_cosine(a, b), max_decoder_cosine(-a, b)),
+            np.maximum(max_decoder_cosine(b, a), max_decoder_cosine(-b, a)),
         )
 
 

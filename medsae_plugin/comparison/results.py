@@ -44,10 +44,11 @@ class ComparedLayer(Figures):
 
 
 class TopLatent(Figures):
-    """Of a label its top latent, with the figures that are declared for comparisons."""
+    """Of a label its top latent, with the figures that are declared for comparisons, or why they have no interval."""
 
     label: str
     latent: int | str | None
+    no_interval: str | None = None
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -58,7 +59,8 @@ class TopLatent(Figures):
 class ComparedSAE(Figures):
     """An SAE, or a layer's raw neurons: its fidelity, its figures per SAE with intervals, its top latents.
 
-    pareto: whether no SAE of its layer explains as much of the variance with as small an L0.
+    mean_rank: on `Comparison.ranked_on`. pareto: whether no SAE of its layer explains as much of the variance with as
+        small an L0. no_interval: why its means have no interval; None where they have one.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ComparedSAE(Figures):
     seed: int | None
     mean_rank: float | None = None
     pareto: bool | None = None
+    no_interval: str | None = None
     top: list[TopLatent]
 
     @classmethod
@@ -88,6 +91,7 @@ class LayerSees(Figures):
     low: float | None
     high: float | None
     ridge: float | None
+    no_interval: str | None = None
     sae: str | None
     latent: int | str | None
     latent_r: float | None
@@ -110,12 +114,15 @@ class Matched(Figures):
 
 
 class Stability(Figures):
-    """Of SAEs that differ in their seed alone."""
+    """Of SAEs that differ in their seed alone; means: of each figure of an SAE `mean` and `sd` over the seeds."""
 
+    recipe: str = ""
     saes: list[str]
     mean_max_correlation: float | None
     mean_assigned_correlation: float | None
     share_stable: float | None
+    mean_max_cosine: float | None = None
+    means: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class Flow(Figures):
@@ -129,7 +136,10 @@ class Flow(Figures):
 
 
 class Difference(Figures):
-    """A figure of one SAE less that of another, with its interval over patients."""
+    """A figure of one recipe less that of another, means over their seeds, with its interval or why it has none.
+
+    over: what the interval takes in, `patients and seeds`, or `patients`, where a recipe has one seed.
+    """
 
     a: str
     b: str
@@ -139,10 +149,15 @@ class Difference(Figures):
     high: float | None
     p: float | None
     fdr: float | None
+    no_interval: str | None = None
+    over: str = "patients"
 
 
 class Comparison(Result):
     """SAEs side by side. `str()` is its tables for a terminal, `frame(name)` one of its tidy tables.
+
+    ranked_on: the split on which mean ranks were chosen, and with them `best`, the SAE of the smallest; where it is
+    that of `report`, the best one's figures are optimistic.
 
     The tables: `saes`, `observations`, `visibility`, `latents`, `matches`, `links`, `cka`, `differences`.
     """
@@ -159,6 +174,8 @@ class Comparison(Result):
     encoders: list[ComparedEncoder]
     thresholds: Thresholds
     layers: list[ComparedLayer]
+    ranked_on: str = ""
+    best: str | None = None
     saes: list[ComparedSAE]
     visibility: list[Visible]
     cka: list[list[float | None]]

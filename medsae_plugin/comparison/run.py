@@ -7,30 +7,25 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from medsae_plugin.comparison.cka import CKASums, cka_of_layers
 from medsae_plugin.comparison.correlation import correlations
-from medsae_plugin.comparison.differences import (
-    Resampled,
-    differences,
-    explained_variance,
-    resample,
-)
-from medsae_plugin.comparison.entries import Compared, Source, compared_of, sources_of
+from medsae_plugin.comparison.differences import Replicates, differences
+from medsae_plugin.comparison.entries import Compared, Source, compared_of, recipes_of, sources_of
 from medsae_plugin.comparison.flow import Flow, flow
 from medsae_plugin.comparison.found import Found, Layer, Pair, summarise, tables
+from medsae_plugin.comparison.left_out import left_out
 from medsae_plugin.comparison.matching import DecoderCosines, Matching, match
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import Visibility, probe
+from medsae_plugin.comparison.winner import rank
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
-from medsae_plugin.scores.resampling import PatientBootstrap
 from medsae_plugin.scores.scoring import Resampling
-from medsae_plugin.scores.units import Latents
+from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.store.reader import ActivationStore
 
 SCORES = "scores"
@@ -54,7 +49,9 @@ def compare(
     Every SAE is scored as by `evaluate`, beside the raw neurons of its hook. Then: a linear probe of each
     observation at every hook of the stores (`probe`); CKA of all hooks (`CKASums`); latents matched between every two
     SAEs (`match`); stability across seeds; what becomes of latents from each layer to the next (`flow`); and the
-    differences of every two SAEs, and of each SAE and its neurons, with a paired bootstrap over patients.
+    differences of every two recipes, and of each recipe and its neurons, over patients and seeds (`differences`). SAEs
+    that differ in their seed alone are one recipe. Ranks, and so the winner, are chosen on the split `val` where the
+    store has images in it that are neither `select` nor `report`, and else on `report`, and it says so (`rank`).
 
     Memory grows with the latents of two SAEs (their product) and with the square of the layers' widths, not with the
     number of images times latents.
@@ -91,27 +88,23 @@ def compare(
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
     images = LabelledImages.of(sources[0].store, table).held_out(select, report).without_embeddings()
-    patients = images.patients[images.rows("report")]
-    bootstrap = PatientBootstrap(patients, resampling.n_bootstrap, resampling.seed)
-    layers = _layers(sources, images, bootstrap, progress)
+    jackknife = PatientJackknife(images.patients[images.rows("report")])
+    layers = _layers(sources, images, jackknife, progress)
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
-    resampled = [_resample(c, images, bootstrap) for c in tqdm(compared, "resampling", disable=not progress)]
+    without_each = [left_out(c, images, jackknife) for c in tqdm(compared, "jackknife", disable=not progress)]
+    recipes = recipes_of(compared)
     found = Found(
         evaluation=evaluation,
         encoders=[source.store.manifest["encoder"] | {"label": source.label} for source in sources],
         label_names=images.label_names,
         compared=compared,
-        resampled=resampled,
+        recipes=recipes,
+        left_out=without_each,
         layers=layers,
         cka=_cka(sources),
         pairs=_pairs([c for c in compared if c.is_sae], images, order, progress),
-        differences=differences(
-            [c.name for c in compared],
-            [_points(c) for c in compared],
-            resampled,
-            images.label_names,
-            _compared(compared),
-        ),
+        differences=differences(without_each, _paired(compared, recipes)),
+        ranking=rank(compared, table, select, report),
     )
     comparison = summarise(found)
     comparison.save(out, tables(found, comparison))
@@ -119,12 +112,12 @@ def compare(
 
 
 def _layers(
-    sources: Sequence[Source], images: LabelledImages, bootstrap: PatientBootstrap, progress: bool
+    sources: Sequence[Source], images: LabelledImages, jackknife: PatientJackknife, progress: bool
 ) -> list[Layer]:
     places = [(source, hook) for source in sources for hook in source.store.hooks]
     made: list[Layer] = []
     for source, hook in tqdm(places, "probing layers", disable=not progress):
-        visibility: Visibility = probe(source.store, hook, images, bootstrap)
+        visibility: Visibility = probe(source.store, hook, images, jackknife)
         made.append(Layer(source.label, hook, source.store.hooks[hook].d, visibility))
     return made
 
@@ -133,29 +126,11 @@ def _cka(sources: Sequence[Source]) -> CKASums:
     return cka_of_layers([(source.store, hook) for source in sources for hook in source.store.hooks])
 
 
-def _resample(compared: Compared, images: LabelledImages, bootstrap: PatientBootstrap) -> Resampled:
-    made = resample(compared.matrix, compared.top(), images, bootstrap, _points(compared)["mean_top_entropy"])
-    if isinstance(compared.units, Latents):
-        variance = explained_variance(compared.source.store, compared.units.sae, compared.hook, images, bootstrap)
-        made.figures["explained_variance"] = variance
-    return made
-
-
-def _points(compared: Compared) -> dict[str, float]:
-    """The figures that differences are taken of, by their names there."""
-    scores = compared.scores
-    named = {name: scores.value(name) for name in ("mean_top_r", "mean_top_entropy")}
-    if scores.fidelity:
-        named["explained_variance"] = scores.value("explained_variance")
-    named |= {f"r: {o.label}": o.value("r") for o in scores.observations}
-    return {name: np.nan if value is None else float(value) for name, value in named.items()}
-
-
-def _compared(compared: Sequence[Compared]) -> list[tuple[int, int]]:
-    """Every two SAEs, and each SAE with the neurons of its layer."""
-    saes = [k for k, c in enumerate(compared) if c.is_sae]
-    neurons = {c.layer: k for k, c in enumerate(compared) if not c.is_sae}
-    return [*combinations(saes, 2), *((k, neurons[compared[k].layer]) for k in saes)]
+def _paired(compared: Sequence[Compared], recipes: Sequence[Replicates]) -> list[tuple[Replicates, Replicates]]:
+    """Every two recipes, and each with the neurons of its layer."""
+    saes = [one for one in recipes if compared[one.places[0]].is_sae]
+    neurons = {compared[one.places[0]].layer: one for one in recipes if one not in saes}
+    return [*combinations(saes, 2), *((one, neurons[compared[one.places[0]].layer]) for one in saes)]
 
 
 def _pairs(

@@ -7,7 +7,7 @@ from typing import Any
 
 from medsae_plugin.scores.images import ROLES
 from medsae_plugin.scores.models import Split
-from medsae_plugin.scores.registry import shown
+from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
 
@@ -15,7 +15,7 @@ _HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
-    """The SAEs and neurons, the real differences, visibility by layer, matching, stability and flow, as tables."""
+    """The SAEs and neurons, the real differences, visibility by layer, replicates and flow, as tables."""
     report = comparison["report"]
     head = (
         f"Every figure on {report['split']} ({report['images']} images, {report['patients']} patients), with 95% "
@@ -47,7 +47,22 @@ def _saes(comparison: Mapping[str, Any]) -> str:
             ]
         )
     note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
-    return "\n".join([*aligned(rows, rule_after=(1,)), note])
+    why = {e["no_interval"] for e in comparison["saes"] if e.get("no_interval")}
+    notes = [note, *(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
+    return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
+
+
+def _winner(comparison: Mapping[str, Any]) -> list[str]:
+    """On which patients the ranks, and so the best SAE, were chosen."""
+    best, split, report = comparison.get("best"), comparison.get("ranked_on"), comparison["report"]["split"]
+    if best is None or sum(e["kind"] == "sae" for e in comparison["saes"]) < 2:
+        return []
+    if split == report:
+        return [
+            f"rank, and so the best, {best}: chosen on {report}, where it is reported, so its figures are optimistic; "
+            "a split val of other patients would choose it apart."
+        ]
+    return [f"rank, and so the best, {best}: chosen on {split}, other patients than those of {report}."]
 
 
 def _differences(comparison: Mapping[str, Any]) -> str:
@@ -55,13 +70,31 @@ def _differences(comparison: Mapping[str, Any]) -> str:
     real = [d for d in kept if d["fdr"] is not None and d["fdr"] < 0.05]
     if not kept:
         return ""
-    rows = [["mean top r of", "less that of", "difference", "[95%]", "fdr"]]
-    rows += [
-        [d["a"], d["b"], f"{d['difference']:+.3f}", f"[{d['low']:+.3f}, {d['high']:+.3f}]", f"{d['fdr']:.3f}"]
-        for d in real
+    rows = [["mean top r of", "less that of", "difference", "[95%]", "fdr", "interval of"]]
+    for d in real:
+        between = f"[{d['low']:+.3f}, {d['high']:+.3f}]"
+        rows.append(
+            [
+                d["a"],
+                d["b"],
+                f"{d['difference']:+.3f}",
+                between,
+                METRICS["fdr"].form(d["fdr"]),
+                d.get("over", "patients"),
+            ]
+        )
+    tested = [d for d in kept if d["fdr"] is not None]
+    title = f"Differences of mean top r that are real (fdr < 0.05): {len(real)} of {len(tested)} pairs of recipes"
+    notes = [
+        f"{len(kept) - len(tested)} more pairs are not tested: {why}."
+        for why in {d.get("no_interval") for d in kept if d["fdr"] is None}
     ]
-    title = f"Differences of mean top r that are real (paired bootstrap, fdr < 0.05): {len(real)} of {len(kept)} pairs"
-    return "\n".join([title, *(aligned(rows, rule_after=(1,)) if real else [])])
+    if any(d.get("over") == "patients" for d in kept):
+        notes.append(
+            "interval of patients: of patients only, one seed a recipe; another seed may differ by more. Two seeds or "
+            "more of each recipe take seeds in."
+        )
+    return "\n".join([title, *(aligned(rows, rule_after=(1,)) if real else []), *notes])
 
 
 def _visibility(comparison: Mapping[str, Any]) -> str:
@@ -84,16 +117,32 @@ def _visibility(comparison: Mapping[str, Any]) -> str:
 
 
 def _stability(comparison: Mapping[str, Any]) -> str:
+    """Of SAEs that differ in their seed alone: whether they find the same latents, and the spread of their means."""
     if not comparison["stability"]:
         return ""
-    rows = [["seeds", "mean max r", "mean r one to one", f"share with r >= {comparison['thresholds']['stable']}"]]
+    figures = ("mean_max_correlation", "mean_assigned_correlation", "mean_max_cosine")
+    heads = ["mean max r", "mean r one to one", "mean max |cosine|"]
+    rows = [["recipe", *heads, f"share with r >= {comparison['thresholds']['stable']}"]]
     for s in comparison["stability"]:
-        figures = [_form(s[key], 2) for key in ("mean_max_correlation", "mean_assigned_correlation")]
-        rows.append(
-            [" ".join(s["saes"]), *figures, f"{s['share_stable']:.0%}" if s["share_stable"] is not None else "-"]
-        )
-    title = "Stability across seeds (latents matched by correlation over images)"
-    return "\n".join([title, *aligned(rows, rule_after=(1,))])
+        share = s["share_stable"]
+        rows.append([_recipe(s), *(_form(s.get(key), 2) for key in figures), "-" if share is None else f"{share:.0%}"])
+    title = "Stability across seeds (latents matched by correlation over images; |cosine| of decoder directions)"
+    return "\n".join([title, *aligned(rows, rule_after=(1,)), "", *_spread(comparison)])
+
+
+def _spread(comparison: Mapping[str, Any]) -> list[str]:
+    words = {"explained_variance": "explained", "l0": "L0", "dead": "dead"}
+    words |= {m.name: m.title for m in shown("comparison", "sae")}
+    rows = [["recipe", *words.values()]]
+    for s in comparison["stability"]:
+        means = s.get("means", {})
+        cells = [means.get(name) for name in words]
+        rows.append([_recipe(s), *("-" if x is None else f"{x['mean']:.3f} +- {x['sd']:.3f}" for x in cells)])
+    return ["Over seeds, mean +- standard deviation", *aligned(rows, rule_after=(1,))]
+
+
+def _recipe(replicates: Mapping[str, Any]) -> str:
+    return replicates.get("recipe") or " ".join(replicates["saes"])
 
 
 def _flows(comparison: Mapping[str, Any]) -> str:

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from medsae_plugin.comparison.features import image_means
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.ranking import aurocs
-from medsae_plugin.scores.resampling import PatientBootstrap, interval
+from medsae_plugin.scores.scoring import patients_with
+from medsae_plugin.statistics.intervals import auroc_interval, reason_for_none
+from medsae_plugin.statistics.jackknife import PatientJackknife
 
 if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore
@@ -77,17 +79,19 @@ class ProbeSums:
 class Visibility:
     """How well each observation can be read off one layer, on `report`; nan where it cannot be told.
 
-    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`.
+    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`. no_interval:
+    of each label why there is none, such as fewer than 10 patients with it.
     """
 
     auroc: Float[np.ndarray, " labels"]
     low: Float[np.ndarray, " labels"]
     high: Float[np.ndarray, " labels"]
     ridge: Float[np.ndarray, " labels"]
+    no_interval: list[str | None]
 
 
 def probe(
-    store: ActivationStore, hook: str, images: LabelledImages, bootstrap: PatientBootstrap, seed: int = 0
+    store: ActivationStore, hook: str, images: LabelledImages, jackknife: PatientJackknife, seed: int = 0
 ) -> Visibility:
     """A linear probe of every observation at one layer, on activations averaged over positions.
 
@@ -99,7 +103,7 @@ def probe(
     of it follows from sums, so memory is d^2 and does not grow with images. It is scored on `report`.
 
     Args:
-        bootstrap: over the patients of `report`.
+        jackknife: over the patients of `report`.
         seed: of the two halves of the patients of `select`.
     """
     halves = _halves(images, seed)
@@ -123,11 +127,23 @@ def probe(
         scores[rows] = (x - shift) @ np.nan_to_num(w).T
     labels = images.labels[report]
     auroc = aurocs(scores[report], labels)
-    resampled = bootstrap.auroc(scores[report], labels)
-    unfit = np.isnan(w).any(1)
-    auroc[unfit], resampled[:, unfit] = np.nan, np.nan
-    low, high = interval(resampled)
-    return Visibility(auroc, low, high, ridge)
+    auroc[np.isnan(w).any(1)] = np.nan
+    low, high, why = _intervals(auroc, scores[report], labels, jackknife)
+    return Visibility(auroc, low, high, ridge, why)
+
+
+def _intervals(
+    auroc: np.ndarray, scores: np.ndarray, labels: np.ndarray, jackknife: PatientJackknife
+) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
+    """Of each label the interval of its AUROC, or why there is none, which is for want of patients."""
+    without, with_it = (patients_with(jackknife, labels == value) for value in (0, 1))
+    why = [reason_for_none(m, n, m, m) for m, n in zip(with_it, without, strict=True)]
+    low, high = np.full((2, len(auroc)), np.nan)
+    left_out = jackknife.auroc(scores, labels)
+    for c in np.flatnonzero(~np.isnan(auroc) & [one is None for one in why]):
+        counts = float((labels[:, c] == 1).sum()), float((labels[:, c] == 0).sum())
+        low[c], high[c] = auroc_interval(auroc[c], left_out[:, c], counts, (with_it[c], without[c]))
+    return low, high, why
 
 
 def choose_ridges(first: ProbeSums, second: ProbeSums) -> Float[np.ndarray, " labels"]:

@@ -118,8 +118,11 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
     every[kept] = follows
     drawn = strips(s.matrix, rows, None if labels is None else labels[rows], every)
     near, near_r = nearest(s.matrix, rows)
+    # A comparison ranks on patients on whom nothing is reported.
+    compared = {} if run.comparison is None else {e.name: e.mean_rank for e in run.comparison.saes}
     return {
         **_summary(s.scores),
+        "mean_rank": compared.get(s.name, s.scores.mean_rank),
         "name": s.name,
         "encoder": s.encoder,
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
@@ -178,7 +181,7 @@ def _summary(scores: UnitScores) -> dict[str, Any]:
 def _brief(o: Observation) -> dict[str, Any]:
     """The figures that the page shows of an observation's top latent, with their intervals."""
     told = [m for m in shown("report") if "observations" in m.show]
-    return {"label": o.label, "latent": o.latent,
+    return {"label": o.label, "latent": o.latent, "no_interval": o.no_interval,
             **{key: o.value(key) for m in told for key in (m.name, m.low, m.high) if key}}  # fmt: skip
 
 

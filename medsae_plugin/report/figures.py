@@ -80,7 +80,7 @@ def observations(sae: ScoredSAE) -> Any:
         if r is not None:
             if low is not None:
                 axes.plot([low, high], [y, y], color=style.BLUE, linewidth=1.3)
-            axes.plot(r, y, "o", color=style.BLUE, ms=4, label="SAE, 95% interval" if y == 0 else None)
+            axes.plot(r, y, "o", color=style.BLUE, ms=4, label="SAE, 95% interval if any" if y == 0 else None)
     axes.set_yticks(range(len(rows)), [o.label for o in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

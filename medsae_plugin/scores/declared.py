@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from medsae_plugin.scores import metrics, sketch
 from medsae_plugin.scores.registry import Show, mean_known, metric
-from medsae_plugin.scores.resampling import interval
 from medsae_plugin.scores.scoring import Scored
+from medsae_plugin.statistics.intervals import auroc_interval, correlation_interval, t_interval
 from medsae_plugin.statistics.multiple import benjamini_hochberg, holm
 from medsae_plugin.statistics.tails import permutation_p
 
@@ -37,14 +37,14 @@ def r_select(s: Scored) -> Both:
 
 @metric("r_low", title="95% from", per="top", needs="images")
 def r_low(s: Scored) -> PerLabel:
-    """The lower end of r's 95% interval over patients."""
-    return interval(s.r_resampled)[0]
+    """The lower end of r's 95% interval over patients (`correlation_interval`); nan where `no_interval` says why."""
+    return _r_interval(s)[0]
 
 
 @metric("r_high", title="95% to", per="top", needs="images")
 def r_high(s: Scored) -> PerLabel:
     """The upper end."""
-    return interval(s.r_resampled)[1]
+    return _r_interval(s)[1]
 
 
 @metric(
@@ -121,14 +121,14 @@ def auroc(s: Scored) -> Both:
 
 @metric("auroc_low", title="AUROC 95% from", per="top", needs="images")
 def auroc_low(s: Scored) -> PerLabel:
-    """The lower end of AUROC's 95% interval over patients."""
-    return interval(s.auroc_resampled)[0]
+    """The lower end of AUROC's 95% interval over patients (`auroc_interval`); nan where r has none."""
+    return _auroc_interval(s)[0]
 
 
 @metric("auroc_high", title="AUROC 95% to", per="top", needs="images")
 def auroc_high(s: Scored) -> PerLabel:
     """The upper end."""
-    return interval(s.auroc_resampled)[1]
+    return _auroc_interval(s)[1]
 
 
 @metric("average_precision", title="average precision", per="label", better="higher", needs="images")
@@ -215,14 +215,14 @@ def mean_top_r(s: Scored) -> float:
 
 @metric("mean_top_r_low", title="95% from", per="sae", needs="images")
 def mean_top_r_low(s: Scored) -> float:
-    """The lower end of its 95% interval over patients."""
-    return float(interval(s.mean_r_resampled())[0])
+    """The lower end of its 95% interval over patients; nan where fewer than half of the labels have one."""
+    return _mean_interval(s)[0]
 
 
 @metric("mean_top_r_high", title="95% to", per="sae", needs="images")
 def mean_top_r_high(s: Scored) -> float:
     """The upper end."""
-    return float(interval(s.mean_r_resampled())[1])
+    return _mean_interval(s)[1]
 
 
 @metric("mean_top_r_same_split", title="mean r, same split", words="mean r, same split (optimistic)", per="sae",
@@ -270,3 +270,36 @@ def pairs_counted(s: Scored) -> int:
 
 def _detection(s: Scored) -> dict[str, np.ndarray]:
     return metrics.firing_detection(s.report) if s.matrix is None else s.rankings
+
+
+NONE = (math.nan, math.nan)
+
+
+def _r_interval(s: Scored) -> Float[np.ndarray, "2 labels"]:
+    r, left_out, df = s.of_top("r"), s.r_left_out, s.degrees
+    found = [NONE if why else correlation_interval(r[c], left_out[:, c], df[c]) for c, why in enumerate(s.no_interval)]
+    return np.array(found).T
+
+
+def _auroc_interval(s: Scored) -> Float[np.ndarray, "2 labels"]:
+    auroc, left_out, with_it, known = s.of_top("auroc"), s.auroc_left_out, s.report.positives, s.report.known
+    images, patients = np.stack([with_it, known - with_it], axis=1), s.patients_showing[::-1].T
+    found = [
+        NONE if why else auroc_interval(auroc[c], left_out[:, c], tuple(images[c]), tuple(patients[c]))
+        for c, why in enumerate(s.no_interval)
+    ]
+    return np.array(found).T
+
+
+def gain_interval(s: Scored, other: Scored) -> tuple[float, float] | None:
+    """Of how much larger `mean_top_r` is than another's, over the same patients; None where fewer than half of the
+    labels have an interval on both sides, and so the gain has none."""
+    df = s.mean_degrees(other)
+    if df is None:
+        return None
+    return t_interval(mean_top_r(s) - mean_top_r(other), s.mean_r_left_out - other.mean_r_left_out, df)
+
+
+def _mean_interval(s: Scored) -> tuple[float, float]:
+    df = s.mean_degrees()
+    return NONE if df is None else correlation_interval(s["mean_top_r"], s.mean_r_left_out, df)

@@ -118,7 +118,7 @@ class Observation(Figures):
 
     positives, known, patients: images of `report` with the label, images and patients where it is known.
     latent: as `Units.label` shows it; None where no latent could be chosen. follows: the label that this latent has its
-        largest r with.
+        largest r with. no_interval: why its figures have no interval over patients; None where they have one.
     """
 
     label: str
@@ -127,6 +127,7 @@ class Observation(Figures):
     patients: int
     latent: int | str | None
     follows: str | None = None
+    no_interval: str | None = None
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -134,11 +135,13 @@ class Observation(Figures):
 
 
 class Gain(Figures):
-    """How much larger an SAE's mean top r is than its neurons', with a 95% interval from the same resamples."""
+    """How much larger an SAE's mean top r is than its neurons', with a 95% interval over the same patients, or why
+    there is none."""
 
     mean_top_r: float | None
     low: float | None = None
     high: float | None = None
+    no_interval: str | None = None
 
 
 class UnitScores(Figures):
@@ -146,7 +149,8 @@ class UnitScores(Figures):
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
-    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE.
+    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. no_interval: why `mean_top_r`
+        has no interval; None where it has one.
     """
 
     name: str
@@ -162,6 +166,7 @@ class UnitScores(Figures):
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
+    no_interval: str | None = None
     _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod

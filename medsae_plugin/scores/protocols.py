@@ -53,7 +53,7 @@ def evaluate(
     Args:
         saes: folders or SAEs, one or several, or what `train_saes` returned.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
-        resampling: permutations and bootstrap resamples, 200 and 1000 by default, with their seed.
+        resampling: permutations of patients' labels, 200 by default, with their seed.
         device: where SAEs are computed.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,26 +15,29 @@ from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.ranking import auroc_and_average_precision, detection_above, thresholds
 from medsae_plugin.scores.registry import METRICS
-from medsae_plugin.scores.resampling import PatientBootstrap
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import Units
+from medsae_plugin.statistics.intervals import reason_for_none
+from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.statistics.permutation import largest_null, own_null
 from medsae_plugin.statistics.score_test import PatientLabel, score_p
 from medsae_plugin.training.fidelity import FidelitySums
 
+CONSTANT = "its latent is constant without one of the patients"
 LEAST_FIRING_POSITIVES = 5  # expected of a latent and a label that have nothing to do with each other
 _OWN = 5
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How chance is measured: label shuffles between patients, bootstrap resamples of patients, and their seed.
+    """How chance is measured: label shuffles between patients, and their seed.
 
     Of a top latent's own null, which costs little, there are five times as many shuffles as of the largest r of all.
+    n_bootstrap: does nothing, since nothing is drawn for intervals any more; it goes with 0.3.
     """
 
     n_permutations: int = 200
-    n_bootstrap: int = 1000
+    n_bootstrap: InitVar[int] = 0
     seed: int = 0
 
 
@@ -69,10 +72,14 @@ class HeldOut:
         return PatientLabel.each_of(self.labels, self.images.patient_codes[self.report])
 
     @cached_property
-    def bootstrap(self) -> PatientBootstrap:
-        """Resamples of the patients of `report`, the same for all units, so that their differences are paired."""
-        drawn = self.resampling
-        return PatientBootstrap(self.patients, drawn.n_bootstrap, drawn.seed)
+    def jackknife(self) -> PatientJackknife:
+        """Over the patients of `report`."""
+        return PatientJackknife(self.patients)
+
+    @cached_property
+    def patients_showing(self) -> Float[np.ndarray, "2 labels"]:
+        """Of each label the patients of `report` with an image that does not show it, and with one that does."""
+        return np.stack([patients_with(self.jackknife, self.labels == value) for value in (0, 1)])
 
 
 class Scored:
@@ -194,24 +201,56 @@ class Scored:
         return np.stack(columns, axis=1)
 
     @cached_property
-    def r_resampled(self) -> Float[np.ndarray, "resamples labels"]:
-        """r of each label's top unit in every bootstrap resample of the patients."""
+    def r_left_out(self) -> Float[np.ndarray, "patients labels"]:
+        """r of each label's top unit without each patient of `report`; nan where it is constant then."""
         _, held_out = self._images()
-        return self._where_chosen(held_out.bootstrap.pearson(self.top_activations, held_out.labels))
+        return self._where_chosen(held_out.jackknife.pearson(self.top_activations, held_out.labels))
 
     @cached_property
-    def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
-        """AUROC of each label's top unit in every bootstrap resample of the patients."""
+    def auroc_left_out(self) -> Float[np.ndarray, "patients labels"]:
+        """AUROC of each label's top unit without each patient of `report`."""
         _, held_out = self._images()
-        return self._where_chosen(held_out.bootstrap.auroc(self.top_activations, held_out.labels))
+        return self._where_chosen(held_out.jackknife.auroc(self.top_activations, held_out.labels))
 
-    def mean_r_resampled(self) -> Float[np.ndarray, " resamples"]:
-        """`mean_top_r` in every bootstrap resample."""
-        r = self.r_resampled[:, self.varying]
-        return np.nan_to_num(r).mean(1) if r.shape[1] else np.full(len(r), np.nan)
+    @cached_property
+    def no_interval(self) -> list[str | None]:
+        """Of each label why the figures of its top unit have no interval; None where they have one."""
+        _, held_out = self._images()
+        fires, labels = self.top_activations > 0, held_out.labels
+        together = patients_with(held_out.jackknife, fires & (labels == 1))
+        firing = patients_with(held_out.jackknife, fires & ~np.isnan(labels))
+        without, with_it = self.patients_showing
+        known = np.maximum(patients_with(held_out.jackknife, ~np.isnan(labels)), 1)
+        reasons = map(reason_for_none, with_it, without, together, firing * with_it / known)
+        constant = np.isnan(self.r_left_out).any(0)
+        return [why or (CONSTANT if c else None) for why, c in zip(reasons, constant, strict=True)]
 
-    def _where_chosen(self, replicates: np.ndarray) -> np.ndarray:
-        return np.where(self.top < 0, np.nan, replicates)
+    @property
+    def patients_showing(self) -> Float[np.ndarray, "2 labels"]:
+        """See `HeldOut.patients_showing`."""
+        return self._images()[1].patients_showing
+
+    @cached_property
+    def degrees(self) -> Float[np.ndarray, " labels"]:
+        """Of each label the degrees of freedom of its interval: the patients with it, or without, less one."""
+        return np.maximum(self.patients_showing.min(0) - 1, 1)
+
+    @cached_property
+    def mean_r_left_out(self) -> Float[np.ndarray, " patients"]:
+        """`mean_top_r` without each patient. A label whose r is undefined without one of them is held where it is."""
+        r, left_out = np.nan_to_num(self.of_top("r")), self.r_left_out
+        held = np.where(np.isnan(left_out).any(0), r, left_out)[:, self.varying]
+        return held.mean(1) if held.shape[1] else np.full(len(held), np.nan)
+
+    def mean_degrees(self, *others: Scored) -> float | None:
+        """The degrees of freedom of `mean_top_r`'s interval (of its difference from others'): those of the labels that
+        have an interval, together; None where fewer than half of the labels that vary have one, and the mean has none.
+        """
+        known = self.varying & [not any(why) for why in zip(*(s.no_interval for s in (self, *others)), strict=True)]
+        return float(self.degrees[known].sum()) if known.sum() * 2 >= max(self.varying.sum(), 1) else None
+
+    def _where_chosen(self, left_out: np.ndarray) -> np.ndarray:
+        return np.where(self.top < 0, np.nan, left_out)
 
     def _images(self) -> tuple[LatentMatrix, HeldOut]:
         assert self.matrix is not None and self.held_out is not None, "a figure that needs images was asked of sums"
@@ -230,6 +269,13 @@ def sum_up(matrix: LatentMatrix, images: LabelledImages) -> dict[str, LatentStat
     for role, statistics in sums.items():
         statistics.patients = images.count_patients(role)
     return sums
+
+
+def patients_with(
+    jackknife: PatientJackknife, images: Bool[np.ndarray, "images labels"]
+) -> Float[np.ndarray, " labels"]:
+    """Of each label how many patients have such an image."""
+    return np.array([(jackknife.of_patients(one) > 0).sum() for one in images.T], dtype=np.float64)
 
 
 def least_firing(n_images: int) -> int:

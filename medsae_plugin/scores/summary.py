@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from medsae_plugin.scores import metrics
-from medsae_plugin.scores.declared import mean_top_r
+from medsae_plugin.scores.declared import gain_interval, mean_top_r
 from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
-from medsae_plugin.scores.resampling import interval
 from medsae_plugin.scores.scoring import Scored
+from medsae_plugin.statistics.intervals import FEW_LABELS
 from medsae_plugin.statistics.permutation import in_thin_bands
 
 
@@ -71,6 +71,7 @@ def _summary(scored: Scored) -> UnitScores:
         image_level=_finite(metrics.sparsity(scored.report)),
         density_histogram=metrics.density_histogram(scored.report).tolist(),
         observations=_observations(scored),
+        no_interval=FEW_LABELS if scored.matrix is not None and scored.mean_degrees() is None else None,
         **figures,
     )
 
@@ -83,6 +84,7 @@ def _observations(scored: Scored) -> list[Observation]:
         for m in _computed(scored)
         if "observations" in m.show
     }
+    why = [None] * len(report.label_names) if scored.matrix is None else scored.no_interval
     return [
         Observation(
             label=label,
@@ -91,6 +93,7 @@ def _observations(scored: Scored) -> list[Observation]:
             patients=int(report.patients[c]),
             latent=scored.units.label(int(scored.top[c])),
             follows=_followed(scored, int(scored.top[c])),
+            no_interval=why[c],
             **{name: number(values[c]) for name, values in columns.items()},
         )
         for c, label in enumerate(report.label_names)
@@ -108,8 +111,10 @@ def _gain(sae: Scored, neurons: Scored) -> Gain:
     difference = number(mean_top_r(sae) - mean_top_r(neurons))
     if sae.matrix is None or neurons.matrix is None:
         return Gain(mean_top_r=difference)
-    low, high = interval(sae.mean_r_resampled() - neurons.mean_r_resampled())
-    return Gain(mean_top_r=difference, low=number(float(low)), high=number(float(high)))
+    between = gain_interval(sae, neurons)
+    if between is None:
+        return Gain(mean_top_r=difference, no_interval=FEW_LABELS)
+    return Gain(mean_top_r=difference, low=number(between[0]), high=number(between[1]))
 
 
 def _rows(scored: Scored) -> pd.DataFrame:

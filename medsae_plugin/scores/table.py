@@ -65,7 +65,16 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
     means_beside = [_pair(c.value("mean_top_r"), c.value("mean_top_entropy")) for c in beside]
     rows.append(["mean", "", "", *cells, *means_beside])
     title = f"{sae.name} at {sae.hook}: {sae.architecture}, {sae.d_sae} latents of {sae.d_in} dimensions"
-    return "\n".join([title, *aligned(rows, rule_after=(1, len(rows) - 1)), *_below(sae)])
+    return "\n".join([title, *aligned(rows, rule_after=(1, len(rows) - 1)), *_without_interval(sae), *_below(sae)])
+
+
+def _without_interval(sae: UnitScores) -> list[str]:
+    """A line for each reason why figures have no interval."""
+    reasons: dict[str, list[str]] = {}
+    for what, why in [*((o.label, o.no_interval) for o in sae.observations), ("the mean", sae.no_interval)]:
+        if why:
+            reasons.setdefault(why, []).append(what)
+    return [f"no interval: {', '.join(labels)} ({why})" for why, labels in reasons.items()]
 
 
 def _cells(o: Observation, columns: Sequence[Metric], resampled: bool) -> list[str]:
@@ -100,7 +109,7 @@ def _below(sae: UnitScores) -> list[str]:
     lines += _claims([sae, *sae.beside])
     gain = sae.gain_over_neurons
     if gain is not None and gain.mean_top_r is not None:
-        bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
+        bounds = f" {_between(gain.low, gain.high)}" if gain.low is not None or gain.no_interval else ""
         rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
         lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
     return lines

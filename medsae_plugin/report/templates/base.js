@@ -50,11 +50,6 @@ const pvalue = (x) => known(x) ? (x < 0.001 ? "< .001" : x.toFixed(3)) : "–";
 const ci = (low, high, told = form) => known(low) && known(high) ? `[${told(low)}, ${told(high)}]` : "";
 const level = (c) => c === "-" ? null : DIGITS.indexOf(c) / STEPS;
 const share = (x) => !known(x) ? "–" : x === 0 ? "0 %" : x < 0.001 ? "< 0.1 %" : percent(x, x < 0.1 ? 1 : 0);
-const fisher = (r, n) => {
-  if (!known(r) || n < 4 || Math.abs(r) >= 1) return [null, null];
-  const z = Math.atanh(r), d = 1.96 / Math.sqrt(n - 3);
-  return [Math.tanh(z - d), Math.tanh(z + d)];
-};
 const viridis = (x) => {
   const at = Math.min(Math.max(x, 0), 1) * (VIRIDIS.length - 1), k = Math.min(Math.floor(at), VIRIDIS.length - 2);
   return VIRIDIS[k].map((v, i) => Math.round(v + (at - k) * (VIRIDIS[k + 1][i] - v)));

@@ -4,7 +4,7 @@ function compare() {
   const c = data.comparison, saes = c.saes.filter((x) => x.kind === "sae");
   return [
     h("h1", {}, "Comparison"),
-    h("p", { class: "sub" }, `${saes.length} SAEs over the same images. Every figure on ${splitText("report")}, with 95 % intervals over patients.`),
+    h("p", { class: "sub" }, `${saes.length} SAEs over the same images. Every figure on ${splitText("report")}, with 95 % intervals over patients.`, winner(c, saes)),
     h("h2", {}, "SAEs"), h("div", { class: "scroll" }, saeTable(c)),
     h("h2", {}, "Fidelity and sparsity"), h("p", { class: "note" }, "Filled: on the Pareto front of explained variance and L0 among the SAEs of its layer."), scatter(saes),
     h("h2", {}, "Where an observation becomes visible"),
@@ -13,12 +13,19 @@ function compare() {
     c.flows.length > 0 && [h("h2", {}, "What becomes of latents from layer to layer"),
       h("p", { class: "note" }, `Latents of neighbouring layers are linked where their activations over images correlate with r ≥ ${c.thresholds.link} on both splits. Heights count latents that fire often enough to be matched; ribbons join those that are linked.`),
       legend([["var(--accent)", "continues"], ["var(--yellow)", "splits"], ["var(--green)", "merges"], ["var(--sky)", "is born"], ["var(--grey)", "dies"]]), chains(c).map((chain) => h("figure", {}, h("h3", {}, theirs(`${chain[0].a} to ${chain[chain.length - 1].b}`)), h("div", { class: "scroll wide" }, flow(c, chain))))],
-    c.stability.length > 0 && [h("h2", {}, "Stability across seeds"), h("p", { class: "note" }, `Latents matched one to one by correlation over images; stable from r ${c.thresholds.stable}.`), h("div", { class: "scroll" }, stability(c))],
+    c.stability.length > 0 && [h("h2", {}, "Stability across seeds"), h("p", { class: "note" }, `Latents matched one to one by correlation over images; stable from r ${c.thresholds.stable}. Cosine: the largest of a latent’s decoder direction with any of another seed’s.`), h("div", { class: "scroll" }, stability(c)),
+      h("p", { class: "note" }, "Mean ± standard deviation over seeds."), h("div", { class: "scroll" }, spread(c))],
     h("h2", {}, "Likeness"), h("div", { class: "grid" },
       matrix("Linear CKA of layers (debiased)", c.layers.map((x) => (c.encoders.length > 1 ? `${x.encoder}/` : "") + shortHook(x.hook)), c.cka_debiased),
       saes.length > 1 && matrix("Mean max correlation of latents, row to column", saes.map((x) => x.name), matching(c, saes))),
-    h("h2", {}, "Differences that are real"), h("p", { class: "note" }, "Paired bootstrap over patients, false discovery rate below 0.05."), h("div", { class: "scroll" }, differences(c)),
+    h("h2", {}, "Differences that are real"), h("p", { class: "note" }, "False discovery rate below 0.05, with 95 % intervals over patients, and over seeds where a recipe has two or more; with one seed they are of patients only, and another seed may differ by more."), h("div", { class: "scroll" }, differences(c)),
   ];
+}
+// On which patients the ranks, and so the best SAE, were chosen.
+function winner(c, saes) {
+  if (!known(c.best) || saes.length < 2) return null;
+  const chosen = c.ranked_on === c.report.split ? `chosen on ${c.report.split}, where it is reported, so its figures are optimistic.` : `chosen on ${c.ranked_on}, other patients than those of ${c.report.split}.`;
+  return [" Best by rank: ", theirs(c.best), `, ${chosen}`];
 }
 function saeTable(c) {
   const columns = metrics("comparison", "sae");
@@ -52,7 +59,7 @@ function visibility(c) {
       const place = data.saes.findIndex((sae) => sae.name === x.sae);
       const best = known(x.latent) && place >= 0 ? h("small", {}, h("a", { href: latentHash(place, x.latent), style: "color:inherit", "aria-label": `best latent #${x.latent}, r ${form(x.latent_r)}` }, `r ${form(x.latent_r)}`)) : h("small", {}, " ");
       const td = cell(x.auroc, 0.5, 1, [form(x.auroc), best], entry.visible_from.includes(k));
-      td.title = `AUROC ${form(x.auroc)} ${ci(x.low, x.high)}`;
+      td.title = `AUROC ${form(x.auroc)} ${ci(x.low, x.high)}${x.no_interval ? `no interval: ${x.no_interval}` : ""}`;
       return td;
     })))));
 }
@@ -66,15 +73,20 @@ function matching(c, saes) {
   return made;
 }
 function stability(c) {
-  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Seeds"), ["mean max r", "mean r one to one", "share stable"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
-    h("tbody", {}, c.stability.map((x) => h("tr", {}, h("th", { scope: "row" }, theirs(x.saes.join(", "))), h("td", { class: "n" }, form(x.mean_max_correlation)), h("td", { class: "n" }, form(x.mean_assigned_correlation)), h("td", { class: "n" }, percent(x.share_stable))))));
+  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Seeds"), ["mean max r", "mean r one to one", "mean max |cosine|", "share stable"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
+    h("tbody", {}, c.stability.map((x) => h("tr", {}, h("th", { scope: "row" }, theirs(x.saes.join(", "))), h("td", { class: "n" }, form(x.mean_max_correlation)), h("td", { class: "n" }, form(x.mean_assigned_correlation)), h("td", { class: "n" }, form(x.mean_max_cosine)), h("td", { class: "n" }, percent(x.share_stable))))));
+}
+function spread(c) {
+  const columns = [...FIDELITY, ...metrics("comparison", "sae")], of = (x, m) => (x.means || {})[m.name];
+  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Recipe"), columns.map((m) => h("th", { class: "n", scope: "col" }, m.words)))),
+    h("tbody", {}, c.stability.map((x) => h("tr", {}, h("th", { scope: "row" }, theirs(x.recipe || x.saes.join(", "))), columns.map((m) => h("td", { class: "n" }, of(x, m) ? `${form(of(x, m).mean, 3)} ± ${form(of(x, m).sd, 3)}` : "–"))))));
 }
 function differences(c) {
   const names = Object.fromEntries([...FIDELITY, ...data.metrics].map((m) => [m.name, m.words]));
   const real = c.differences.filter((d) => known(d.fdr) && d.fdr < 0.05), MOST = 60;
   if (!real.length) return h("p", { class: "note" }, `None of ${c.differences.length}.`);
-  return [h("table", {}, h("thead", {}, h("tr", {}, ["Of", "less that of", "figure"].map((t) => h("th", { scope: "col" }, t)), ["difference", "[95 %]", "fdr"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
-    h("tbody", {}, real.slice(0, MOST).map((d) => h("tr", {}, h("td", {}, theirs(d.a)), h("td", {}, theirs(d.b)), h("td", {}, names[d.figure] || d.figure), h("td", { class: "n" }, (d.difference > 0 ? "+" : "") + form(d.difference, 3)), h("td", { class: "n" }, `[${form(d.low, 3)}, ${form(d.high, 3)}]`), h("td", { class: "n" }, pvalue(d.fdr)))))),
+  return [h("table", {}, h("thead", {}, h("tr", {}, ["Of", "less that of", "figure"].map((t) => h("th", { scope: "col" }, t)), ["difference", "[95 %]", "fdr", "interval of"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
+    h("tbody", {}, real.slice(0, MOST).map((d) => h("tr", {}, h("td", {}, theirs(d.a)), h("td", {}, theirs(d.b)), h("td", {}, names[d.figure] || d.figure), h("td", { class: "n" }, (d.difference > 0 ? "+" : "") + form(d.difference, 3)), h("td", { class: "n" }, `[${form(d.low, 3)}, ${form(d.high, 3)}]`), h("td", { class: "n" }, pvalue(d.fdr)), h("td", { class: "n" }, d.over || "patients"))))),
     h("p", { class: "note" }, `${real.length} of ${c.differences.length} differences${real.length > MOST ? `; the first ${MOST} are shown, all are in comparison.json` : ""}.`)];
 }
 function chains(c) {

@@ -17,7 +17,7 @@ function latent(k, index) {
     strongestImages(sae, item),
     h("div", { class: "two" },
       h("section", {}, h("h2", {}, "Correlation with each observation"),
-        h("p", { class: "note" }, "r, with 95 % intervals: over resampled patients where this is an observation’s top latent, else Fisher’s z with n the patients. Filled: fdr < 0.05."),
+        h("p", { class: "note" }, "r, with its 95 % interval over patients where this is an observation’s top latent. Filled: fdr < 0.05."),
         h("div", { class: "scroll wide" }, bars(sae, item))),
       h("section", {}, h("h2", {}, "Firing range"), strip(sae, item), h("h2", {}, "Nearest latents"), near(sae, k, item), partners(k, item))),
   ];
@@ -44,7 +44,7 @@ function bars(sae, item) {
     columns.map(([m, end]) => text(W - end, 12, within(m.title, 124), { "text-anchor": "end" }, s("title", {}, m.words))),
     LABELS.map((label, c) => {
       const r = l.r[c][item.i], y = top + c * H + (narrow ? 30 : H / 2), o = sae.observations[c];
-      const [low, high] = o.latent === item.index ? [o.r_low, o.r_high] : fisher(r, o.patients), sure = known(l.fdr[c][item.i]) && l.fdr[c][item.i] < 0.05;
+      const [low, high] = o.latent === item.index ? [o.r_low, o.r_high] : [null, null], sure = known(l.fdr[c][item.i]) && l.fdr[c][item.i] < 0.05;
       return s("g", {}, s("title", {}, `${label}: r ${form(r)} ${ci(low, high)}, fdr ${pvalue(l.fdr[c][item.i])}`),
         narrow ? text(0, y - 14, within(shown(label), W), { class: c === item.label ? "strong" : "" }) : text(L - 10, y + 4, within(shown(label), L - 10), { "text-anchor": "end", class: c === item.label ? "strong" : "" }),
         known(r) && s("rect", { x: Math.min(X(0), X(r)), width: Math.abs(X(r) - X(0)), y: y - 6, height: 12, fill: sure ? (r < 0 ? "var(--orange)" : "var(--accent)") : "var(--line)", rx: 1.5 }),

@@ -14,13 +14,14 @@ function overview() {
       card("explained variance", form(f.explained_variance, 3), known(f.cosine) ? `cosine ${form(f.cosine, 3)}` : ""),
       card("L0", form(f.l0, 1), "active latents a row"),
       card("dead", percent(f.dead), `dense ${percent(f.dense)}`),
-      card("over raw neurons", known(gain.mean_top_r) ? (gain.mean_top_r > 0 ? "+" : "") + form(gain.mean_top_r, 3) : "–", [ci(gain.low, gain.high), "mean top r"].filter(Boolean).join(" ")),
+      card("over raw neurons", known(gain.mean_top_r) ? (gain.mean_top_r > 0 ? "+" : "") + form(gain.mean_top_r, 3) : "–", [ci(gain.low, gain.high), "mean top r", gain.no_interval && `no interval: ${gain.no_interval}`].filter(Boolean).join(" ")),
       metrics("report", "sae").map((m) => card(m.words, figure(m, sae[m.name]), interval(m, sae) || [m.unit, known(neurons[m.name]) && `neurons ${figure(m, neurons[m.name])}`].filter(Boolean).join(", "))),
     ].flat()),
     h("h2", {}, "Each observation’s top latent"),
     h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what this latent’s r stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r, adjusted for the number of observations (Holm). Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(LABELS.length))}.`),
     legend([["var(--accent)", "this SAE"], ...KINDS.filter((kind) => sae.beside.some((x) => x.kind === kind)).map((kind) => [ring(kind), kindName(kind), true]), ["var(--line)", "chance"]]),
     h("div", { class: "scroll" }, topTable(sae)),
+    withoutInterval(sae).map((told) => h("p", { class: "note" }, theirs(told))),
     h("h2", {}, "Sparsity and training"),
     h("div", { class: "grid" }, densities(sae), curves),
     !curves.length && h("p", { class: "note" }, sae.training ? "The training noted too few validation points for curves." : "Training curves are left out: the SAE’s folder was not given."),
@@ -41,10 +42,18 @@ function topTable(sae) {
       return h("tr", { role: "row", class: byChance(o) ? "chance" : "" }, h("th", { scope: "row", role: "rowheader" }, theirs(o.label)),
         h("td", { role: "cell" }, known(o.latent) ? h("a", { href: latentHash(state.sae, o.latent) }, `#${o.latent}`, item && item.name ? [" ", theirs(item.name.concept)] : "") : "–"),
         h("td", { class: "scale", role: "cell" }, whisker(o, sae.beside.map((x) => [x.kind, x.observations[c].r]))),
-        told("r", null, form(o.r), " ", h("span", { class: "ci" }, ci(o.r_low, o.r_high))),
+        told("r", null, form(o.r), " ", h("span", { class: "ci", title: o.no_interval || null }, ci(o.r_low, o.r_high) || (o.no_interval ? "[–]" : ""))),
         columns.map((m) => told(m.title, interval(m, o) || null, figure(m, o[m.name]))),
         told("positives", null, `${o.positives} / ${o.known}`));
     })));
+}
+
+// Of each reason why figures have no interval the observations that have none.
+function withoutInterval(sae) {
+  const reasons = new Map(), note = (what, why) => why && reasons.set(why, [...(reasons.get(why) || []), what]);
+  sae.observations.forEach((o) => note(o.label, o.no_interval));
+  note("the mean", sae.no_interval);
+  return [...reasons].map(([why, labels]) => `No interval: ${labels.join(", ")} (${why}).`);
 }
 
 function baselineTable() {

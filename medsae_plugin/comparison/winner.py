@@ -1,0 +1,59 @@
+"""Which SAE is best: chosen on patients on whom nothing is reported, for a winner's own figures flatter it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from medsae_plugin.comparison.entries import Compared
+from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.metrics import mean_ranks
+from medsae_plugin.scores.protocols import fidelity_of
+from medsae_plugin.scores.registry import number
+from medsae_plugin.scores.scoring import HeldOut, Scored, sum_up
+from medsae_plugin.scores.summary import ranked
+
+VAL = "val"
+
+
+class Ranking(NamedTuple):
+    """The split on which SAEs were ranked, and the mean rank of each by its name; None where there is none."""
+
+    split: str
+    ranks: dict[str, float | None]
+
+
+def rank(compared: Sequence[Compared], table: ImageTable, select: str, report: str) -> Ranking:
+    """The mean ranks of the SAEs over the figures that rank, on the split `val`, or on `report` where there is none.
+
+    There is no `val` where the store has no images in `val` that the table knows, where it is `select` or `report`, and
+    where it shares patients with either, for then it is not held out.
+    """
+    saes = [one for one in compared if one.is_sae]
+    if VAL in (select, report) or not all(_has_val(one, table, (select, report)) for one in saes):
+        figures = [{name: one.scores.value(name) for name in ranked()} for one in saes]
+        split = report
+    else:
+        figures, split = [_on_val(one, table, select) for one in saes], VAL
+    return Ranking(split, dict(zip([one.name for one in saes], mean_ranks(figures, ranked()), strict=True)))
+
+
+def _has_val(one: Compared, table: ImageTable, others: Sequence[str]) -> bool:
+    images = LabelledImages.of(one.source.store, table)
+    split = images.frame["split"].to_numpy()
+    told = split == VAL if images.in_table is None else (split == VAL) & images.in_table
+    elsewhere = set(images.patients[np.isin(split, others)])
+    return bool(told.any()) and not elsewhere & set(images.patients[split == VAL])
+
+
+def _on_val(one: Compared, table: ImageTable, select: str) -> dict[str, float | None]:
+    """The figures that rank, of top latents chosen on `select` as ever."""
+    store = one.source.store
+    images = LabelledImages.of(store, table).held_out(select, VAL)
+    fidelity = fidelity_of(store, one.units, VAL)
+    sums = sum_up(one.matrix, images)
+    scored = Scored(one.units, sums, fidelity=fidelity, matrix=one.matrix, held_out=HeldOut(images))
+    return {name: number(scored[name]) for name in ranked()}
