@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from medsae_plugin.cli import (
     attribute,
+    baselines,
     compare,
     completion,
     demo,
@@ -20,6 +21,7 @@ from medsae_plugin.cli import (
     import_,
     name,
     phantoms,
+    power,
     publish,
     report,
     schema,
@@ -42,6 +44,8 @@ _COMMANDS = (
     store,
     train,
     sweep,
+    baselines,
+    power,
     evaluate,
     stats,
     compare,

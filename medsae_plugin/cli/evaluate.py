@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
+    add_baselines,
     add_chance,
     add_device,
     add_table,
@@ -16,6 +17,7 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +33,7 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
+    add_baselines(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
     parser.add_argument(
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
 
     store, progress = ActivationStore(args.store), not args.quiet
     if args.protocol == PROTOCOL:
+        if args.baselines:
+            raise MedSAEError("--baselines are scored on held-out patients alone, and not as the paper does")
         args.uncertain = "keep"
         table = read_table(args)
         scores = evaluate_as_paper(
@@ -75,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
         select=args.select,
         report=args.report,
         resampling=read_chance(args),
+        baselines=args.baselines,
         device=checked_device(args.device),
         progress=progress,
     )

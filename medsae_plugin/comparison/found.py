@@ -23,6 +23,7 @@ from medsae_plugin.scores.registry import METRICS, number, shown
 from medsae_plugin.scores.resampling import interval
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.summary import ranked
+from medsae_plugin.scores.table import headline_words
 
 FIGURES = ("mean_top_r", "mean_top_entropy", "explained_variance")
 
@@ -164,6 +165,8 @@ def _entry(compared: Compared, resampled: Resampled) -> dict[str, Any]:
     for name in FIGURES:
         low, high = interval(resampled.figures[name]) if name in resampled.figures else (math.nan, math.nan)
         entry |= {f"{name}_low": number(float(low)), f"{name}_high": number(float(high))}
+    if compared.is_sae:
+        entry["headline"] = headline_words(scores)
     entry["top"] = [_top(o) for o in scores.observations]
     return entry
 

@@ -58,6 +58,7 @@ class TopLatent(Figures):
 class ComparedSAE(Figures):
     """An SAE, or a layer's raw neurons: its fidelity, its figures per SAE with intervals, its top latents.
 
+    headline: what it gains over the best baseline of as many candidates, in words; None for what is no SAE.
     pareto: whether no SAE of its layer explains as much of the variance with as small an L0.
     """
 
@@ -70,6 +71,7 @@ class ComparedSAE(Figures):
     d_sae: int | None
     seed: int | None
     mean_rank: float | None = None
+    headline: str | None = None
     pareto: bool | None = None
     top: list[TopLatent]
 

@@ -46,6 +46,7 @@ def compare(
     select: str = "train",
     report: str = "test",
     resampling: Resampling | None = None,
+    baselines: Sequence[str | Path] = (),
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
@@ -63,6 +64,7 @@ def compare(
         stores: one, or one for each encoder, of the same images.
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
+        baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -73,7 +75,7 @@ def compare(
         MedSAEError: what `evaluate` refuses; stores that do not hold the same images.
     """
     resampling, out = resampling or Resampling(), Path(out)
-    sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device)
+    sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device, baselines)
     compared: list[Compared] = []
     for source in sources:
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
@@ -86,6 +88,7 @@ def compare(
             select=select,
             report=report,
             resampling=resampling,
+            baselines=source.baselines,
             device=device,
             progress=progress,
         )
@@ -136,7 +139,8 @@ def _cka(sources: Sequence[Source]) -> CKASums:
 def _resample(compared: Compared, images: LabelledImages, bootstrap: PatientBootstrap) -> Resampled:
     made = resample(compared.matrix, compared.top(), images, bootstrap, _points(compared)["mean_top_entropy"])
     if isinstance(compared.units, Latents):
-        variance = explained_variance(compared.source.store, compared.units.sae, compared.hook, images, bootstrap)
+        rows = compared.units.rows_from(compared.source.store)
+        variance = explained_variance(rows, compared.units.sae, compared.hook, images, bootstrap)
         made.figures["explained_variance"] = variance
     return made
 
@@ -152,10 +156,11 @@ def _points(compared: Compared) -> dict[str, float]:
 
 
 def _compared(compared: Sequence[Compared]) -> list[tuple[int, int]]:
-    """Every two SAEs, and each SAE with the neurons of its layer."""
+    """Every two SAEs, and each SAE with the neurons of its layer and with its baselines."""
     saes = [k for k, c in enumerate(compared) if c.is_sae]
-    neurons = {c.layer: k for k, c in enumerate(compared) if not c.is_sae}
-    return [*combinations(saes, 2), *((k, neurons[compared[k].layer]) for k in saes)]
+    neurons = {c.layer: k for k, c in enumerate(compared) if c.units.kind == "neurons"}
+    beside = [(k, j) for k in saes for j, c in enumerate(compared) if compared[k].has_baseline(c)]
+    return [*combinations(saes, 2), *((k, neurons[compared[k].layer]) for k in saes), *beside]
 
 
 def _pairs(

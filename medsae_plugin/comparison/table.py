@@ -47,7 +47,8 @@ def _saes(comparison: Mapping[str, Any]) -> str:
             ]
         )
     note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
-    return "\n".join([*aligned(rows, rule_after=(1,)), note])
+    gains = [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
+    return "\n".join([*aligned(rows, rule_after=(1,)), note, *gains])
 
 
 def _differences(comparison: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medsae_plugin.scores.models import Observation, Split, UnitScores
+from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
 from medsae_plugin.text import aligned
 
@@ -16,10 +16,13 @@ SHOWN_FIDELITY = (
 _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
 shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
-detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise."""
+detection by the latent. Beside it r (H) of the hook's raw neurons, of an untrained SAE (which its TopK holds down) and
+of baselines, chosen likewise: all, or the best of as many candidates."""
 _SUMMED = """\
 r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
-observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
+observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE (which its TopK
+holds down)."""
+_MOST_COLUMNS = 4  # of what stands beside an SAE, label by label
 
 
 def format_table(
@@ -50,7 +53,7 @@ def _columns(resampled: bool) -> list[Metric]:
 
 
 def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
-    beside = sae.beside
+    beside = _in_columns(sae)
     resampled = any(m.needs == "images" for m in columns)
     heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
     rows = [["observation", "+", "latent", *heads, *(c.kind for c in beside)]]
@@ -98,12 +101,59 @@ def _below(sae: UnitScores) -> list[str]:
         f"top latents above chance ({chance.removesuffix('_null')} < 0.05): {len(sure)} of {len(sae.observations)}; "
         f"that follow their own observation most: {right}",
     ]
-    gain = sae.gain_over_neurons
-    if gain is not None and gain.mean_top_r is not None:
-        bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
-        rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
-        lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
-    return lines
+    rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
+    lines.append(headline_words(sae) + rank)
+    return [*lines, *_beside_table(sae)]
+
+
+def headline_words(sae: UnitScores) -> str:
+    """What an SAE gains over the best baseline of as many candidates; over the raw neurons it is said beside that."""
+    neurons, best = sae.gain_over_neurons, sae.headline
+    if best is None:
+        said = f"no gain is claimed: no baseline chose from as many candidates ({sae.candidates}); medsae baselines "
+        said += "makes some. "
+    else:
+        said = f"mean r over the best baseline of as many candidates ({best.kind}, {best.candidates}): "
+        said += f"{_gained(best)}. "
+    if neurons is None or neurons is best:
+        return said.rstrip()
+    few = f" ({neurons.candidates} candidates)" if neurons.candidates else ""
+    return f"{said}mean r over the raw neurons'{few} {_gained(neurons)}"
+
+
+def _gained(gain: Gain) -> str:
+    if gain.mean_top_r is None:
+        return "-"
+    return f"{gain.mean_top_r:+.3f}" + ("" if gain.low is None else f" {_between(gain.low, gain.high)}")
+
+
+def _in_columns(sae: UnitScores) -> list[UnitScores]:
+    """What stands beside an SAE label by label: all, or of many the neurons, the untrained and the best."""
+    if len(sae.beside) <= _MOST_COLUMNS:
+        return sae.beside
+    best = sae.headline.over if sae.headline else ""
+    return [c for c in sae.beside if c.kind in ("neurons", "untrained") or c.name == best]
+
+
+def _beside_table(sae: UnitScores) -> list[str]:
+    """The SAE's own figures, and those of all that stands beside it, a row each."""
+    live, columns = sae.value("live"), shown("table", "sae")
+    if live is None or not sae.beside:
+        return []
+    rows = [["", "candidates", "L0", *(m.title for m in columns), "mean r of as many", "gain"]]
+    gains = {gain.over: gain for gain in (sae.gain_over_neurons, *sae.gains) if gain is not None}
+    for c in (sae, *sae.beside):
+        gain, l0 = gains.get(c.name), c.image_level.get("l0")
+        figures = [m.form(c.value(m.name)) for m in columns]
+        as_many = c.value("mean_top_r") if c is sae or gain is None else gain.at_live
+        name = "this SAE" if c is sae else c.kind
+        last = [METRICS["mean_top_r"].form(as_many), _gained(gain) if gain else ""]
+        rows.append([name, str(c.candidates), "-" if l0 is None else f"{l0:.1f}", *figures, *last])
+    note = (
+        f"live: units that could be chosen. mean r of as many: with {live:.0f} units, as many as the SAE has live, drawn\n"
+        "from the others' live ones at random (the mean over all draws). gain: the SAE's mean r less theirs [95%]."
+    )
+    return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), note]
 
 
 def without_rows(*splits: Split) -> list[str]:

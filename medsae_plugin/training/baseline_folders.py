@@ -1,8 +1,8 @@
 """Folders of baselines: an SAE in SAE-Lens's format where a baseline is one, else its parts, and a note of what it is.
 
-    baseline.json           which kind, of which SAE, at which hook, from which seed and rows
-    units.safetensors       `parts (n, d_in)`: centroids of k-means, components of NMF; the others are SAEs
-    store/                  a random encoder's own activations of the same images
+baseline.json           which kind, of which SAE, at which hook, from which seed and rows
+units.safetensors       `parts (n, d_in)`: centroids of k-means, components of NMF; the others are SAEs
+store/                  a random encoder's own activations of the same images
 """
 
 from __future__ import annotations

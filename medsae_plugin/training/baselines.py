@@ -31,7 +31,7 @@ from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder
-from medsae_plugin.sae_folders import read_report, sae_sha256
+from medsae_plugin.sae_folders import load_sae, read_report, sae_sha256
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.baseline_folders import NOTE, PARTS, STORE, BaselineKind, Note, read_note
 from medsae_plugin.training.run import train_saes
@@ -56,6 +56,16 @@ class Like:
     store: ActivationStore
     hook: str
     seed: int = 0
+
+    @classmethod
+    def of(cls, folder: str | Path, store: ActivationStore, seed: int = 0) -> Like:
+        """The SAE in a folder, trained over this store.
+
+        Raises:
+            MedSAEError: what `load_sae` refuses.
+        """
+        sae = load_sae(folder)
+        return cls(Path(folder).name, sae, Path(folder), store, str(sae.cfg.metadata.hook_name), seed)
 
     @property
     def n(self) -> int:
@@ -273,9 +283,7 @@ def _k_means(rows: Tensor, like: Like) -> Float[Tensor, "n d_in"]:
     return torch.from_numpy(k_means.cluster_centers_).float()
 
 
-def _trained(
-    kind: BaselineKind, like: Like, folder: Path, images: Images | None, device: str, progress: bool
-) -> None:
+def _trained(kind: BaselineKind, like: Like, folder: Path, images: Images | None, device: str, progress: bool) -> None:
     """A baseline that SAE-Lens trains by the SAE's own recipe, as one of the seed given."""
     store = like.store
     if kind == "random-encoder":
@@ -318,7 +326,9 @@ def _random_activations(like: Like, images: Images, folder: Path, device: str, p
     encoder = build_encoder(load_card(images.card or store.encoder_name), device)
     encoder.weights_sha256 = state_sha256(encoder.vision_model)
     if encoder.width_at(like.hook) != like.d_in:
-        raise MedSAEError(f"{encoder.title} has {encoder.width_at(like.hook)} dimensions at {like.hook}, not {like.d_in}")
+        raise MedSAEError(
+            f"{encoder.title} has {encoder.width_at(like.hook)} dimensions at {like.hook}, not {like.d_in}"
+        )
     table = ImageTable(images.root, store.images, np.zeros((len(store.images), 0), np.float32), ())
     extracted = extract(
         encoder,
