@@ -62,8 +62,8 @@ class Power:
                 f"{split.split} ({split.images} images, {split.patients} patients): one-sided, at {self.alpha:g} / "
                 f"{self.tested} = {level:.2g}, which is what Holm asks of the least p of {self.tested} labels.",
                 *aligned(rows, rule_after=(1,)),
-                "least r: where a latent is as unlike on a patient's images as on those of strangers. if alike: where it is",
-                "the same on all of them; the truth lies between. design effect: how many images then count as one.",
+                "least r: where a latent is as unlike on a patient's images as on those of strangers. if alike: where it",
+                "is the same on all of them; the truth lies between. design effect: how many images then count as one.",
             ]
         )
 
@@ -110,8 +110,8 @@ def design_effect(y: Float[np.ndarray, " images"], patients: Shaped[np.ndarray, 
 
     The variance of sum_i x_i (y_i - mean) over shuffles of the patients' x, against that over shuffles of the images':
     sum_p (sum_{i in p} (y_i - mean))^2 / sum_i (y_i - mean)^2. Of patients with b images each this is Kish's 1 +
-    (b - 1) rho of the label's intraclass correlation rho (Kish 1965, Survey Sampling; Scott and Holt 1982 for regression); with
-    an intraclass correlation rho_x of the other variable it is 1 + rho_x (this - 1).
+    (b - 1) rho of the label's intraclass correlation rho (Kish 1965, Survey Sampling; Scott and Holt 1982); with an
+    intraclass correlation rho_x of the other variable it is 1 + rho_x (this - 1).
     """
     code = np.unique(patients, return_inverse=True)[1]
     deviation = y - y.mean()

@@ -240,7 +240,7 @@ def _signed(read: Any, write: Any) -> Directions:
 
 def _n_components(rows: Tensor, like: Like) -> int:
     """Two units a component, and no more components than directions in which the rows vary."""
-    values = torch.linalg.svdvals((rows.double() - rows.double().mean(0)))
+    values = torch.linalg.svdvals(rows.double() - rows.double().mean(0))
     return max(1, min(like.n // 2, int((values > 1e-5 * values[0]).sum())))
 
 
