@@ -151,7 +151,7 @@ def _beside_table(sae: UnitScores) -> list[str]:
         rows.append([name, str(c.candidates), "-" if l0 is None else f"{l0:.1f}", *figures, *last])
     note = (
         f"live: units that could be chosen. mean r of as many: with {live:.0f} units, as many as the SAE has live,\n"
-        "drawn from the others' live ones at random (the mean over all draws). gain: the SAE's mean r less theirs [95%]."
+        "drawn from the others' live ones at random (mean over all draws). gain: the SAE's mean r less theirs [95%]."
     )
     return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), note]
 
