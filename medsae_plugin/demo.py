@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, refuse_other_content, write_text
-from medsae_plugin.training.baseline_folders import BaselineKind
 
 if TYPE_CHECKING:
     from medsae_plugin.comparison import Comparison
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 ENCODER = "phantom-swin"
 RECIPE = "demo.yaml"
 N_PHANTOMS = 2000
-BASELINES: tuple[BaselineKind, ...] = ("random", "k-means")
+BASELINES = ("random", "k-means")
 PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, and drawn in half the time of 224
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from medsae_plugin.scores.units import Latents, Place, Units
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.baseline_folders import (
     STORE,
+    BaselineKind,
     Note,
     baseline_folders,
     parts_sha256,
@@ -23,6 +25,7 @@ from medsae_plugin.training.baseline_folders import (
 )
 
 _STEPS = 2000
+_ORDER = get_args(BaselineKind)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def open_baselines(
             raise MedSAEError(f"{folder} is a second baseline {note.kind} of {name}; give one")
         one.check_fits(store)
         found.setdefault(name, []).append(one)
-    return found
+    return {name: sorted(units, key=lambda one: _ORDER.index(one.kind)) for name, units in found.items()}
 
 
 def _open(folder: Path, note: Note, name: str, device: str) -> Units:

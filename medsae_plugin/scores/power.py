@@ -14,6 +14,11 @@ from medsae_plugin.scores.models import Split
 from medsae_plugin.scores.registry import number
 from medsae_plugin.text import aligned
 
+_NOTE = """\
+least r: where a latent is as unlike on a patient's images as on those of strangers. if alike: where it is the same on
+all of them; the truth lies between. design effect: how many images then count as one. Latents are taken to be about
+normal; one that fires on few images needs a larger r."""
+
 
 @dataclass(frozen=True)
 class LabelPower:
@@ -62,8 +67,7 @@ class Power:
                 f"{split.split} ({split.images} images, {split.patients} patients): one-sided, at {self.alpha:g} / "
                 f"{self.tested} = {level:.2g}, which is what Holm asks of the least p of {self.tested} labels.",
                 *aligned(rows, rule_after=(1,)),
-                "least r: where a latent is as unlike on a patient's images as on those of strangers. if alike: where",
-                "it is the same on all of them; the truth lies between. design effect: how many images then count as one.",
+                _NOTE,
             ]
         )
 

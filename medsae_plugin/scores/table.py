@@ -22,7 +22,7 @@ _SUMMED = """\
 r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
 observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE (which its TopK
 holds down)."""
-_MOST_COLUMNS = 4  # of what stands beside an SAE, label by label
+_MOST_COLUMNS, _LONGEST_HEAD = 4, 24  # of what stands beside an SAE, label by label; in characters
 
 
 def format_table(
@@ -140,7 +140,9 @@ def _beside_table(sae: UnitScores) -> list[str]:
     live, columns = sae.value("live"), shown("table", "sae")
     if live is None or not sae.beside:
         return []
-    rows = [["", "candidates", "L0", *(m.title for m in columns), "mean r of as many", "gain"]]
+    long = [m.title for m in columns if len(m.title) > _LONGEST_HEAD]  # said below, or the table would be of heads
+    heads = [f"({long.index(m.title) + 1})" if m.title in long else m.title for m in columns]
+    rows = [["", "candidates", "L0", *heads, "mean r of as many", "gain"]]
     gains = {gain.over: gain for gain in (sae.gain_over_neurons, *sae.gains) if gain is not None}
     for c in (sae, *sae.beside):
         gain, l0 = gains.get(c.name), c.image_level.get("l0")
@@ -153,7 +155,8 @@ def _beside_table(sae: UnitScores) -> list[str]:
         f"live: units that could be chosen. mean r of as many: with {live:.0f} units, as many as the SAE has live,\n"
         "drawn from the others' live ones at random (mean over all draws). gain: the SAE's mean r less theirs [95%]."
     )
-    return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), note]
+    said = [f"({k}) {title}" for k, title in enumerate(long, 1)]
+    return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), *said, note]
 
 
 def without_rows(*splits: Split) -> list[str]:

@@ -109,7 +109,7 @@ class Images:
 def make_baselines(
     like: Like,
     out: str | Path,
-    kinds: Sequence[BaselineKind] | None = None,
+    kinds: Sequence[str] | None = None,
     *,
     images: Images | None = None,
     device: str = "cpu",
@@ -144,7 +144,7 @@ def make_baselines(
 
 
 def _chosen(
-    like: Like, kinds: Sequence[BaselineKind] | None, images: Images | None, say: Callable[[str], None]
+    like: Like, kinds: Sequence[str] | None, images: Images | None, say: Callable[[str], None]
 ) -> list[BaselineKind]:
     """The kinds to make, in their order."""
     if unknown := sorted({*(kinds or ())} - {*KINDS}):
