@@ -1,4 +1,4 @@
-"""Baselines: what each one's units are, against scikit-learn, scipy and plain arithmetic; held, kept, opened, scored."""
+"""Baselines: what each one's units are, against scikit-learn, scipy and plain arithmetic; held, kept, opened."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from sklearn.decomposition import PCA
 
 from medsae_plugin.cli import main
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.sae_folders import load_sae
 from medsae_plugin.scores import open_units
 from medsae_plugin.scores.baselines import nonnegative_weights
-from medsae_plugin.sae_folders import load_sae
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 from medsae_plugin.training.baseline_folders import read_note
 from medsae_plugin.training.baselines import KINDS, Like, make_baselines

@@ -41,7 +41,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
                 _form(e["mean_monosemanticity"], 3),
-                *(m.form(e.get(m.name)) for m in more),
+                *(m.form(None if (value := e.get(m.name)) is None else float(value)) for m in more),
                 _form(e.get("mean_rank"), 2),
                 "*" if e.get("pareto") else "",
             ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from medsae_plugin.store.reader import ActivationStore
 
-Kind = Literal["sae", "untrained", "neurons"] | BaselineKind
+Kind = Literal["sae", "untrained", "neurons", BaselineKind]
 _ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 
 
