@@ -133,8 +133,9 @@ class Gain(Figures):
     """How much larger an SAE's mean top r is than that of what stands beside it, with a 95% interval from the same
     resamples.
 
-    over, kind, candidates: of what, its kind, and how many units it chose from; None in files of version 0.1. at_live: the mean top r that it reaches
-        with as many units as the SAE has alive, drawn from its own at random: the mean over all draws.
+    over, kind, candidates: of what, its kind, and how many units it chose from; None in files of version 0.1.
+    at_live: the mean top r that it reaches with as many units as the SAE has alive, drawn from its own at random: the
+        mean over all draws.
     """
 
     mean_top_r: float | None
