@@ -15,11 +15,10 @@ from medsae_plugin.comparison.results import JSON as COMPARISON
 from medsae_plugin.comparison.results import Comparison, Flow
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
-from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
+from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
-from medsae_plugin.scores.units import sae_sha256
 
 NAMES = "names.json"
 
