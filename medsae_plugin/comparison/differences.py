@@ -62,7 +62,7 @@ def resample(
         entropy.append(metrics.entropy(with_all))
     by_label = {"r": np.stack(r, axis=1), "entropy": np.stack(entropy, axis=1)}
     varies = (np.nansum(labels, axis=0) > 0) & ((labels == 0).sum(0) > 0)
-    known = ~np.isnan(by_label["entropy"]).all(0)
+    known = varies & ~np.isnan(by_label["entropy"]).all(0)
     entropies = _row_means(by_label["entropy"][:, known])
     figures = {
         "mean_top_r": _row_means(np.nan_to_num(by_label["r"])[:, varies]),

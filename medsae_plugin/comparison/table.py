@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medsae_plugin.scores.images import ROLES
-from medsae_plugin.scores.models import Split
+from medsae_plugin.scores.models import NOT_SPARSE, Split, is_not_sparse
 from medsae_plugin.scores.registry import shown
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
@@ -36,7 +36,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
             [
                 e["name"],
                 _form(e["explained_variance"], 3),
-                _form(e["l0"], 1),
+                _form(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
                 "-" if e["dead"] is None else f"{e['dead']:.0%}",
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
@@ -46,8 +46,10 @@ def _saes(comparison: Mapping[str, Any]) -> str:
                 "*" if e.get("pareto") else "",
             ]
         )
-    note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
-    return "\n".join([*aligned(rows, rule_after=(1,)), note])
+    notes = ["front: on the Pareto front of explained variance and L0 among the SAEs of its layer."]
+    if any(is_not_sparse(e["l0"], e["d_sae"]) for e in comparison["saes"]):
+        notes.append(f"!: not sparse, {NOT_SPARSE:.0%} of the latents or more fire on a row.")
+    return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
 
 
 def _differences(comparison: Mapping[str, Any]) -> str:

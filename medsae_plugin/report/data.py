@@ -30,7 +30,7 @@ MOST_LATENTS = 12_000
 """Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
 
 _PLACES: tuple[Show, ...] = ("report", "comparison", "observations")
-_LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
+_LEFT_OUT = {"observations", "density_histogram", "density_bands", "image_level", "baseline_of"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,11 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
         "histogram": s.scores.density_histogram,
         "beside": [
-            {**_summary(other), "observations": [_brief(o) for o in other.observations]}
+            {
+                **_summary(other),
+                "monosemanticity_matched": s.scores.monosemanticity_beside(other),
+                "observations": [_brief(o) for o in other.observations],
+            }
             for other in (s.scores.neurons, *s.scores.baselines)
         ],
         "training": _training(s),
@@ -172,7 +176,7 @@ def _has(run: Run, m: Metric) -> bool:
 
 
 def _summary(scores: UnitScores) -> dict[str, Any]:
-    return scores.model_dump(mode="json", exclude=_LEFT_OUT)
+    return {**scores.model_dump(mode="json", exclude=_LEFT_OUT), "not_sparse": scores.not_sparse}
 
 
 def _brief(o: Observation) -> dict[str, Any]:

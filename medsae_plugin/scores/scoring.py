@@ -15,7 +15,8 @@ from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.ranking import auroc_and_average_precision, detection_above, thresholds
 from medsae_plugin.scores.registry import METRICS
-from medsae_plugin.scores.resampling import PatientBootstrap, permutation_null
+from medsae_plugin.scores.resampling import PatientBootstrap, patient_shuffles, permutation_null
+from medsae_plugin.scores.specificity import entropy_floor
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import Units
 from medsae_plugin.training.fidelity import FidelitySums
@@ -148,6 +149,19 @@ class Scored:
         rows = held_out.report
         columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top.tolist()]
         return np.stack(columns, axis=1)
+
+    @property
+    def labels(self) -> Float[np.ndarray, "rows labels"]:
+        """Those of the images of `report`."""
+        return self._images()[1].labels
+
+    @cached_property
+    def entropy_floor(self) -> Float[np.ndarray, " labels"]:
+        """Of each label's top unit the entropy that it would have without all labels but its strongest."""
+        _, held_out = self._images()
+        drawn = held_out.resampling
+        orders = patient_shuffles(held_out.images.patients[held_out.report], drawn.n_permutations, drawn.seed)
+        return entropy_floor(self.top_activations, held_out.labels, orders)
 
     @cached_property
     def r_resampled(self) -> Float[np.ndarray, "resamples labels"]:

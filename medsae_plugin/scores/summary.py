@@ -11,7 +11,7 @@ import pandas as pd
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.declared import mean_top_r
 from medsae_plugin.scores.images import ROLES, LabelledImages
-from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
+from medsae_plugin.scores.models import DensityBand, Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
 from medsae_plugin.scores.resampling import interval
 from medsae_plugin.scores.scoring import Scored
@@ -68,9 +68,24 @@ def _summary(scored: Scored) -> UnitScores:
         fidelity=None if fidelity is None else _finite(fidelity.figures()),
         image_level=_finite(metrics.sparsity(scored.report)),
         density_histogram=metrics.density_histogram(scored.report).tolist(),
+        density_bands=_density_bands(scored),
         observations=_observations(scored),
         **figures,
     )
+
+
+def _density_bands(scored: Scored) -> list[DensityBand]:
+    score, band = scored["monosemanticity"], metrics.density_bands(scored["density"])
+    edges, defined = 10.0**metrics.BAND_EDGES, ~np.isnan(score)
+    return [
+        DensityBand(
+            low=float(edges[k]),
+            high=float(edges[k + 1]),
+            units=int((defined & (band == k)).sum()),
+            monosemanticity=float(score[defined & (band == k)].mean()),
+        )
+        for k in np.unique(band[defined & (band >= 0)])
+    ]
 
 
 def _observations(scored: Scored) -> list[Observation]:

@@ -8,6 +8,13 @@ from medsae_plugin.scores.models import Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
 from medsae_plugin.text import aligned
 
+MEANS = {
+    "r": "mean_top_r",
+    "r_partial": "mean_top_r_partial",
+    "entropy": "mean_top_entropy",
+    "entropy_floor": "mean_top_entropy_floor",
+}
+"""The mean that stands below each of these columns of top latents."""
 SHOWN_FIDELITY = (
     ("explained_variance", "explained variance", "{:.3f}"),
     ("l0", "L0", "{:.1f}"),
@@ -15,8 +22,10 @@ SHOWN_FIDELITY = (
 )
 _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
-shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
-detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise."""
+shuffles of the patients' labels; p: how often a shuffle reaches r. partial: r given all other observations, "-" where
+those determine it. H: entropy over observations, nats; floor: what it would be if the latent followed its strongest
+observation alone, by shuffles. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an
+untrained SAE, chosen likewise."""
 _SUMMED = """\
 r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
 observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
@@ -58,10 +67,9 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
         latent = "-" if o.latent is None else str(o.latent)
         rows.append([o.label, str(o.positives), latent, *_cells(o, columns, resampled), *others])
-    means = {"r": sae.value("mean_top_r"), "entropy": sae.value("mean_top_entropy")}
     cells = []
     for m in columns:
-        cells.append(m.form(means[m.name]) if m.name in means else "")
+        cells.append(m.form(sae.value(MEANS[m.name])) if m.name in MEANS else "")
         if resampled and m.name == "r":
             cells.append(_between(sae.value("mean_top_r_low"), sae.value("mean_top_r_high")))
     means_beside = [_pair(c.value("mean_top_r"), c.value("mean_top_entropy")) for c in beside]
@@ -80,30 +88,47 @@ def _cells(o: Observation, columns: Sequence[Metric], resampled: bool) -> list[s
 
 
 def _below(sae: UnitScores) -> list[str]:
-    """The lines under a table: fidelity, gain, rank."""
+    """The lines under a table: fidelity, what is above chance, gain, rank; then the figures of all that is beside."""
     parts = [
         f"{title} {form.format(value)}" for key, title, form in SHOWN_FIDELITY if (value := sae.value(key)) is not None
     ]
-    in_columns = ("mean_top_r", "mean_top_entropy")
-    parts += [
-        f"{m.title} {m.form(value)}"
-        for m in shown("table", "sae")
-        if m.name not in in_columns and (value := sae.value(m.name)) is not None
-    ]
-    chance = "p_null" if sae.observations[0].value("p_null") is not None else "fdr"
-    sure = [o for o in sae.observations if (o.value(chance) or 1) < 0.05 and (o.value("r") or 0) > 0]
-    right = sum(o.follows == o.label for o in sure)
-    lines = [
-        "  ".join(parts),
-        f"top latents above chance ({chance.removesuffix('_null')} < 0.05): {len(sure)} of {len(sae.observations)}; "
-        f"that follow their own observation most: {right}",
-    ]
+    parts += [f"NOT SPARSE: L0 is {sae.value('l0') or 0:.0f} of {sae.d_sae} latents"] if sae.not_sparse else []
+    lines = ["  ".join(parts), *_above_chance(sae)]
     gain = sae.gain_over_neurons
     if gain is not None and gain.mean_top_r is not None:
         bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
         rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
         lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
-    return lines
+    return [*lines, *_figures_beside(sae)]
+
+
+def _above_chance(sae: UnitScores) -> list[str]:
+    """Of the observations that can be scored, how many have a top latent that is no accident, and follows it most."""
+    scorable = [o for o in sae.observations if o.scorable]
+    if not scorable:
+        return ["no observation can be scored: none is there on some of these images and absent on others"]
+    chance = "p_null" if any(o.value("p_null") is not None for o in scorable) else "fdr"
+    sure = [o for o in scorable if (p := o.value(chance)) is not None and p < 0.05 and (o.value("r") or 0) > 0]
+    of = f"{len(scorable)}" + ("" if len(scorable) == len(sae.observations) else " that can be scored")
+    line = f"top latents above chance ({chance.removesuffix('_null')} < 0.05): {len(sure)} of {of}"
+    if sure and len(scorable) > 1:
+        line += f"; that follow their own observation most: {sum(o.follows == o.label for o in sure)} of {len(sure)}"
+    return [line]
+
+
+def _figures_beside(sae: UnitScores) -> list[str]:
+    """The figures of an SAE as a whole, beside those of the neurons and of each baseline."""
+    units = [sae, *sae.beside]
+    rows = [["", *(one.kind for one in units)]]
+    for m in shown("table", "sae"):
+        values = [one.value(m.name) for one in units]
+        if m.name not in MEANS.values() and any(value is not None for value in values):
+            rows.append([m.title, *map(m.form, values)])
+    matched = [None if one is sae else sae.monosemanticity_beside(one) for one in units]
+    if any(matched):
+        cells = ["-" if pair is None else f"{pair[1]:.3f} ({pair[0]:.3f})" for pair in matched]
+        rows.append(["monosemanticity at this SAE's densities (its own there)", "", *cells[1:]])
+    return aligned(rows, rule_after=(1,)) if len(rows) > 1 else []
 
 
 def without_rows(*splits: Split) -> list[str]:

@@ -12,13 +12,13 @@ function overview() {
     h("p", { class: "sub" }, `${sae.architecture} at `, theirs(sae.hook), ` of `, theirs(sae.encoder), `: ${sae.d_sae} latents of ${sae.d_in} dimensions. Top latents chosen on ${splitText("select")}; every figure on ${splitText("report")}.`),
     cards([
       card("explained variance", form(f.explained_variance, 3), known(f.cosine) ? `cosine ${form(f.cosine, 3)}` : ""),
-      card("L0", form(f.l0, 1), "active latents a row"),
+      card("L0", form(f.l0, 1), sae.not_sparse ? `not sparse: of ${sae.d_sae} latents` : "active latents a row"),
       card("dead", percent(f.dead), `dense ${percent(f.dense)}`),
       card("over raw neurons", known(gain.mean_top_r) ? (gain.mean_top_r > 0 ? "+" : "") + form(gain.mean_top_r, 3) : "–", [ci(gain.low, gain.high), "mean top r"].filter(Boolean).join(" ")),
       metrics("report", "sae").map((m) => card(m.words, figure(m, sae[m.name]), interval(m, sae) || [m.unit, known(neurons[m.name]) && `neurons ${figure(m, neurons[m.name])}`].filter(Boolean).join(", "))),
     ].flat()),
     h("h2", {}, "Each observation’s top latent"),
-    h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what the largest r of all latents stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r. Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(LABELS.length))}.`),
+    h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what the largest r of all latents stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r. Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(Math.max(1, sae.observations.filter(scorable).length)))}; floor: what H would be if the latent followed its strongest observation alone. Partial: r given all other observations.`),
     legend([["var(--accent)", "this SAE"], ...KINDS.filter((kind) => sae.beside.some((x) => x.kind === kind)).map((kind) => [ring(kind), kindName(kind), true]), ["var(--line)", "chance"]]),
     h("div", { class: "scroll" }, topTable(sae)),
     h("h2", {}, "Sparsity and training"),
@@ -26,6 +26,7 @@ function overview() {
     !curves.length && h("p", { class: "note" }, sae.training ? "The training noted too few validation points for curves." : "Training curves are left out: the SAE’s folder was not given."),
     h("h2", {}, "Beside the baselines"),
     h("div", { class: "scroll" }, baselineTable()),
+    matchedNote(sae),
   ];
 }
 
@@ -45,6 +46,12 @@ function topTable(sae) {
         columns.map((m) => told(m.title, interval(m, o) || null, figure(m, o[m.name]))),
         told("positives", null, `${o.positives} / ${o.known}`));
     })));
+}
+
+// Rare latents fire on images that are alike, so monosemanticity compares at like densities alone.
+function matchedNote(sae) {
+  const told = sae.beside.filter((x) => x.monosemanticity_matched).map((x) => { const [own, beside] = x.monosemanticity_matched; return `${kindName(x.kind)} ${form(beside, 3)}, this SAE ${form(own, 3)}`; });
+  return told.length > 0 && h("p", { class: "note" }, `Monosemanticity at this SAE’s densities, within bands of half a decade that both have latents in: ${told.join("; ")}.`);
 }
 
 function baselineTable() {
