@@ -12,6 +12,8 @@ from medsae_plugin.scores.metrics import entropy, pearson_of
 
 LEAST_OWN = 0.01
 """Of a label's variance, the least that the other labels must leave for a partial r: a variance inflation of 100."""
+LEAST_SPARE = 10
+"""Images beyond what is regressed on."""
 
 
 def entropy_floor(
@@ -53,7 +55,7 @@ def partial_r(
 
     Returns:
         nan where r is; where the others leave less than `LEAST_OWN` of the label's variance, as of one that is the
-        absence of all others; and where there are no more images than things regressed on.
+        absence of all others; and where there are not `LEAST_SPARE` more images than things regressed on.
     """
     return np.array([_partial(activations[:, c], labels, c) for c in range(labels.shape[1])])
 
@@ -71,6 +73,6 @@ def _partial(activation: np.ndarray, labels: np.ndarray, c: int) -> float:
     left = both - across @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ across.T
     rank = np.linalg.matrix_rank(rest, rtol=1e-10, hermitian=True)
     own = np.diag(left) > [1e-9 * both[0, 0], LEAST_OWN * both[1, 1]]
-    if not own.all() or len(columns) <= rank + 2:
+    if not own.all() or len(columns) < rank + LEAST_SPARE:
         return np.nan
     return float(np.clip(left[0, 1] / np.sqrt(left[0, 0] * left[1, 1]), -1, 1))
