@@ -83,6 +83,23 @@ def test_the_bootstrap_is_that_of_resampled_patients():
     np.testing.assert_allclose(high, np.percentile(r, 97.5, axis=0))
 
 
+@pytest.mark.parametrize("values", [[-2, -1, 0, 0, 1, 3], [-3, -2, -1], [0, 1, 2], [-1, 0]])
+def test_a_resampled_auroc_ranks_zeros_below_positives_and_above_negatives_and_knows_no_unknown_label(values):
+    rng = np.random.default_rng(9)
+    patients = patients_of([2, 1, 3] * 8)
+    a = rng.choice(np.array(values, float), size=(len(patients), 1))
+    labels = rng.choice([0.0, 1.0, np.nan], p=[0.3, 0.3, 0.4], size=a.shape)
+    a[np.isnan(labels)] = rng.choice([-9.0, 0.0, 9.0], size=int(np.isnan(labels).sum()))
+    bootstrap = PatientBootstrap(patients, 20, seed=1)
+    auroc, r = bootstrap.auroc(a, labels), bootstrap.pearson(a, labels)
+    names = np.unique(patients)
+    for b in range(20):
+        rows = np.concatenate([np.flatnonzero(patients == names[k]) for k in bootstrap._draws[b]])
+        rows = rows[~np.isnan(labels[rows, 0])]
+        assert auroc[b, 0] == pytest.approx(roc_auc_score(labels[rows, 0], a[rows, 0]))
+        assert r[b, 0] == pytest.approx(stats.pearsonr(labels[rows, 0], a[rows, 0])[0])
+
+
 def test_an_interval_covers_the_truth_at_its_level():
     rng = np.random.default_rng(7)
     covered = 0
