@@ -150,7 +150,8 @@ class Gain(Figures):
 
 
 class DensityBand(Figures):
-    """The units that fire on at least `low` and less than `high` of the images, and their mean monosemanticity."""
+    """The units that fire on at least `low` and less than `high` of the images (or on all), and their mean
+    monosemanticity."""
 
     low: float
     high: float
