@@ -14,6 +14,7 @@ from medsae_plugin.errors import MedSAEError
 _SAVED = {
     "evaluation": ("metrics.json of medsae evaluate and merge", "medsae_plugin.scores.results", "Evaluation"),
     "paper": ("metrics.json of --protocol medsae-paper", "medsae_plugin.scores.paper", "PaperEvaluation"),
+    "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",

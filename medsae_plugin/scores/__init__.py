@@ -16,6 +16,8 @@ _MODULES = {
     "LabelledImages": "medsae_plugin.scores.images",
     "Units": "medsae_plugin.scores.units",
     "evaluate": "medsae_plugin.scores.protocols",
+    "Probes": "medsae_plugin.scores.probe_results",
+    "probe_units": "medsae_plugin.scores.probes",
     "metric": "medsae_plugin.scores.registry",
     "open_units": "medsae_plugin.scores.opening",
 }

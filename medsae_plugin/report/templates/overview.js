@@ -27,6 +27,7 @@ function overview() {
     h("h2", {}, "Beside the baselines"),
     h("div", { class: "scroll" }, baselineTable()),
     matchedNote(sae),
+    data.probes && probes(data.probes),
   ];
 }
 
@@ -46,6 +47,14 @@ function topTable(sae) {
         columns.map((m) => told(m.title, interval(m, o) || null, figure(m, o[m.name]))),
         told("positives", null, `${o.positives} / ${o.known}`));
     })));
+}
+
+// What few units tell of the observations, as a share of what all neurons do.
+function probes(found) {
+  const heads = [...found.ks.map((k) => `k = ${k}`), "all, L1", "all neurons, rebuilt"];
+  return [h("h2", {}, "Probes"), h("p", { class: "note" }, `Mean AUROC over observations on ${found.split}, of logistic regressions fitted where latents are chosen: on the k units that correlate most with each observation, on all with a penalty that leaves most out, and of all neurons’ own on what each SAE rebuilds. In brackets the share of what all neurons tell above 0.5.`),
+    found.hooks.map((hook) => h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, theirs(hook.hook), `: all ${hook.d} neurons ${form(hook.all)}`), heads.map((t) => h("th", { class: "n", scope: "col" }, t)))),
+      h("tbody", {}, hook.rows.map((row) => h("tr", {}, h("th", { scope: "row" }, theirs(row.name)), row.cells.map(([x, part]) => h("td", { class: "n" }, form(x), known(part) && h("span", { class: "ci" }, ` (${percent(part)})`)))))))))];
 }
 
 // Rare latents fire on images that are alike, so monosemanticity compares at like densities alone.
