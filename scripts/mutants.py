@@ -2,8 +2,8 @@
 
     python scripts/mutants.py [--each 14] [--seed 0] [MODULE...]
 
-cosmic-ray makes the changes (a number, an operator, a comparison, a loop, a decorator) in a copy of the repository. What
-it prints of each module: how many changes were tried and noticed, and of each that was not, the change.
+cosmic-ray makes the changes (a number, an operator, a comparison, a loop, a decorator) in a copy of the repository. Of
+each module it prints how many were tried and how many noticed, and each that was not.
 """
 
 from __future__ import annotations

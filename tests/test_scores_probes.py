@@ -57,7 +57,7 @@ def split(store, name):
 
 
 def test_one_unit_ranks_as_it_does_itself_and_k_as_scikit_learns_regression(planted, probes):
-    folder, store, saes, labels = planted
+    _, store, saes, labels = planted
     train, test = split(store, "train"), split(store, "test")
     rows = next(store.image_batches("h", batch_images=N))[1]
     latents = SAE.load_from_disk(saes[0]).encode(rows).detach().double().numpy()
@@ -88,18 +88,18 @@ def test_one_unit_ranks_as_it_does_itself_and_k_as_scikit_learns_regression(plan
 def test_the_ceiling_tells_all_and_a_reconstruction_what_the_sae_writes_back(probes):
     (hook,) = probes.hooks
     assert all(hook.auroc[label] > 0.95 for label in LABELS[:3])
-    whole, lossy = ([u for u in probes.units if u.name == name][0] for name in ("whole", "lossy"))
+    whole, lossy = (next(u for u in probes.units if u.name == name) for name in ("whole", "lossy"))
     assert [o.k_sparse for o in whole.labels] == [o.k_sparse for o in lossy.labels], "the latents are the same"
     assert all(o.reconstructed > 0.95 for o in whole.labels[:3])
     assert abs(lossy.labels[0].reconstructed - 0.5) < 0.2 and lossy.labels[1].reconstructed > 0.95
-    neurons = [u for u in probes.units if u.kind == "neurons"][0]
+    neurons = next(u for u in probes.units if u.kind == "neurons")
     assert all(o.reconstructed is None for o in neurons.labels)
     assert all(str(j).isdecimal() for o in neurons.labels for j in o.latents), "an axis and its negative tell the same"
     assert probes.recovered(whole.mean(1), "h") == pytest.approx((whole.mean(1) - 0.5) / (hook.mean - 0.5))
 
 
 def test_the_single_probe_is_the_latent_of_least_cross_entropy_on_select(planted, probes):
-    folder, store, saes, labels = planted
+    _, store, saes, labels = planted
     train, test = split(store, "train"), split(store, "test")
     rows = next(store.image_batches("h", batch_images=N))[1]
     latents = SAE.load_from_disk(saes[0]).encode(rows).detach().double().numpy()
@@ -118,7 +118,7 @@ def test_the_single_probe_is_the_latent_of_least_cross_entropy_on_select(planted
 
 
 def test_nothing_of_report_is_in_what_is_chosen_or_fitted(planted, probes, tmp_path):
-    folder, store, saes, labels = planted
+    folder, store, saes, _ = planted
     frame = pd.read_csv(folder / "labels.csv")
     test = split(store, "test")
     frame.loc[test, list(LABELS[:3])] = 1 - frame.loc[test, list(LABELS[:3])]

@@ -11,6 +11,7 @@ from medsae_plugin import evaluate, read_table
 from medsae_plugin.scores import Resampling
 from medsae_plugin.scores.metrics import BAND_EDGES, density_bands
 from medsae_plugin.scores.models import DensityBand, UnitScores
+from medsae_plugin.scores.registry import METRICS
 
 N, D, FEATURES = 240, 8, 5
 LABELS = ("Edema", "Fracture", "Pneumonia", "Never", "Always")
@@ -69,7 +70,9 @@ def test_one_observation_has_no_entropy_and_is_followed_by_necessity(scored):
         assert o.r > 0.5 and o.entropy is None and o.entropy_floor is None and o.entropy_normalised is None
         assert sae.mean_top_entropy is None and sae.mean_entropy is None
         text = str(evaluation)
-        assert "above chance (p < 0.05): 1 of 1" in text and "follow" not in text.split("above chance")[1].split("\n")[0]
+        assert (
+            "above chance (p < 0.05): 1 of 1" in text and "follow" not in text.split("above chance")[1].split("\n")[0]
+        )
 
 
 def test_nothing_is_counted_where_nothing_can_be_scored(scored):
@@ -83,8 +86,8 @@ def test_neurons_and_baselines_have_the_figures_of_the_sae_beside_them(scored):
     (sae,) = evaluation.saes
     text = str(evaluation)
     kinds = row(text, "      ")[-3:]
-    for start, name, form in (("monosemanticity  ", "mean_monosemanticity", ".3f"), ("latents that", "significant", ".0f")):
-        expected = [format(one.value(name), form) for one in (sae, *sae.beside)]
+    for start, name in (("monosemanticity  ", "mean_monosemanticity"), ("latents that", "significant")):
+        expected = [METRICS[name].form(one.value(name)) for one in (sae, *sae.beside)]
         assert row(text, start)[1:] == expected
     assert kinds == ["sae", "neurons", "untrained"]
 

@@ -16,6 +16,7 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
@@ -39,16 +40,28 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         default="held-out",
         help="medsae-paper: as arXiv 2510.26411, optimistic, on --report-split alone (default: held-out)",
     )
+    parser.add_argument(
+        "--judge-store",
+        type=Path,
+        metavar="STORE",
+        help="another encoder's store of the same images, by whose embeddings to give monosemanticity as well",
+    )
+    parser.add_argument("--judge-hook", metavar="HOOK", help="of that store (default: hook_embedding)")
     add_chance(parser)
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.scores import evaluate
+    from medsae_plugin.scores import JudgeStore, evaluate
+    from medsae_plugin.scores.images import EMBEDDING
     from medsae_plugin.scores.paper import PROTOCOL, evaluate_as_paper
     from medsae_plugin.store import ActivationStore
 
     store, progress = ActivationStore(args.store), not args.quiet
+    if args.judge_store is None and args.judge_hook is not None:
+        raise MedSAEError("--judge-hook is of a --judge-store, and none is given")
+    if args.judge_store is not None and args.protocol == PROTOCOL:
+        raise MedSAEError(f"--protocol {PROTOCOL} has no monosemanticity to judge; leave --judge-store out")
     if args.protocol == PROTOCOL:
         args.uncertain = "keep"
         table = read_table(args)
@@ -75,6 +88,9 @@ def run(args: argparse.Namespace) -> None:
         select=args.select,
         report=args.report,
         resampling=read_chance(args),
+        judge=None
+        if args.judge_store is None
+        else JudgeStore(ActivationStore(args.judge_store), args.judge_hook or EMBEDDING),
         device=checked_device(args.device),
         progress=progress,
     )

@@ -23,8 +23,8 @@ def add(commands: Commands) -> None:
         run,
         _arguments,
         help="what few latents tell of each label, beside a probe of all neurons",
-        description="Probes of the best 1 to 50 latents, of one, and of all with a sparse penalty, on held-out patients; "
-        "beside a probe of all neurons, and what is left of that on the SAE's reconstruction.",
+        description="Probes of the best 1 to 50 latents, of one alone, and of all with a sparse penalty, on held-out "
+        "patients; beside a probe of all neurons, and what is left of that on the SAE's reconstruction.",
         interrupted=GOES_ON,
     )
 

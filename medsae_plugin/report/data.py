@@ -232,7 +232,7 @@ def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
 
 
 def _probed(probes: Probes | None) -> dict[str, Any] | None:
-    """Of each hook the probes' mean AUROC, and the share of the ceiling's that they recover; None where there are none."""
+    """Of each hook the probes' mean AUROC, and the share of the ceiling's that they recover; None without probes."""
     if probes is None:
         return None
     hooks = []

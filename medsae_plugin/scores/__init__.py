@@ -13,6 +13,7 @@ _MODULES = {
     "SiteStatistics": "medsae_plugin.scores.sites",
     "site_statistics": "medsae_plugin.scores.sites",
     "Evaluation": "medsae_plugin.scores.results",
+    "JudgeStore": "medsae_plugin.scores.judge",
     "LabelledImages": "medsae_plugin.scores.images",
     "Units": "medsae_plugin.scores.units",
     "evaluate": "medsae_plugin.scores.protocols",

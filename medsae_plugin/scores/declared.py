@@ -166,6 +166,14 @@ def monosemanticity(s: Scored) -> PerLatent:
     return metrics.monosemanticity(s.report)
 
 
+@metric("monosemanticity_judge", title="monosem. (judge)", words="monosemanticity by the judge's embeddings",
+        per="latent", better="higher", digits=".3f", needs="judge", show=["report"])  # fmt: skip
+def monosemanticity_judge(s: Scored) -> PerLatent:
+    """`metrics.monosemanticity`, by the embeddings of another encoder."""
+    assert s.judged is not None
+    return metrics.monosemanticity(s.judged)
+
+
 @metric("density", title="fires on", per="latent", unit="of images", digits=".0%", show=["report"])
 def density(s: Scored) -> PerLatent:
     """The share of images on which a latent fires."""
@@ -252,6 +260,13 @@ def mean_entropy(s: Scored) -> float:
 def mean_monosemanticity(s: Scored) -> float:
     """Over the latents that fire."""
     return mean_known(s["monosemanticity"][s["density"] > 0])
+
+
+@metric("mean_monosemanticity_judge", title="monosemanticity by the judge's embeddings", per="sae", better="higher",
+        digits=".3f", needs="judge", show=["table", "report", "card"])  # fmt: skip
+def mean_monosemanticity_judge(s: Scored) -> float:
+    """Over the latents that fire."""
+    return mean_known(s["monosemanticity_judge"][s["density"] > 0])
 
 
 @metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from medsae_plugin.scores.ranking import aurocs
 
 STRENGTHS = (0.01, 0.1, 1.0)  # scikit-learn's C, the inverse of the penalty
 _DEFAULT_STRENGTH = 0.1  # where half of the patients lack images with or without the label
-Features = Float[np.ndarray, "images d"] | sparse.csr_array
+Features: TypeAlias = Float[np.ndarray, "images d"] | sparse.csr_array
 RIDGE = 1e-4  # of a latent's own regression, so that one that tells all images apart has an end
 _STEPS = 100
 
@@ -43,7 +43,8 @@ def fit_head(
     """The regression whose penalty does best, by AUROC, when fitted on one half of the patients and tried on the other.
 
     Args:
-        x: of any scale; what is sparse is not centred. y: 0 and 1, both there. half: 0 or 1 for each image, by its patient.
+        x: of any scale; what is sparse is not centred.
+        y: 0 and 1, both there. half: 0 or 1 for each image, by its patient.
         l1: penalise the sum of sizes, which leaves features out, instead of that of squares.
     """
     x = x.astype(np.float64)
@@ -57,7 +58,7 @@ def fit_head(
 
 
 def _mean_and_scale(x: Features) -> tuple[np.ndarray, np.ndarray]:
-    if not sparse.issparse(x):
+    if isinstance(x, np.ndarray):
         return x.mean(0), x.std(0)
     mean = np.asarray(x.mean(0)).ravel()
     square = np.asarray(x.power(2).mean(0)).ravel()

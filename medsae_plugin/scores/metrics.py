@@ -177,7 +177,7 @@ def density_histogram(statistics: LatentStatistics) -> Int[np.ndarray, " bins"]:
 
 
 def density_bands(share: Float[np.ndarray, " latents"]) -> Int[np.ndarray, " latents"]:
-    """The band of `BAND_EDGES` that each latent's density is in, -1 for a dead one; a density at an edge is above it."""
+    """The band of `BAND_EDGES` that each latent's density is in, -1 for a dead one; at an edge it is the one above."""
     logs = np.log10(share, out=np.full(share.shape, -np.inf), where=share > 0)
     bands = np.clip(np.searchsorted(BAND_EDGES, logs, side="right") - 1, 0, len(BAND_EDGES) - 2)
     return np.where(share > 0, bands, -1)

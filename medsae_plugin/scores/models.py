@@ -116,6 +116,14 @@ class Encoder(Figures):
     weights_sha256: str = ""
 
 
+class Judge(Figures):
+    """Whose embeddings, at which hook, monosemanticity was judged by beside the encoder's own."""
+
+    encoder: str
+    weights_sha256: str
+    hook: str
+
+
 class Observation(Figures):
     """One label: how often it is there, and its top latent's figures, named as `METRICS`.
 

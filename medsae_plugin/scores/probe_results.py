@@ -19,8 +19,7 @@ PROBES_FILE = "probes.json"
 
 
 class ProbedLabel(Figures):
-    """What probes of some units tell of a label: AUROC on `report`, None where the label is not there on some images and
-    absent on others.
+    """What probes of some units tell of a label: AUROC on `report`, None where the label does not vary.
 
     latents: those chosen, best first, of which the k-sparse probe of k takes the first k. k_sparse: by k; of fewer
         units all.
@@ -108,8 +107,8 @@ class Probes(Result):
             f"Probes fitted on {select.split} ({select.images} images, {select.patients} patients), AUROC on "
             f"{report.split} ({report.images} images, {report.patients} patients); {self.aggregate} over positions.",
             *without_rows(select, report),
-            "k: logistic regression on the k units that correlate most with the observation on the first; L1: on all, how",
-            "many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction. Means over",
+            "k: logistic regression on the k units that correlate most with the observation on the first; L1: on all, and",
+            "how many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction. Means over",
             "observations, in brackets the share of the ceiling's AUROC above 0.5.",
         ]
         return "\n".join(["\n".join(head), *(f"\n{self._of_hook(h)}" for h in self.hooks),
@@ -135,7 +134,17 @@ class Probes(Result):
 
     def _of_sae(self, sae: ProbedUnits) -> str:
         ceiling = self.ceiling(sae.hook).auroc
-        heads = ["all", "rebuilt", *(f"k={k}" for k in self.ks), "L1", "latents", "one", "AUROC", "BCE", "(share alone)"]
+        heads = [
+            "all",
+            "rebuilt",
+            *(f"k={k}" for k in self.ks),
+            "L1",
+            "latents",
+            "one",
+            "AUROC",
+            "BCE",
+            "(share alone)",
+        ]
         rows = [["observation", "+", *heads]]
         for o in sae.labels:
             single = "-" if o.single is None else f"{'-' if (o.single_weight or 0) < 0 else ''}#{o.single}"
@@ -154,7 +163,9 @@ class Probes(Result):
                     f"({_form(o.prevalence_bce, 3)})",
                 ]
             )
-        title = f"{sae.name}: by observation; one: the latent of the least cross-entropy on its own (-: where it is absent)"
+        title = (
+            f"{sae.name}: by observation; one: the latent of the least cross-entropy on its own (-: where it is absent)"
+        )
         return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
     def _share(self, auroc: float | None, hook: str) -> str:

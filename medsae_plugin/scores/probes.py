@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ def probe_units(
             _probed(store, one, matrix, data, hooks[one.hook])
             for one, matrix in zip(tqdm(units, "probing", disable=not progress), matrices, strict=True)
         ]
-    names = images.label_names
+    names, splits = images.label_names, counts(images)
     probes = Probes(
         encoder=Encoder(**store.manifest["encoder"]),
         aggregate=aggregate,
@@ -86,7 +85,8 @@ def probe_units(
             for hook, found in hooks.items()
         ],
         units=probed,
-        **counts(images),
+        select=splits["select"],
+        report=splits["report"],
     )
     if out is not None:
         probes.save(out)
@@ -101,8 +101,7 @@ class _Data:
     half: Int[np.ndarray, " selected"]
 
     def fit(self, x: Features, c: int, l1: bool = False) -> Head | None:
-        """A head for label c, on features of the images of `select` where it is known; None where it is not there on some of those
-        and absent on others."""
+        """A head for label c, on features of the images of `select`; None where the label does not vary there."""
         y = self.images.labels[self.images.rows("select"), c]
         known = ~np.isnan(y)
         if len(np.unique(y[known])) < 2 or x.shape[1] == 0:
@@ -133,9 +132,7 @@ class _Ceiling:
         return cls([head for _, head in found], np.array([auroc for auroc, _ in found]))
 
 
-def _probed(
-    store: ActivationStore, units: Units, matrix: LatentMatrix, data: _Data, ceiling: _Ceiling
-) -> ProbedUnits:
+def _probed(store: ActivationStore, units: Units, matrix: LatentMatrix, data: _Data, ceiling: _Ceiling) -> ProbedUnits:
     labels, rows = data.images.labels, {role: data.images.rows(role) for role in ("select", "report")}
     every = sparse.csc_array(sparse.vstack([sparse.csr_array(part) for _, part in matrix.shards()]))
     chosen_from = _candidates(store, units, matrix, rows["select"])

@@ -65,6 +65,7 @@ class Scored:
         units: what is scored.
         select, report: their sums over the images of each role.
         fidelity: how well they reconstruct `report`; None where they do not.
+        judged: their sums over the images of `report` with another encoder's embeddings; None without one.
         matrix, held_out: their activations and the images; None where only sums are known, as of merged sites.
     """
 
@@ -76,8 +77,9 @@ class Scored:
         fidelity: FidelitySums | None = None,
         matrix: LatentMatrix | None = None,
         held_out: HeldOut | None = None,
+        judged: LatentStatistics | None = None,
     ) -> None:
-        self.units, self.fidelity = units, fidelity
+        self.units, self.fidelity, self.judged = units, fidelity, judged
         self.select, self.report = (sums[role] for role in ROLES)
         self.matrix, self.held_out = matrix, held_out
         self._figures: dict[str, Any] = {}
@@ -90,7 +92,8 @@ class Scored:
 
     def has(self, name: str) -> bool:
         """Whether the figure can be computed here."""
-        return METRICS[name].needs == "sums" or self.matrix is not None
+        at_hand = {"sums": True, "images": self.matrix is not None, "judge": self.judged is not None}
+        return at_hand[METRICS[name].needs]
 
     def of_top(self, name: str) -> Float[np.ndarray, " labels"]:
         """A figure `per` latent or label: each label's entry of its top latent; nan where there is none."""

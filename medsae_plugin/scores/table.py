@@ -23,9 +23,9 @@ SHOWN_FIDELITY = (
 _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
 shuffles of the patients' labels; p: how often a shuffle reaches r. partial: r given all the other observations, "-"
-where those determine it. H: entropy over observations, nats; floor: what H would be, by shuffles, if the latent followed
-its strongest observation alone. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an
-untrained SAE, chosen likewise."""
+where those determine it. H: entropy over observations, nats; floor: what H would be, by shuffles, if the latent
+followed its strongest observation alone. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons
+and of an untrained SAE, chosen likewise."""
 _SUMMED = """\
 r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
 observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
