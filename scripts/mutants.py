@@ -34,7 +34,7 @@ TESTS = {
     "scores/ranking": ["scores_ranking"],
     "scores/resampling": ["scores_resampling"],
     "scores/sums": ["scores_sums"],
-    "scores/scoring": ["scores_scoring"],
+    "scores/scoring": ["scores_scoring", "scores_table"],
     "training/normalization": ["training_normalization"],
     "data/tables": ["data_tables", "data_dialects"],
     "data/splits": ["data_tables"],

@@ -14,7 +14,8 @@ from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.resampling import PatientBootstrap, patient_shuffles, permutation_null
-from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
+from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, least_firing, sum_up
+from medsae_plugin.scores.specificity import FLOOR_SHUFFLES
 from medsae_plugin.scores.units import Neurons
 
 
@@ -44,6 +45,7 @@ def test_what_is_undefined_is_nan_without_a_warning(case, tmp_path):
         warnings.simplefilter("error")
         scored = scores_of(activations, ["select"] * (n - held_out) + ["report"] * held_out, tmp_path)
         figures = {name: scored[name] for name in METRICS if scored.has(name)}
+    assert scored.varying.tolist() == [case not in ("one image each", "one held out"), False, False]
     assert scored.top.tolist() == ([1, -1, -1] if case == "one held out" else [-1, -1, -1])
     intervals = [figures[name] for name in ("r_low", "r_high", "auroc_low", "auroc_high")]
     for values in (scored.null, figures["p_null"], *intervals, figures["r"][:, 1:]):
@@ -89,6 +91,11 @@ def drawn(tmp_path_factory):
     held_out = HeldOut(images, Q, Resampling(N_DRAWN, N_DRAWN, SEED))
     scored = Scored(Neurons.of("h", 3), sum_up(matrix, images), matrix=matrix, held_out=held_out)
     return scored, a.astype(np.float32).astype(np.float64), labels, embeddings
+
+
+def test_a_latent_is_chosen_that_fires_on_ten_images_or_of_few_on_a_twentieth_and_two():
+    found = {n: least_firing(n) for n in (0, 39, 40, 59, 60, 199, 200, 10**6)}
+    assert found == {0: 2, 39: 2, 40: 2, 59: 2, 60: 3, 199: 9, 200: 10, 10**6: 10}
 
 
 def known_pairs(a, labels, rows, j, c):
@@ -155,11 +162,12 @@ def test_the_null_shuffles_patients_by_the_seed_and_its_95_percent_point_is_show
 
 def test_the_floor_shuffles_patients_of_report_by_the_seed(drawn):
     scored, a, labels, _ = drawn
+    assert FLOOR_SHUFFLES < N_DRAWN
     patients = scored.held_out.images.patients[REPORT]
     r = np.array([[stats.pearsonr(*known_pairs(a, labels, REPORT, j, c))[0] for c in range(3)] for j in range(3)])
     for j, own in enumerate(np.abs(r).argmax(1)):
         entropies = []
-        for order in patient_shuffles(patients, N_DRAWN, SEED):
+        for order in patient_shuffles(patients, FLOOR_SHUFFLES, SEED):
             shuffled = np.vstack([labels[SELECT], labels[REPORT][order]])
             kept = np.array([abs(stats.pearsonr(*known_pairs(a, shuffled, REPORT, j, c))[0]) for c in range(3)])
             kept[own] = abs(r[j, own])

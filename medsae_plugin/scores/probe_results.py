@@ -107,9 +107,9 @@ class Probes(Result):
             f"Probes fitted on {select.split} ({select.images} images, {select.patients} patients), AUROC on "
             f"{report.split} ({report.images} images, {report.patients} patients); {self.aggregate} over positions.",
             *without_rows(select, report),
-            "k: logistic regression on the k units that correlate most with the observation on the first; L1: on all, and",
-            "how many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction. Means over",
-            "observations, in brackets the share of the ceiling's AUROC above 0.5.",
+            "k: logistic regression on the k units that correlate most with the observation on the first; L1: on all,",
+            "and how many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction. Means",
+            "over observations, in brackets the share of the ceiling's AUROC above 0.5.",
         ]
         return "\n".join(["\n".join(head), *(f"\n{self._of_hook(h)}" for h in self.hooks),
                           *(f"\n{self._of_sae(u)}" for u in self.units if u.kind == "sae")])  # fmt: skip

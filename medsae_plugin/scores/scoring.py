@@ -16,7 +16,7 @@ from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.ranking import auroc_and_average_precision, detection_above, thresholds
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.resampling import PatientBootstrap, patient_shuffles, permutation_null
-from medsae_plugin.scores.specificity import entropy_floor
+from medsae_plugin.scores.specificity import FLOOR_SHUFFLES, entropy_floor
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import Units
 from medsae_plugin.training.fidelity import FidelitySums
@@ -163,7 +163,8 @@ class Scored:
         """Of each label's top unit the entropy that it would have without all labels but its strongest."""
         _, held_out = self._images()
         drawn = held_out.resampling
-        orders = patient_shuffles(held_out.images.patients[held_out.report], drawn.n_permutations, drawn.seed)
+        n = min(drawn.n_permutations, FLOOR_SHUFFLES)
+        orders = patient_shuffles(held_out.images.patients[held_out.report], n, drawn.seed)
         return entropy_floor(self.top_activations, held_out.labels, orders)
 
     @cached_property

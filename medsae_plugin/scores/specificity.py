@@ -12,6 +12,8 @@ from medsae_plugin.scores.metrics import entropy, pearson_of
 
 LEAST_OWN = 0.01
 """Of a label's variance, the least that the other labels must leave for a partial r: a variance inflation of 100."""
+FLOOR_SHUFFLES = 50
+"""Shuffles that a floor averages, at most: of a mean more would change the third digit."""
 LEAST_SPARE = 10
 """Images beyond what is regressed on."""
 
@@ -64,7 +66,7 @@ def _partial(activation: np.ndarray, labels: np.ndarray, c: int) -> float:
     known = ~np.isnan(labels[:, c])
     others = np.delete(labels[known], c, axis=1)
     columns = np.column_stack([activation[known], labels[known, c], np.nan_to_num(others), np.isnan(others)])
-    if len(columns) < 3:
+    if len(columns) < LEAST_SPARE:
         return np.nan
     columns = columns.astype(np.float64) - columns.mean(0)
     products = columns.T @ columns
