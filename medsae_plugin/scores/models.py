@@ -172,7 +172,7 @@ class UnitScores(Figures):
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
-    density_bands: those with a unit whose monosemanticity is defined.
+    density_bands: those with a unit whose monosemanticity is defined; None of files that are older.
     mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE.
     """
 
@@ -186,7 +186,7 @@ class UnitScores(Figures):
     fidelity: dict[str, float | None] | None
     image_level: dict[str, float | None] = {}
     density_histogram: list[int] = []
-    density_bands: list[DensityBand] = []
+    density_bands: list[DensityBand] | None = None
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
@@ -236,10 +236,10 @@ class UnitScores(Figures):
         The rarer a unit fires, the more alike are the images on which it does, so two means compare only at like
         densities: within each band where both have `LEAST_IN_BAND` units, bands weighed by these. None without a band.
         """
-        theirs = {band.low: band for band in other.density_bands}
+        theirs = {band.low: band for band in other.density_bands or []}
         pairs = [
             (band.units, band.monosemanticity, theirs[band.low].monosemanticity)
-            for band in self.density_bands
+            for band in self.density_bands or []
             if band.low in theirs and min(band.units, theirs[band.low].units) >= LEAST_IN_BAND
         ]
         n = sum(units for units, _, _ in pairs)

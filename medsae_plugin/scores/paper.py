@@ -26,7 +26,7 @@ from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.protocols import kept_or_scratch, unit_matrices
-from medsae_plugin.scores.registry import number
+from medsae_plugin.scores.registry import mean_known, number
 from medsae_plugin.scores.results import METRICS_FILE
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.scores.units import Kind, Units
@@ -200,7 +200,7 @@ def _entry(
         latents=len(r),
         kept=int(kept.sum()),
         mean_top_r=float(found.mean()) if len(found) else None,
-        mean_entropy=float(h[kept].mean()) if kept.any() else None,
+        mean_entropy=number(mean_known(h[kept])),
         observations=observations,
     )
 

@@ -163,9 +163,7 @@ class Probes(Result):
                     f"({_form(o.prevalence_bce, 3)})",
                 ]
             )
-        title = (
-            f"{sae.name}: by observation; one: the latent of the least cross-entropy on its own (-: where it is absent)"
-        )
+        title = f"{sae.name} by observation; one: the latent of the least cross-entropy by itself, -# where it is silent"
         return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
     def _share(self, auroc: float | None, hook: str) -> str:
