@@ -108,8 +108,8 @@ class Probes(Result):
             f"{report.split} ({report.images} images, {report.patients} patients); {self.aggregate} over positions.",
             *without_rows(select, report),
             "k: logistic regression on the k units that correlate most with the observation on the first; L1: on all,",
-            "and how many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction. Means",
-            "over observations, in brackets the share of the ceiling's AUROC above 0.5.",
+            "and how many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction.",
+            "Means over observations, in brackets the share of the ceiling's AUROC above 0.5.",
         ]
         return "\n".join(["\n".join(head), *(f"\n{self._of_hook(h)}" for h in self.hooks),
                           *(f"\n{self._of_sae(u)}" for u in self.units if u.kind == "sae")])  # fmt: skip
@@ -163,7 +163,9 @@ class Probes(Result):
                     f"({_form(o.prevalence_bce, 3)})",
                 ]
             )
-        title = f"{sae.name} by observation; one: the latent of the least cross-entropy by itself, -# where it is silent"
+        title = (
+            f"{sae.name} by observation; one: the latent of the least cross-entropy by itself, -# where it is silent"
+        )
         return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
     def _share(self, auroc: float | None, hook: str) -> str:
