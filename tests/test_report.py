@@ -206,7 +206,7 @@ def test_the_printed_table_counts_only_what_is_above_chance(run):
             o.update(r=0.3, p_holm=p, follows=follows)
         sae["observations"][1]["follows"] = LABELS[0]
     lines = [line for line in str(Evaluation.read(metrics)).splitlines() if line.startswith("top latents")]
-    assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1"}
+    assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1 of 2"}
 
 
 def test_names_of_another_sae_are_refused(run, tmp_path):

@@ -81,7 +81,7 @@ def tops_left_out(
     found, entropies = np.stack(columns, axis=1), np.stack(entropy, axis=1)
     varies = (np.nansum(labels, axis=0) > 0) & ((labels == 0).sum(0) > 0)
     held = np.where(np.isnan(found).any(0), np.nan_to_num(r), found)
-    known = ~np.isnan(entropies).any(0)
+    known = varies & ~np.isnan(entropies).any(0)
     nothing = np.full(jackknife.n_patients, np.nan)
     return {
         "mean_top_r": held[:, varies].mean(1) if varies.any() else nothing,

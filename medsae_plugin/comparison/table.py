@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medsae_plugin.scores.images import ROLES
-from medsae_plugin.scores.models import Split
+from medsae_plugin.scores.models import NOT_SPARSE, Split, is_not_sparse
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
@@ -36,7 +36,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
             [
                 e["name"],
                 _form(e["explained_variance"], 3),
-                _form(e["l0"], 1),
+                _form(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
                 "-" if e["dead"] is None else f"{e['dead']:.0%}",
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
@@ -48,7 +48,10 @@ def _saes(comparison: Mapping[str, Any]) -> str:
         )
     note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
     why = {e["no_interval"] for e in comparison["saes"] if e.get("no_interval")}
-    notes = [note, *(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
+    notes = [note]
+    if any(is_not_sparse(e["l0"], e["d_sae"]) for e in comparison["saes"]):
+        notes.append(f"!: not sparse, {NOT_SPARSE:.0%} of the latents or more fire on a row.")
+    notes += [*(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
     notes += [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
     return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
 

@@ -19,6 +19,7 @@ from medsae_plugin.report.sources import Run, ScoredSAE, report_rows, ribbons
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
 from medsae_plugin.scores.models import Observation, UnitScores
+from medsae_plugin.scores.probe_results import Probes
 from medsae_plugin.scores.registry import METRICS, Metric, Show, shown
 from medsae_plugin.scores.strongest import Strongest
 
@@ -30,7 +31,7 @@ MOST_LATENTS = 12_000
 """Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
 
 _PLACES: tuple[Show, ...] = ("report", "comparison", "observations")
-_LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
+_LEFT_OUT = {"observations", "density_histogram", "density_bands", "image_level", "baseline_of"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
         "comparison": _compared(run.comparison),
+        "probes": _probed(run.probes),
         "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
@@ -129,7 +131,11 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
         "headline": s.scores.headline and s.scores.headline.model_dump(mode="json"),
         "histogram": s.scores.density_histogram,
         "beside": [
-            {**_summary(other), "observations": [_brief(o) for o in other.observations]}
+            {
+                **_summary(other),
+                "monosemanticity_matched": s.scores.monosemanticity_beside(other),
+                "observations": [_brief(o) for o in other.observations],
+            }
             for other in (s.scores.neurons, *s.scores.baselines)
         ],
         "training": _training(s),
@@ -176,7 +182,7 @@ def _has(run: Run, m: Metric) -> bool:
 
 
 def _summary(scores: UnitScores) -> dict[str, Any]:
-    return scores.model_dump(mode="json", exclude=_LEFT_OUT)
+    return {**scores.model_dump(mode="json", exclude=_LEFT_OUT), "not_sparse": scores.not_sparse}
 
 
 def _brief(o: Observation) -> dict[str, Any]:
@@ -227,6 +233,21 @@ def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
         return None
     flows = [{**flow.model_dump(mode="json"), "ribbons": ribbons(comparison, flow)} for flow in comparison.flows]
     return {**comparison.to_json(), "flows": flows}
+
+
+def _probed(probes: Probes | None) -> dict[str, Any] | None:
+    """Of each hook the probes' mean AUROC, and the share of the ceiling's that they recover; None without probes."""
+    if probes is None:
+        return None
+    hooks = []
+    for hook in probes.hooks:
+        rows = []
+        for u in probes.units:
+            if u.hook == hook.hook:
+                means = [*(u.mean(k) for k in probes.ks), u.mean(), u.mean(figure="reconstructed")]
+                rows.append({"name": u.name, "cells": [[x, probes.recovered(x, hook.hook)] for x in means]})
+        hooks.append({"hook": hook.hook, "d": hook.d, "all": hook.mean, "rows": rows})
+    return {"ks": probes.ks, "split": probes.report.split, "hooks": hooks}
 
 
 def _images(

@@ -16,7 +16,14 @@ from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind, as_folder_name
 
 R = TypeVar("R", bound="Result")
+NOT_SPARSE = 0.25  # of the latents, on a row: random directions with ReLU have 0.5
+LEAST_IN_BAND = 5
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
+
+
+def is_not_sparse(l0: float | None, d_sae: int | None) -> bool:
+    """Whether an L0 is so large a share of the latents that nothing is sparse about them."""
+    return l0 is not None and d_sae is not None and l0 >= NOT_SPARSE * d_sae
 
 
 class Figures(BaseModel):
@@ -113,6 +120,14 @@ class Encoder(Figures):
     weights_sha256: str = ""
 
 
+class Judge(Figures):
+    """Whose embeddings, at which hook, monosemanticity was judged by beside the encoder's own."""
+
+    encoder: str
+    weights_sha256: str
+    hook: str
+
+
 class Observation(Figures):
     """One label: how often it is there, and its top latent's figures, named as `METRICS`.
 
@@ -128,6 +143,11 @@ class Observation(Figures):
     latent: int | str | None
     follows: str | None = None
     no_interval: str | None = None
+
+    @property
+    def scorable(self) -> bool:
+        """Whether some images of `report` have it and some have not."""
+        return 0 < self.positives < self.known
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -153,11 +173,22 @@ class Gain(Figures):
     at_live: float | None = None
 
 
+class DensityBand(Figures):
+    """The units that fire on at least `low` and less than `high` of the images (or on all), and their mean
+    monosemanticity."""
+
+    low: float
+    high: float
+    units: int
+    monosemanticity: float
+
+
 class UnitScores(Figures):
     """The scores of an SAE's latents, of a baseline's, or of a hook's neurons; figures per SAE are named as `METRICS`.
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
+    density_bands: those with a unit whose monosemanticity is defined; None of files that are older.
     mean_rank: among the SAEs, over the figures that rank. gain_over_neurons, gains: of an SAE, over the raw neurons and
         over each of its baselines; see `headline`. no_interval: why `mean_top_r` has no interval, or None.
     """
@@ -172,6 +203,7 @@ class UnitScores(Figures):
     fidelity: dict[str, float | None] | None
     image_level: dict[str, float | None] = {}
     density_histogram: list[int] = []
+    density_bands: list[DensityBand] | None = None
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
@@ -231,6 +263,28 @@ class UnitScores(Figures):
     @property
     def untrained(self) -> UnitScores | None:
         return next((c for c in self.baselines if c.kind == "untrained"), None)
+
+    @property
+    def not_sparse(self) -> bool:
+        """See `is_not_sparse`."""
+        return is_not_sparse(self.value("l0"), self.d_sae)
+
+    def monosemanticity_beside(self, other: UnitScores) -> tuple[float, float] | None:
+        """The mean monosemanticity of these units and of others, at the densities of these.
+
+        The rarer a unit fires, the more alike are the images on which it does, so two means compare only at like
+        densities: within each band where both have `LEAST_IN_BAND` units, bands weighed by these. None without a band.
+        """
+        theirs = {band.low: band for band in other.density_bands or []}
+        pairs = [
+            (band.units, band.monosemanticity, theirs[band.low].monosemanticity)
+            for band in self.density_bands or []
+            if band.low in theirs and min(band.units, theirs[band.low].units) >= LEAST_IN_BAND
+        ]
+        n = sum(units for units, _, _ in pairs)
+        if n == 0:
+            return None
+        return sum(units * own for units, own, _ in pairs) / n, sum(units * beside for units, _, beside in pairs) / n
 
     def of_label(self, label: str) -> Observation | None:
         return next((o for o in self.observations if o.label == label), None)

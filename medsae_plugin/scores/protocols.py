@@ -18,6 +18,7 @@ import numpy as np
 
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix, latent_matrices
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
@@ -41,6 +42,7 @@ def evaluate(
     q: float = 0.3,
     resampling: Resampling | None = None,
     baselines: Sequence[str | Path] = (),
+    judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
 ) -> Evaluation:
@@ -56,17 +58,20 @@ def evaluate(
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations of patients' labels, 200 by default, with their seed.
         baselines: folders of `medsae baselines`, whose units are scored beside their SAEs.
+        judge: another encoder's store of the same images, by whose embeddings monosemanticity is given as well.
         device: where SAEs are computed.
 
     Returns:
         The evaluation; `print` it for its table.
 
     Raises:
-        MedSAEError: what `LabelledImages.held_out` and `open_units` refuse.
+        MedSAEError: what `LabelledImages.held_out`, `open_units` and `JudgeStore` refuse.
     """
     images = LabelledImages.of(store, table).held_out(select, report)
     held_out = HeldOut(images, q, resampling or Resampling())
     units = open_units(store, saes, held_out.resampling.seed, device, baselines)
+    if judge is not None:
+        judge.ids(images)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         scored = [
@@ -76,6 +81,7 @@ def evaluate(
                 fidelity=fidelity_of(store, one, report),
                 matrix=matrix,
                 held_out=held_out,
+                judged=None if judge is None else judge.sums(matrix, images),
             )
             for one, matrix in zip(units, matrices, strict=True)
         ]
@@ -85,6 +91,7 @@ def evaluate(
             aggregate,
             counts(images),
             q=q,
+            judge=None if judge is None else judge.told,
             resampling=asdict(held_out.resampling),
             images_without_labels=int(np.isnan(images.labels).all(1).sum()),
             unreadable_images=len(store.failures),

@@ -11,7 +11,7 @@ import pandas as pd
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.gains import gain
 from medsae_plugin.scores.images import ROLES, LabelledImages
-from medsae_plugin.scores.models import Observation, Split, UnitScores
+from medsae_plugin.scores.models import DensityBand, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.statistics.intervals import FEW_LABELS
@@ -71,10 +71,25 @@ def _summary(scored: Scored) -> UnitScores:
         fidelity=None if fidelity is None else _finite(fidelity.figures()),
         image_level=_finite(metrics.sparsity(scored.report)),
         density_histogram=metrics.density_histogram(scored.report).tolist(),
+        density_bands=_density_bands(scored),
         observations=_observations(scored),
         no_interval=FEW_LABELS if scored.matrix is not None and scored.mean_degrees() is None else None,
         **figures,
     )
+
+
+def _density_bands(scored: Scored) -> list[DensityBand]:
+    score, band = scored["monosemanticity"], metrics.density_bands(scored["density"])
+    edges, defined = 10.0**metrics.BAND_EDGES, ~np.isnan(score)
+    return [
+        DensityBand(
+            low=float(edges[k]),
+            high=float(edges[k + 1]),
+            units=int((defined & (band == k)).sum()),
+            monosemanticity=float(score[defined & (band == k)].mean()),
+        )
+        for k in np.unique(band[defined & (band >= 0)])
+    ]
 
 
 def _observations(scored: Scored) -> list[Observation]:
