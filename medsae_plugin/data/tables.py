@@ -81,8 +81,8 @@ class ImageTable:
         return replace(self, frame=self.frame.assign(split=list(splits)))
 
     def split_by_patient(self, seed: int = 0, fractions: Mapping[str, float] = DEFAULT_FRACTIONS) -> ImageTable:
-        """The same table split by patient; see `medsae_plugin.data.splits.split_by_patient`."""
-        return self.with_splits(split_by_patient(list(self.frame["patient"]), fractions, seed))
+        """The same table split by patient, stratified over its labels; see `medsae_plugin.data.splits`."""
+        return self.with_splits(split_by_patient(list(self.frame["patient"]), fractions, seed, self.labels))
 
     def content_hash(self) -> str:
         """SHA-256 over image ids, paths, patients and splits (not the root), so that a store knows its images."""
