@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int
 
 from medsae_plugin.data import folders
 from medsae_plugin.data.columns import Columns, find_column, find_columns
+from medsae_plugin.data.data_sets import data_set_of
 from medsae_plugin.data.dialects import MISSING, read_cells
 from medsae_plugin.data.reading import Reading
 from medsae_plugin.data.splits import (
@@ -47,6 +48,7 @@ class ImageTable:
         has them `sex`, `age` (years), `view`, `projection`, and `report` if its column was named.
     labels: `(images, labels)` of 0, 1 and nan (unknown).
     reading: what was understood of the file or folder; None where it came from neither.
+    data_set: what the images are of, such as "CheXpert"; "" where that is not known.
     """
 
     root: Path
@@ -54,6 +56,7 @@ class ImageTable:
     labels: Float32[np.ndarray, "images labels"]
     label_names: tuple[str, ...]
     reading: Reading | None = None
+    data_set: str = ""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -106,6 +109,7 @@ def read_table(
     uncertain: Uncertain = "ignore",
     dialect: str | None = None,
     known_paths: Collection[str] | None = None,
+    data_set: str | None = None,
 ) -> ImageTable:
     """Read a table of images: CheXpert's, or any with a path column. `describe()` of it tells what was understood.
 
@@ -129,6 +133,7 @@ def read_table(
             Empty is 0 in a CheXpert table ("not mentioned") and unknown in any other.
         dialect: `chexpert`, `plain` or another of `DIALECTS`; default by the columns' names and the paths.
         known_paths: paths that the table's should be like, such as those of a store's images.
+        data_set: what the images are of, to be set against what encoders were trained on; default by the dialect.
 
     Raises:
         MedSAEError: no such file, a damaged or an empty table, a quotation that is not closed, a missing column, a path
@@ -162,7 +167,8 @@ def read_table(
     origins |= {**said, **use.details, **({"report": use.report} if use.report else {})}
     labels = _labels(raw, use, _UNCERTAIN_AS[uncertain], notes)
     reading = Reading(where, _in_words(use, uncertain), origins, use.aside(raw), tuple(notes))
-    return ImageTable(root, pd.DataFrame(frame), labels, tuple(use.labels), reading)
+    images_of = data_set_of(use.dialect.name, paths) if data_set is None else data_set
+    return ImageTable(root, pd.DataFrame(frame), labels, tuple(use.labels), reading, images_of)
 
 
 def read_reports(csv_path: str | Path, column: str) -> list[str]:

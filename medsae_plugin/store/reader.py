@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from medsae_plugin.data.splits import split_hash
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import sha256_of
 from medsae_plugin.store import layout
@@ -80,6 +81,11 @@ class ActivationStore:
     def width_at(self, hook: str) -> int | None:
         """d of a hook; None where the store does not have it."""
         return self.hooks[hook].d if hook in self.hooks else None
+
+    @cached_property
+    def split_sha256(self) -> str:
+        """Of which patient is in which split; see `split_hash`."""
+        return split_hash(list(self.images["patient"]), list(self.images["split"]))
 
     @property
     def readable_images(self) -> pd.DataFrame:
