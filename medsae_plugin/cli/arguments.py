@@ -76,6 +76,11 @@ def add_table(parser: argparse.ArgumentParser, required: bool) -> None:
         metavar="A,B",
         help="the label columns (default: CheXpert's, or those called by a known finding)",
     )
+    group.add_argument(
+        "--data-set",
+        metavar="NAME",
+        help="what the images are of, as in `trained_on` of encoders' cards (default: by the table's dialect)",
+    )
     group.add_argument("--report-column", metavar="NAME", help="the column of report texts (default: none is read)")
     group.add_argument(
         "--uncertain",
@@ -113,6 +118,7 @@ def read_table(args: argparse.Namespace) -> ImageTable:
         uncertain=args.uncertain,
         dialect=args.dialect,
         known_paths=_store_paths(args),
+        data_set=args.data_set,
     )
     print(table.describe(), file=sys.stderr)
     return table
@@ -221,10 +227,13 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
-    """A store, SAEs, and which images of it to choose latents on and to report on."""
+    """A store, SAEs, and which images of it to choose latents on and to report on; see `held_out.read_scene`."""
+    from medsae_plugin.cli.held_out import add_held_out
+
     add_store(parser)
     parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
     add_splits(parser)
+    add_held_out(parser)
 
 
 def add_splits(parser: argparse.ArgumentParser) -> None:

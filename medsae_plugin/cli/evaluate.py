@@ -16,6 +16,8 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import read_folds, read_scene
+from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
@@ -48,12 +50,14 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.scores.paper import PROTOCOL, evaluate_as_paper
     from medsae_plugin.store import ActivationStore
 
-    store, progress = ActivationStore(args.store), not args.quiet
+    progress = not args.quiet
     if args.protocol == PROTOCOL:
+        if args.folds or args.test_table or args.select_from:
+            raise MedSAEError(f"the protocol {PROTOCOL} holds nothing out; leave --folds, --test-table, --select-from")
         args.uncertain = "keep"
         table = read_table(args)
         scores = evaluate_as_paper(
-            store,
+            ActivationStore(args.store),
             read_saes(args.saes),
             table,
             args.out,
@@ -66,14 +70,17 @@ def run(args: argparse.Namespace) -> None:
         print(scores)
         print(f"\nwritten: {args.out / 'metrics.json'}")
         return
+    scene = read_scene(args)
     evaluation = evaluate(
-        store,
+        scene.store,
         read_saes(args.saes),
-        read_table(args),
+        scene.table,
         args.out,
         aggregate=args.aggregate,
-        select=args.select,
-        report=args.report,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),
         device=checked_device(args.device),
         progress=progress,

@@ -44,7 +44,9 @@ class LabelledImages:
     splits: of each role the split whose images have it: `select`, where top latents and thresholds are chosen, and
         `report`, where they are scored. See `held_out`.
     assigned: of each image its role, "" for none, whether or not the table has a row of it; None where `splits` say it.
-        See `folds`.
+        See `members`.
+    folds: of cross-fitting, the same images with the roles of each fold. See `cross_fitted`.
+    left_out: how many patients are left out of `report`. See `without_reported`.
     data_set: what the table's images are of, such as "CheXpert"; "" where that is not known.
     reports: a text an image, "" where there is none; None where the table has no report column.
     embeddings: the image embeddings `(rows, d_embedding)` of a slice of the images; None where the store has none.
@@ -57,6 +59,8 @@ class LabelledImages:
     in_table: Bool[np.ndarray, " images"] | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
     assigned: Shaped[np.ndarray, " images"] | None = None
+    folds: tuple[LabelledImages, ...] = ()
+    left_out: int = 0
     data_set: str = ""
     root: Path = Path()
     reports: tuple[str, ...] | None = None
@@ -103,6 +107,10 @@ class LabelledImages:
             embeddings=lambda rows: store.image_rows(EMBEDDING, rows).numpy(),
         )
 
+    def with_roles(self, select: str = "train", report: str = "test", folds: Folds | None = None) -> LabelledImages:
+        """`held_out`, or with folds `cross_fitted`."""
+        return self.held_out(select, report) if folds is None else self.cross_fitted(folds)
+
     def held_out(self, select: str = "train", report: str = "test") -> LabelledImages:
         """The same, with the roles of two splits that share no patient.
 
@@ -131,8 +139,9 @@ class LabelledImages:
             raise MedSAEError(f"only {' and '.join(parts)} have a row in the table, so nothing can be scored")
         return made
 
-    def cross_fitted(self, folds: Folds) -> tuple[LabelledImages, list[LabelledImages]]:
-        """The images of `folds.of`, all of them `report`; and once a fold: that fold `report`, the others `select`.
+    def cross_fitted(self, folds: Folds) -> LabelledImages:
+        """The images of the splits `folds.of`, all of them `report`; and as its `folds` the same with the roles of each
+        fold: that fold `report`, the others `select`.
 
         Folds are of patients, stratified over the labels (`folds_by_patient`).
 
@@ -144,21 +153,26 @@ class LabelledImages:
         names = " and ".join(split for split in folds.of if self.in_split(split).any())
         fold = np.full(len(self.frame), -1)
         fold[pool] = folds_by_patient(self.patients[pool].tolist(), folds.k, folds.seed, self.labels[pool])
-        words = {"select": f"the other {folds.k - 1} of {folds.k} folds of {names}", "report": f"each fold of {names}"}
-        whole = replace(self, splits=words, assigned=np.where(pool, "report", ""))
+        words = dict.fromkeys(ROLES, names)
         parts = [
             replace(self, splits=words, assigned=np.select([fold == k, pool], ["report", "select"], ""))
             for k in range(folds.k)
         ]
-        for role in ROLES:
-            if not all(len(part.rows(role)) for part in parts):
-                raise MedSAEError(f"a fold of {names} has no image with a row in the table; use fewer folds")
-        return whole, parts
+        if not all(len(part.rows(role)) for part in parts for role in ROLES):
+            raise MedSAEError(f"a fold of {names} has no image with a row in the table; use fewer folds")
+        return replace(self, splits=words, assigned=np.where(pool, "report", ""), folds=tuple(parts))
 
     def without_reported(self, patients: Collection[str]) -> LabelledImages:
         """The same with the images of these patients left out of `report`."""
+        if not patients:
+            return self
         gone = (self.members == "report") & self.frame["patient"].isin(list(patients)).to_numpy()
-        return replace(self, assigned=np.where(gone, "", self.members))
+        return replace(
+            self,
+            assigned=np.where(gone, "", self.members),
+            folds=tuple(part.without_reported(patients) for part in self.folds),
+            left_out=len(patients),
+        )
 
     def _check_scorable(self) -> None:
         self.check_labels()

@@ -94,12 +94,18 @@ class Result(Figures):
 
 
 class Split(Figures):
-    """What a role is on: how many images and patients are scored, and how many images have no row in the table."""
+    """What a role is on: how many images and patients are scored, and how many images have no row in the table.
+
+    folds: of cross-fitting, where each is `report` in turn and the others are `select`. left_out: patients that are not
+        scored because an SAE was trained on them.
+    """
 
     split: str
     images: int
     patients: int
     without_row: int = 0
+    folds: int | None = None
+    left_out: int = 0
 
 
 class Encoder(Figures):
@@ -114,7 +120,7 @@ class Observation(Figures):
 
     positives, known, patients: images of `report` with the label, images and patients where it is known.
     latent: as `Units.label` shows it; None where no latent could be chosen. follows: the label that this latent has its
-        largest r with.
+        largest r with. folds: of cross-fitting, how many folds chose it; figures are then of each fold's own choice.
     """
 
     label: str
@@ -123,6 +129,7 @@ class Observation(Figures):
     patients: int
     latent: int | str | None
     follows: str | None = None
+    folds: int | None = None
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -142,7 +149,8 @@ class UnitScores(Figures):
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
-    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE.
+    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. held_out_from: in words, whether
+        the SAE and its encoder have seen the patients of `report`.
     """
 
     name: str
@@ -158,6 +166,7 @@ class UnitScores(Figures):
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
+    held_out_from: str = ""
     _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod

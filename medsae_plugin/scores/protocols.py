@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.cross_fitting import cross_fit
+from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix, latent_matrices
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.units import Latents, Units
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.fidelity import FidelitySums
-from medsae_plugin.training.validation import fidelity_sums
+from medsae_plugin.training.validation import fidelity_on
 
 
 def evaluate(
@@ -39,6 +41,8 @@ def evaluate(
     select: str = "train",
     report: str = "test",
     q: float = 0.3,
+    folds: Folds | None = None,
+    leave_out_trained: bool = False,
     resampling: Resampling | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -52,6 +56,10 @@ def evaluate(
 
     Args:
         saes: folders or SAEs, one or several, or what `train_saes` returned.
+        folds: cross-fitting: choose on all folds but one, score on that one, in turn, instead of `select` and `report`;
+            see `cross_fitting`.
+        leave_out_trained: leave out patients that an SAE was trained on, where the store is split otherwise than the
+            SAE's own, instead of refusing them.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations and bootstrap resamples, 200 and 1000 by default, with their seed.
         device: where SAEs are computed.
@@ -60,33 +68,37 @@ def evaluate(
         The evaluation; `print` it for its table.
 
     Raises:
-        MedSAEError: what `LabelledImages.held_out` and `open_units` refuse.
+        MedSAEError: what `LabelledImages.held_out` (of folds, `cross_fitted`), `open_units` and `check_held_out`
+            refuse.
     """
-    images = LabelledImages.of(store, table).held_out(select, report)
-    held_out = HeldOut(images, q, resampling or Resampling())
-    units = open_units(store, saes, held_out.resampling.seed, device)
+    resampling = resampling or Resampling()
+    images = LabelledImages.of(store, table).with_roles(select, report, folds)
+    units = open_units(store, saes, resampling.seed, device)
+    trained_on, seen = check_held_out(units, store, images, leave_out_trained)
+    images = images.without_reported(trained_on)
+    held_out = HeldOut(images, q, resampling)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
-        scored = [
-            Scored(
-                one,
-                sum_up(matrix, images),
-                fidelity=fidelity_of(store, one, report),
-                matrix=matrix,
-                held_out=held_out,
-            )
-            for one, matrix in zip(units, matrices, strict=True)
-        ]
+        scored = []
+        for one, matrix in zip(units, matrices, strict=True):
+            fidelity = fidelity_of(store, one, images)
+            if images.folds:
+                scored.append(cross_fit(one, matrix, held_out, fidelity))
+            else:
+                sums = sum_up(matrix, images)
+                scored.append(Scored(one, sums, fidelity=fidelity, matrix=matrix, held_out=held_out))
         evaluation = Evaluation.of(
             scored,
             store.manifest["encoder"],
             aggregate,
             counts(images),
             q=q,
-            resampling=asdict(held_out.resampling),
+            resampling=asdict(resampling),
             images_without_labels=int(np.isnan(images.labels).all(1).sum()),
             unreadable_images=len(store.failures),
         )
+    for name, words in seen.items():
+        evaluation[name].held_out_from = words
     if out is not None:
         evaluation.save(out)
     return evaluation
@@ -100,9 +112,10 @@ def unit_matrices(
     return latent_matrices(store, units, folders, aggregate=aggregate, progress=progress)
 
 
-def fidelity_of(store: ActivationStore, units: Units, split: str) -> FidelitySums | None:
-    """How well an SAE reconstructs every row of a split; None of what does not reconstruct."""
-    return fidelity_sums(store, units.sae, units.hook, split) if isinstance(units, Latents) else None
+def fidelity_of(store: ActivationStore, units: Units, images: LabelledImages) -> FidelitySums | None:
+    """How well an SAE reconstructs every row of `report`, labelled or not; None of what does not reconstruct."""
+    ids = images.frame["image_id"].to_numpy()[images.members == "report"]
+    return fidelity_on(store, units.sae, units.hook, ids) if isinstance(units, Latents) else None
 
 
 @contextmanager

@@ -96,6 +96,11 @@ class Scored:
         return of_top(self[name], self.top)
 
     @property
+    def folds_of_top(self) -> Int[np.ndarray, " labels"] | None:
+        """How many folds chose each top unit; None where they were chosen once."""
+        return None
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return self.report.label_names
 
@@ -149,6 +154,16 @@ class Scored:
         columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top.tolist()]
         return np.stack(columns, axis=1)
 
+    @property
+    def top_ranks(self) -> Float[np.ndarray, "rows labels"]:
+        """What images are ranked by: `top_activations`, unless these are of several folds."""
+        return self.top_activations
+
+    @cached_property
+    def top_r(self) -> Float[np.ndarray, "labels labels"]:
+        """r of each label's top unit with every label; nan where there is none."""
+        return np.where((self.top < 0)[:, None], np.nan, self["r"][self.top])
+
     @cached_property
     def r_resampled(self) -> Float[np.ndarray, "resamples labels"]:
         """r of each label's top unit in every bootstrap resample of the patients."""
@@ -159,7 +174,7 @@ class Scored:
     def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
         """AUROC of each label's top unit in every bootstrap resample of the patients."""
         _, held_out = self._images()
-        return self._where_chosen(held_out.bootstrap.auroc(self.top_activations, held_out.labels))
+        return self._where_chosen(held_out.bootstrap.auroc(self.top_ranks, held_out.labels))
 
     def mean_r_resampled(self) -> Float[np.ndarray, " resamples"]:
         """`mean_top_r` in every bootstrap resample."""

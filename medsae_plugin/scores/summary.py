@@ -24,13 +24,17 @@ def ranked() -> dict[str, bool]:
 
 def counts(images: LabelledImages) -> dict[str, Split]:
     """Of each role the split it is on, and how many images and patients that has."""
-    rows = {role: images.rows(role) for role in ROLES}
+    folds = len(images.folds) or None
+    on = {role: "report" if folds else role for role in ROLES}
+    rows = {role: images.rows(on[role]) for role in ROLES}
     return {
         role: Split(
             split=images.splits[role],
             images=len(rows[role]),
             patients=len(set(images.patient_codes[rows[role]])),
-            without_row=images.without_row(role),
+            without_row=images.without_row(on[role]),
+            folds=folds,
+            left_out=images.left_out if role == "report" else 0,
         )
         for role in ROLES
     }
@@ -75,7 +79,7 @@ def _summary(scored: Scored) -> UnitScores:
 
 def _observations(scored: Scored) -> list[Observation]:
     """Of each label its top latent's figures on `report`."""
-    report = scored.report
+    report, folds = scored.report, scored.folds_of_top
     columns = {
         m.name: scored[m.name] if m.per == "top" else scored.of_top(m.name)
         for m in _computed(scored)
@@ -88,18 +92,18 @@ def _observations(scored: Scored) -> list[Observation]:
             known=int(report.known[c]),
             patients=int(report.patients[c]),
             latent=scored.units.label(int(scored.top[c])),
-            follows=_followed(scored, int(scored.top[c])),
+            follows=_followed(scored, c),
+            folds=None if folds is None else int(folds[c]),
             **{name: number(values[c]) for name, values in columns.items()},
         )
         for c, label in enumerate(report.label_names)
     ]
 
 
-def _followed(scored: Scored, latent: int) -> str | None:
-    """The label that a latent has its largest r with, on `report`."""
-    if latent < 0 or np.isnan(scored["r"][latent]).all():
-        return None
-    return scored.label_names[int(np.nanargmax(scored["r"][latent]))]
+def _followed(scored: Scored, c: int) -> str | None:
+    """The label that the top latent of label `c` has its largest r with, on `report`."""
+    r = scored.top_r[c]
+    return None if np.isnan(r).all() else scored.label_names[int(np.nanargmax(r))]
 
 
 def _gain(sae: Scored, neurons: Scored) -> Gain:

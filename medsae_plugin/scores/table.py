@@ -32,12 +32,12 @@ def format_table(
     """
     head = "\n".join(
         [
-            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.",
-            *without_rows(select, report),
+            _roles(select, report, aggregate),
+            *without_rows(*(select, report)[bool(select.folds) :]),
             _RESAMPLED if resampled else _SUMMED,
         ]
     )
-    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled)) for sae in saes)])
+    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled), report.folds) for sae in saes)])
 
 
 def _columns(resampled: bool) -> list[Metric]:
@@ -49,7 +49,7 @@ def _columns(resampled: bool) -> list[Metric]:
     return [*kept[:at], METRICS["p"], METRICS["fdr"], *kept[at:]]
 
 
-def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
+def _sae_table(sae: UnitScores, columns: Sequence[Metric], folds: int | None = None) -> str:
     beside = sae.beside
     resampled = any(m.needs == "images" for m in columns)
     heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
@@ -57,6 +57,7 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
     for o in sae.observations:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
         latent = "-" if o.latent is None else str(o.latent)
+        latent += "" if o.folds is None or o.latent is None else f" ({o.folds}/{folds})"
         rows.append([o.label, str(o.positives), latent, *_cells(o, columns, resampled), *others])
     means = {"r": sae.value("mean_top_r"), "entropy": sae.value("mean_top_entropy")}
     cells = []
@@ -103,7 +104,22 @@ def _below(sae: UnitScores) -> list[str]:
         bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
         rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
         lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
-    return lines
+    return lines + ([sae.held_out_from] if sae.held_out_from else [])
+
+
+def _roles(select: Split, report: Split, aggregate: str) -> str:
+    """Where latents were chosen and scored."""
+    if report.folds:
+        words = (
+            f"Cross-fitted over {report.folds} folds of the patients of {_counts(report)}: top latents chosen on all "
+            f"folds but one,\nscored on that one, in turn, and pooled; {aggregate} over positions. latent (k/"
+            f"{report.folds}): the one that most folds chose, and how many did."
+        )
+    else:
+        words = f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions."
+    if report.left_out:
+        words += f"\nLeft out: {report.left_out} patients that an SAE was trained on."
+    return words
 
 
 def without_rows(*splits: Split) -> list[str]:
