@@ -227,13 +227,10 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
-    """A store, SAEs, and which images of it to choose latents on and to report on; see `held_out.read_scene`."""
-    from medsae_plugin.cli.held_out import add_held_out
-
+    """A store, SAEs, and which images of it to choose latents on and to report on."""
     add_store(parser)
     parser.add_argument("saes", type=Path, nargs="+", metavar="SAE_DIR")
     add_splits(parser)
-    add_held_out(parser)
 
 
 def add_splits(parser: argparse.ArgumentParser) -> None:

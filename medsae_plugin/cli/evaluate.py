@@ -16,7 +16,7 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
-from medsae_plugin.cli.held_out import read_folds, read_scene
+from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
 from medsae_plugin.errors import MedSAEError
 
 
@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
+    add_held_out(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
     parser.add_argument(

@@ -10,6 +10,7 @@ from medsae_plugin.cli.arguments import comma_list, read_table
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
+    from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.scores.elsewhere import Scene
     from medsae_plugin.scores.images import Folds
 
@@ -70,7 +71,7 @@ def read_folds(args: argparse.Namespace) -> Folds | None:
 
 
 def read_scene(args: argparse.Namespace) -> Scene:
-    """The store, the table and the splits that `add_what_is_scored`'s and `add_table`'s arguments name.
+    """The store, the table and the splits that `add_what_is_scored`'s, `add_held_out`'s and `add_table`'s arguments name.
 
     Raises:
         MedSAEError: options that exclude each other; what `elsewhere` refuses.
@@ -82,13 +83,13 @@ def read_scene(args: argparse.Namespace) -> Scene:
     store = ActivationStore(args.store)
     if args.test_table is not None:
         table = read_table(args)
-        return tested_on(store, table, _read_other(args, args.test_table, args.store, args.root), args.select)
+        return tested_on(store, table, read_other(args, args.test_table, args.store, args.root), args.select)
     if args.select_from is None:
         return Scene(store, read_table(args), args.select, args.report)
     select_table = args.select_table or args.table
     return chosen_at(
         ActivationStore(args.select_from),
-        _read_other(args, select_table, args.select_from, args.root if args.select_table is None else None),
+        read_other(args, select_table, args.select_from, args.root if args.select_table is None else None),
         store,
         read_table(args),
         select=args.select,
@@ -97,8 +98,8 @@ def read_scene(args: argparse.Namespace) -> Scene:
     )
 
 
-def _read_other(args: argparse.Namespace, table: Path, store: Path, root: Path | None):  # type: ignore[no-untyped-def]
-    """Another table, read as `--table` is."""
+def read_other(args: argparse.Namespace, table: Path, store: Path | None, root: Path | None) -> ImageTable:
+    """Another table, read as `--table` is, its paths like those of a store."""
     return read_table(argparse.Namespace(**{**vars(args), "table": table, "store": store, "root": root}))
 
 

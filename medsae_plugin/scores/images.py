@@ -45,7 +45,8 @@ class LabelledImages:
         `report`, where they are scored. See `held_out`.
     assigned: of each image its role, "" for none, whether or not the table has a row of it; None where `splits` say it.
         See `members`.
-    folds: of cross-fitting, the same images with the roles of each fold. See `cross_fitted`.
+    folds, of: of cross-fitting, the same images with the roles of each fold, and the splits that these are of. See
+        `cross_fitted`.
     left_out: how many patients are left out of `report`. See `without_reported`.
     data_set: what the table's images are of, such as "CheXpert"; "" where that is not known.
     reports: a text an image, "" where there is none; None where the table has no report column.
@@ -60,6 +61,7 @@ class LabelledImages:
     splits: Mapping[str, str] = field(default_factory=dict)
     assigned: Shaped[np.ndarray, " images"] | None = None
     folds: tuple[LabelledImages, ...] = ()
+    of: tuple[str, ...] = ()
     left_out: int = 0
     data_set: str = ""
     root: Path = Path()
@@ -150,7 +152,8 @@ class LabelledImages:
         """
         self._check_scorable()
         pool = np.isin(np.arange(len(self.frame)), self.rows_in(folds.of))
-        names = " and ".join(split for split in folds.of if self.in_split(split).any())
+        of = tuple(split for split in folds.of if self.in_split(split).any())
+        names = " and ".join(of)
         fold = np.full(len(self.frame), -1)
         fold[pool] = folds_by_patient(self.patients[pool].tolist(), folds.k, folds.seed, self.labels[pool])
         words = dict.fromkeys(ROLES, names)
@@ -160,7 +163,7 @@ class LabelledImages:
         ]
         if not all(len(part.rows(role)) for part in parts for role in ROLES):
             raise MedSAEError(f"a fold of {names} has no image with a row in the table; use fewer folds")
-        return replace(self, splits=words, assigned=np.where(pool, "report", ""), folds=tuple(parts))
+        return replace(self, splits=words, assigned=np.where(pool, "report", ""), folds=tuple(parts), of=of)
 
     def without_reported(self, patients: Collection[str]) -> LabelledImages:
         """The same with the images of these patients left out of `report`."""

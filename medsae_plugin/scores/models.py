@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
+from medsae_plugin.scores.images import ALL
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind, as_folder_name
 
@@ -96,7 +100,8 @@ class Result(Figures):
 class Split(Figures):
     """What a role is on: how many images and patients are scored, and how many images have no row in the table.
 
-    folds: of cross-fitting, where each is `report` in turn and the others are `select`. left_out: patients that are not
+    folds: of cross-fitting, where each is `report` in turn and the others are `select`. of: the splits that these are
+        of, where they are several. left_out: patients that are not
         scored because an SAE was trained on them.
     """
 
@@ -105,7 +110,13 @@ class Split(Figures):
     patients: int
     without_row: int = 0
     folds: int | None = None
+    of: list[str] = []
     left_out: int = 0
+
+    def rows(self, splits: Sequence[str]) -> Int[np.ndarray, " rows"]:
+        """The images of these, each with its split, that the role is on, scored or not."""
+        own = np.isin(np.asarray(splits), self.of or [self.split])
+        return np.flatnonzero(own | (self.split == ALL and not own.any()))
 
 
 class Encoder(Figures):
