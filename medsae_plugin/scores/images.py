@@ -45,7 +45,7 @@ class LabelledImages:
         `report`, where they are scored. See `held_out`.
     assigned: of each image its role, "" for none, whether or not the table has a row of it; None where `splits` say it.
         See `members`.
-    folds, of: of cross-fitting, the same images with the roles of each fold, and the splits that these are of. See
+    folds, folds_of: of cross-fitting, the same images with the roles of each fold, and the splits that these are of. See
         `cross_fitted`.
     left_out: how many patients are left out of `report`. See `without_reported`.
     data_set: what the table's images are of, such as "CheXpert"; "" where that is not known.
@@ -61,7 +61,7 @@ class LabelledImages:
     splits: Mapping[str, str] = field(default_factory=dict)
     assigned: Shaped[np.ndarray, " images"] | None = None
     folds: tuple[LabelledImages, ...] = ()
-    of: tuple[str, ...] = ()
+    folds_of: tuple[str, ...] = ()
     left_out: int = 0
     data_set: str = ""
     root: Path = Path()
@@ -163,7 +163,7 @@ class LabelledImages:
         ]
         if not all(len(part.rows(role)) for part in parts for role in ROLES):
             raise MedSAEError(f"a fold of {names} has no image with a row in the table; use fewer folds")
-        return replace(self, splits=words, assigned=np.where(pool, "report", ""), folds=tuple(parts), of=of)
+        return replace(self, splits=words, assigned=np.where(pool, "report", ""), folds=tuple(parts), folds_of=of)
 
     def without_reported(self, patients: Collection[str]) -> LabelledImages:
         """The same with the images of these patients left out of `report`."""

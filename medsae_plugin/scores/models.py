@@ -100,7 +100,7 @@ class Result(Figures):
 class Split(Figures):
     """What a role is on: how many images and patients are scored, and how many images have no row in the table.
 
-    folds: of cross-fitting, where each is `report` in turn and the others are `select`. of: the splits that these are
+    folds: of cross-fitting, where each is `report` in turn and the others are `select`. folds_of: the splits that these are
         of, where they are several. left_out: patients that are not
         scored because an SAE was trained on them.
     """
@@ -110,12 +110,12 @@ class Split(Figures):
     patients: int
     without_row: int = 0
     folds: int | None = None
-    of: list[str] = []
+    folds_of: list[str] = []
     left_out: int = 0
 
     def rows(self, splits: Sequence[str]) -> Int[np.ndarray, " rows"]:
         """The images of these, each with its split, that the role is on, scored or not."""
-        own = np.isin(np.asarray(splits), self.of or [self.split])
+        own = np.isin(np.asarray(splits), self.folds_of or [self.split])
         return np.flatnonzero(own | (self.split == ALL and not own.any()))
 
 

@@ -34,7 +34,7 @@ def counts(images: LabelledImages) -> dict[str, Split]:
             patients=len(set(images.patient_codes[rows[role]])),
             without_row=images.without_row(on[role]),
             folds=folds,
-            of=list(images.of),
+            folds_of=list(images.folds_of),
             left_out=images.left_out if role == "report" else 0,
         )
         for role in ROLES
