@@ -177,7 +177,7 @@ class UnitScores(Figures):
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
-    held_out_from: str = ""
+    held_out_from: str | None = None
     _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod
