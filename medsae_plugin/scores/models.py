@@ -131,7 +131,7 @@ class Observation(Figures):
 
     positives, known, patients: images of `report` with the label, images and patients where it is known.
     latent: as `Units.label` shows it; None where no latent could be chosen. follows: the label that this latent has its
-        largest r with. folds: of cross-fitting, how many folds chose it; figures are then of each fold's own choice.
+        largest r with.
     """
 
     label: str
@@ -140,7 +140,11 @@ class Observation(Figures):
     patients: int
     latent: int | str | None
     follows: str | None = None
-    folds: int | None = None
+
+    @property
+    def chosen_in(self) -> int | None:
+        """Of cross-fitting, how many folds chose the latent; figures are then of each fold's own choice."""
+        return (self.model_extra or {}).get("folds")
 
     @classmethod
     def titles(cls) -> dict[str, str]:

@@ -94,7 +94,7 @@ def _observations(scored: Scored) -> list[Observation]:
             patients=int(report.patients[c]),
             latent=scored.units.label(int(scored.top[c])),
             follows=_followed(scored, c),
-            folds=None if folds is None else int(folds[c]),
+            **({} if folds is None else {"folds": int(folds[c])}),
             **{name: number(values[c]) for name, values in columns.items()},
         )
         for c, label in enumerate(report.label_names)

@@ -57,7 +57,7 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric], folds: int | None = N
     for o in sae.observations:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
         latent = "-" if o.latent is None else str(o.latent)
-        latent += "" if o.folds is None or o.latent is None else f" ({o.folds}/{folds})"
+        latent += "" if o.chosen_in is None or o.latent is None else f" ({o.chosen_in}/{folds})"
         rows.append([o.label, str(o.positives), latent, *_cells(o, columns, resampled), *others])
     means = {"r": sae.value("mean_top_r"), "entropy": sae.value("mean_top_entropy")}
     cells = []
