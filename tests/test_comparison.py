@@ -378,7 +378,7 @@ def test_resampled_figures_against_a_plain_loop(planted):
     rows = images.rows("report")
     labels, patients = images.labels[rows], images.patients[rows]
     bootstrap = PatientBootstrap(patients, 30, 0)
-    found = resample(matrix, np.arange(3), images, bootstrap, 0.4)
+    found = resample(matrix.columns(0, 3).toarray()[rows], images, bootstrap, 0.4)
     names = np.unique(patients)
     draws = np.random.default_rng(0).integers(0, len(names), size=(30, len(names)), dtype=np.int32)
     dense = matrix.columns(0, 3).toarray()[rows].astype(float)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.resampling import PatientBootstrap, interval
 
 if TYPE_CHECKING:
@@ -37,26 +36,24 @@ class Resampled:
 
 
 def resample(
-    matrix: LatentMatrix,
-    top: Int[np.ndarray, " labels"],
+    top_activations: Float[np.ndarray, "rows labels"],
     images: LabelledImages,
     bootstrap: PatientBootstrap,
     mean_top_entropy: float,
 ) -> Resampled:
-    """r and entropy of the top latents, which are held fixed, in every resample; -1 in `top` is none.
+    """r and entropy of the top latents, which are held fixed, in every resample.
 
     Means are taken as in an evaluation: a label whose top latent is silent counts as r = 0, and is left out of entropy.
     Resampling adds noise to every r, and noise adds to entropy, so the means of entropy lie above the figure itself;
     they are moved down by as much as their own mean does.
 
     Args:
+        top_activations: of each label its top latent on the images of `report`; zeros where it has none.
         mean_top_entropy: the figure itself.
     """
-    report = images.rows("report")
-    labels = images.labels[report]
+    labels = images.labels[images.rows("report")]
     r, entropy = [], []
-    for c, latent in enumerate(top):
-        activations = matrix.column(latent)[report] if latent >= 0 else np.zeros(len(report))
+    for c, activations in enumerate(top_activations.T):
         with_all = bootstrap.pearson(np.repeat(activations[:, None], labels.shape[1], axis=1), labels)
         r.append(with_all[:, c])
         entropy.append(metrics.entropy(with_all))

@@ -25,11 +25,12 @@ from medsae_plugin.comparison.matching import DecoderCosines, Matching, match
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
 from medsae_plugin.scores.resampling import PatientBootstrap
 from medsae_plugin.scores.scoring import Resampling
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.units import Latents
 from medsae_plugin.store.reader import ActivationStore
 
@@ -45,6 +46,8 @@ def compare(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    folds: Folds | None = None,
+    leave_out_trained: bool = False,
     resampling: Resampling | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -63,6 +66,8 @@ def compare(
         stores: one, or one for each encoder, of the same images.
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
+        folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
+            the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -74,6 +79,9 @@ def compare(
     """
     resampling, out = resampling or Resampling(), Path(out)
     sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device)
+    images = LabelledImages.of(sources[0].store, table).with_roles(select, report, folds).without_embeddings()
+    trained_on = _trained_on(sources, images, leave_out_trained)
+    images = images.without_reported(trained_on)
     compared: list[Compared] = []
     for source in sources:
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
@@ -85,12 +93,13 @@ def compare(
             aggregate=aggregate,
             select=select,
             report=report,
+            folds=folds,
+            leave_out_trained=trained_on,
             resampling=resampling,
             device=device,
             progress=progress,
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
-    images = LabelledImages.of(sources[0].store, table).held_out(select, report).without_embeddings()
     patients = images.patients[images.rows("report")]
     bootstrap = PatientBootstrap(patients, resampling.n_bootstrap, resampling.seed)
     layers = _layers(sources, images, bootstrap, progress)
@@ -104,7 +113,7 @@ def compare(
         resampled=resampled,
         layers=layers,
         cka=_cka(sources),
-        pairs=_pairs([c for c in compared if c.is_sae], images, order, progress),
+        pairs=_pairs([c for c in compared if c.is_sae], (images.folds or (images,))[0], order, progress),
         differences=differences(
             [c.name for c in compared],
             [_points(c) for c in compared],
@@ -116,6 +125,12 @@ def compare(
     comparison = summarise(found)
     comparison.save(out, tables(found, comparison))
     return comparison
+
+
+def _trained_on(sources: Sequence[Source], images: LabelledImages, leave_out: bool) -> set[str]:
+    """The patients to leave out of all SAEs' scores: those that any was trained on."""
+    opened = ((source.store, latents) for source in sources for latents, _ in source.saes.values())
+    return {patient for store, one in opened for patient in check_held_out([one], store, images, leave_out)[0]}
 
 
 def _layers(
@@ -134,7 +149,8 @@ def _cka(sources: Sequence[Source]) -> CKASums:
 
 
 def _resample(compared: Compared, images: LabelledImages, bootstrap: PatientBootstrap) -> Resampled:
-    made = resample(compared.matrix, compared.top(), images, bootstrap, _points(compared)["mean_top_entropy"])
+    activations = compared.top_activations(images)
+    made = resample(activations, images, bootstrap, _points(compared)["mean_top_entropy"])
     if isinstance(compared.units, Latents):
         variance = explained_variance(compared.source.store, compared.units.sae, compared.hook, images, bootstrap)
         made.figures["explained_variance"] = variance

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from medsae_plugin.comparison.features import image_means
+from medsae_plugin.scores.cross_fitting import mid_ranks
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.ranking import aurocs
 from medsae_plugin.scores.resampling import PatientBootstrap, interval
@@ -77,7 +78,8 @@ class ProbeSums:
 class Visibility:
     """How well each observation can be read off one layer, on `report`; nan where it cannot be told.
 
-    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`.
+    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`,
+    of folds the median.
     """
 
     auroc: Float[np.ndarray, " labels"]
@@ -96,12 +98,33 @@ def probe(
     its mean diagonal. (With the same images this is ridge regression on the label up to scale, and S may stand for the
     covariance within classes: both leave the direction as it is.) The ridge g of each observation is the one of
     `RIDGES` for which probes of one half of the patients correlate best with the observation in the other half. All
-    of it follows from sums, so memory is d^2 and does not grow with images. It is scored on `report`.
+    of it follows from sums, so memory is d^2 and does not grow with images. It is scored on `report`; of folds, a probe
+    is fitted for each, and pooled as `scores.cross_fitting` says.
 
     Args:
         bootstrap: over the patients of `report`.
         seed: of the two halves of the patients of `select`.
     """
+    parts = images.folds or (images,)
+    report, labels = images.rows("report"), images.labels[images.rows("report")]
+    scores, ridges, fit = np.zeros(labels.shape), [], []
+    for part in parts:
+        own, ridge = _probed(store, hook, part, seed)
+        rows = np.searchsorted(report, part.rows("report"))
+        scores[rows] = mid_ranks(own, labels[rows]) if images.folds else np.nan_to_num(own)
+        ridges.append(ridge)
+        fit.append(~np.isnan(own).any(0))
+    auroc, resampled = aurocs(scores, labels), bootstrap.auroc(scores, labels)
+    unfit = ~np.all(fit, axis=0)
+    auroc[unfit], resampled[:, unfit] = np.nan, np.nan
+    low, high = interval(resampled)
+    return Visibility(auroc, low, high, np.median(ridges, axis=0))
+
+
+def _probed(
+    store: ActivationStore, hook: str, images: LabelledImages, seed: int
+) -> tuple[Float[np.ndarray, "rows labels"], Float[np.ndarray, " labels"]]:
+    """The scores of probes, fitted on `select`, of the images of `report`, nan where none can be fitted; and ridges."""
     halves = _halves(images, seed)
     sums: list[ProbeSums | None] = [None, None]
     shift: np.ndarray | None = None
@@ -117,17 +140,10 @@ def probe(
     ridge = choose_ridges(first, second)
     # One eigendecomposition serves all observations.
     w = (first + second).directions(RIDGES)[_place(ridge), np.arange(len(ridge))]
-    report = images.rows("report")
     scores = np.empty((len(halves), len(ridge)))
     for rows, x in image_means(store, hook):
-        scores[rows] = (x - shift) @ np.nan_to_num(w).T
-    labels = images.labels[report]
-    auroc = aurocs(scores[report], labels)
-    resampled = bootstrap.auroc(scores[report], labels)
-    unfit = np.isnan(w).any(1)
-    auroc[unfit], resampled[:, unfit] = np.nan, np.nan
-    low, high = interval(resampled)
-    return Visibility(auroc, low, high, ridge)
+        scores[rows] = (x - shift) @ w.T
+    return scores[images.rows("report")], ridge
 
 
 def choose_ridges(first: ProbeSums, second: ProbeSums) -> Float[np.ndarray, " labels"]:

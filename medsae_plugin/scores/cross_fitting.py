@@ -164,6 +164,14 @@ def cross_fit(
     return CrossFitted(scored, held_out)
 
 
+def mid_ranks(
+    scores: Float[np.ndarray, "rows labels"], labels: Float[np.ndarray, "rows labels"]
+) -> Float[np.ndarray, "rows labels"]:
+    """Each column's ranks among the images where its label is known, as `top_ranks` has them."""
+    columns = [_mid_ranks(a, ~np.isnan(y), 0) for a, y in zip(scores.T, labels.T, strict=True)]
+    return np.stack(columns, axis=1)
+
+
 def _standardised(a: np.ndarray, known: np.ndarray, threshold: float) -> np.ndarray:
     """0 for a unit that is constant over the images where the label is known."""
     of_known = a[known].astype(np.float64)

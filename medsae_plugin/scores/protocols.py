@@ -8,7 +8,7 @@ Three protocols share one way: units are opened, each gives a matrix of image-le
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +42,7 @@ def evaluate(
     report: str = "test",
     q: float = 0.3,
     folds: Folds | None = None,
-    leave_out_trained: bool = False,
+    leave_out_trained: bool | Collection[str] = False,
     resampling: Resampling | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -59,7 +59,7 @@ def evaluate(
         folds: cross-fitting: choose on all folds but one, score on that one, in turn, instead of `select` and `report`;
             see `cross_fitting`.
         leave_out_trained: leave out patients that an SAE was trained on, where the store is split otherwise than the
-            SAE's own, instead of refusing them.
+            SAE's own, instead of refusing them; or which patients are to be left out for that.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations and bootstrap resamples, 200 and 1000 by default, with their seed.
         device: where SAEs are computed.
@@ -74,7 +74,9 @@ def evaluate(
     resampling = resampling or Resampling()
     images = LabelledImages.of(store, table).with_roles(select, report, folds)
     units = open_units(store, saes, resampling.seed, device)
-    trained_on, seen = check_held_out(units, store, images, leave_out_trained)
+    if not isinstance(leave_out_trained, bool):
+        images = images.without_reported(leave_out_trained)
+    trained_on, seen = check_held_out(units, store, images, leave_out_trained is True)
     images = images.without_reported(trained_on)
     held_out = HeldOut(images, q, resampling)
     with kept_or_scratch(out) as folder:

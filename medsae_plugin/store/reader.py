@@ -100,7 +100,13 @@ class ActivationStore:
         return self.images.iloc[self._readable].reset_index(drop=True)
 
     def with_splits(self, splits: Sequence[str]) -> ActivationStore:
-        """The same store with other splits, one an image of `images`; what SAEs were trained on stays known."""
+        """The same store with other splits, one an image of `images`; what SAEs were trained on stays known.
+
+        Raises:
+            MedSAEError: not as many.
+        """
+        if len(splits) != len(self.images):
+            raise MedSAEError(f"{self.path} has {len(self.images)} images, and there are splits of {len(splits)}")
         made = copy.copy(self)
         made.__dict__ |= {"split_sha256": self.split_sha256, "training_patients": self.training_patients}
         made.images = self.images.assign(split=list(splits))
