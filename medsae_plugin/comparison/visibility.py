@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from medsae_plugin.comparison.features import image_means
-from medsae_plugin.scores.cross_fitting import mid_ranks
+from medsae_plugin.scores.cross_fitting import auroc_within_folds, auroc_within_folds_resampled, fold_of
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.ranking import aurocs
 from medsae_plugin.scores.resampling import PatientBootstrap, interval
@@ -111,10 +111,15 @@ def probe(
     for part in parts:
         own, ridge = _probed(store, hook, part, seed)
         rows = np.searchsorted(report, part.rows("report"))
-        scores[rows] = mid_ranks(own, labels[rows]) if images.folds else np.nan_to_num(own)
+        scores[rows] = np.nan_to_num(own)
         ridges.append(ridge)
         fit.append(~np.isnan(own).any(0))
-    auroc, resampled = aurocs(scores, labels), bootstrap.auroc(scores, labels)
+    if images.folds:
+        fold = fold_of(images)
+        auroc = auroc_within_folds(scores, labels, fold)
+        resampled = auroc_within_folds_resampled(bootstrap, scores, labels, fold)
+    else:
+        auroc, resampled = aurocs(scores, labels), bootstrap.auroc(scores, labels)
     unfit = ~np.all(fit, axis=0)
     auroc[unfit], resampled[:, unfit] = np.nan, np.nan
     low, high = interval(resampled)

@@ -5,15 +5,13 @@ once, by units that its patient had no part in choosing; the unit of a label may
 
 How figures are pooled. A figure over images of several folds must not compare images of one fold with those of another,
 where another unit, of another scale, was chosen (Forman and Scholz 2010, "Apples-to-apples in cross-validation
-studies"; Parker, Günter and Bedo 2007, on the bias of pooling raw scores). So each fold's activations are put on one
-scale within the fold, without its labels, and the images of all folds are then taken together:
+studies"; Parker, Günter and Bedo 2007, on the bias of pooling raw scores):
 
-- r: activations less the fold's mean, over the fold's standard deviation (0 in a fold where the unit is constant). With
-  the label's deviation s_k in fold k of n_k images, and s over all n, this r is sum_k n_k s_k r_k / (n s): the mean of
-  the folds' own r where folds are alike.
-- AUROC, average precision: the share of the fold's images that lie below (mid-ranks). Where every fold has as many
-  images with the label and without, the pooled AUROC is the mean of the folds' own: errors of pairs across two folds
-  cancel, since in each fold images with and without the label share out the same ranks.
+- r: of the images of all folds, each fold's activations less their mean there, over their standard deviation (0 in a
+  fold where the unit is constant). With the label's deviation s_k in fold k of n_k images, and s over all n, this r is
+  sum_k n_k s_k r_k / (n s): the mean of the folds' own r where folds are alike.
+- AUROC: the share of pairs that are in order, of pairs within a fold alone: sum_k m_k n_k AUROC_k / sum_k m_k n_k with
+  m_k images that show the label and n_k that do not.
 - precision, recall, F1: decisions above each fold's own threshold, counted together (Forman and Scholz 2010).
 - whatever else there is of a top unit: the mean over folds, by their images.
 
@@ -30,11 +28,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
-from scipy.stats import rankdata
 
 from medsae_plugin.scores import metrics
+from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
-from medsae_plugin.scores.ranking import auroc_and_average_precision
+from medsae_plugin.scores.ranking import aurocs
+from medsae_plugin.scores.resampling import PatientBootstrap
 from medsae_plugin.scores.scoring import HeldOut, Scored, sum_up
 from medsae_plugin.scores.units import Units
 from medsae_plugin.training.fidelity import FidelitySums
@@ -89,9 +88,9 @@ class CrossFitted(Scored):
         return self._within_folds(_standardised)
 
     @cached_property
-    def top_ranks(self) -> Float[np.ndarray, "rows labels"]:
-        """The same as the share of the fold's images below."""
-        return self._within_folds(_mid_ranks)
+    def fold(self) -> Int[np.ndarray, " rows"]:
+        """Of each image of `report` its fold."""
+        return fold_of(self._images()[1].images)
 
     @cached_property
     def top_r(self) -> Float[np.ndarray, "labels labels"]:
@@ -113,20 +112,27 @@ class CrossFitted(Scored):
         return self._where_chosen(self._mean_over_folds([fold.of_top(name) for fold in self.folds]))
 
     @cached_property
-    def _pooled(self) -> dict[str, Float[np.ndarray, " labels"]]:
-        """r, ranking and detection of each label's top units for their own label."""
+    def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
+        """AUROC of each label's top units in every bootstrap resample of the patients, of pairs within a fold."""
         _, held_out = self._images()
-        y = held_out.labels
-        ranked = [auroc_and_average_precision(sparse.csc_array(self.top_ranks[:, [c]]), y[:, [c]]) for c in
-                  range(y.shape[1])]  # fmt: skip
-        fires = self._within_folds(_above) == 1
+        made = auroc_within_folds_resampled(held_out.bootstrap, self._raw, held_out.labels, self.fold)
+        return self._where_chosen(made)
+
+    @cached_property
+    def _raw(self) -> Float[np.ndarray, "rows labels"]:
+        """Activations as they are."""
+        return self._within_folds(lambda a, known, threshold: a)
+
+    @cached_property
+    def _pooled(self) -> dict[str, Float[np.ndarray, " labels"]]:
+        """r, AUROC and detection of each label's top units for their own label."""
+        y = self._images()[1].labels
+        fires = self._within_folds(lambda a, known, threshold: a > threshold) == 1
         present = np.nansum(np.where(fires, y, 0), axis=0)
-        detected = metrics.detection(present, (fires & ~np.isnan(y)).sum(0), np.nansum(y, axis=0))
         return {
             "r": np.diagonal(self.top_r),
-            "auroc": np.array([auroc.item() for auroc, _ in ranked]),
-            "average_precision": np.array([precision.item() for _, precision in ranked]),
-            **detected,
+            "auroc": auroc_within_folds(self._raw, y, self.fold),
+            **metrics.detection(present, (fires & ~np.isnan(y)).sum(0), np.nansum(y, axis=0)),
         }
 
     def _within_folds(self, put: _Put) -> Float[np.ndarray, "rows labels"]:
@@ -164,12 +170,39 @@ def cross_fit(
     return CrossFitted(scored, held_out)
 
 
-def mid_ranks(
-    scores: Float[np.ndarray, "rows labels"], labels: Float[np.ndarray, "rows labels"]
-) -> Float[np.ndarray, "rows labels"]:
-    """Each column's ranks among the images where its label is known, as `top_ranks` has them."""
-    columns = [_mid_ranks(a, ~np.isnan(y), 0) for a, y in zip(scores.T, labels.T, strict=True)]
-    return np.stack(columns, axis=1)
+def fold_of(images: LabelledImages) -> Int[np.ndarray, " rows"]:
+    """Of each image of `report`, of images that have folds, which fold reports it."""
+    reported = np.array([part.roles == "report" for part in images.folds])
+    return reported.argmax(0)[images.rows("report")]
+
+
+def auroc_within_folds(
+    scores: Float[np.ndarray, "rows labels"], labels: Float[np.ndarray, "rows labels"], fold: Int[np.ndarray, " rows"]
+) -> Float[np.ndarray, " labels"]:
+    """The AUROC of each column of scores for its own label, of pairs within a fold."""
+    parts = [(scores[fold == k], labels[fold == k]) for k in np.unique(fold)]
+    pairs = np.array([(y == 1).sum(0) * (y == 0).sum(0) for _, y in parts])
+    return _mean_by_pairs(np.array([aurocs(a, y) for a, y in parts]), pairs)
+
+
+def auroc_within_folds_resampled(
+    bootstrap: PatientBootstrap,
+    scores: Float[np.ndarray, "rows labels"],
+    labels: Float[np.ndarray, "rows labels"],
+    fold: Int[np.ndarray, " rows"],
+) -> Float[np.ndarray, "resamples labels"]:
+    """The same in every bootstrap resample."""
+    parts = [np.where((fold == k)[:, None], labels, np.nan) for k in np.unique(fold)]
+    with_it, without = (
+        np.array([np.stack([bootstrap.sums(1.0 * (c == value)) for c in y.T], axis=1) for y in parts])
+        for value in (1, 0)
+    )
+    return _mean_by_pairs(np.array([bootstrap.auroc(scores, y) for y in parts]), with_it * without)
+
+
+def _mean_by_pairs(auroc: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return (np.nan_to_num(auroc) * pairs).sum(0) / pairs.sum(0)
 
 
 def _standardised(a: np.ndarray, known: np.ndarray, threshold: float) -> np.ndarray:
@@ -178,14 +211,3 @@ def _standardised(a: np.ndarray, known: np.ndarray, threshold: float) -> np.ndar
     if not len(of_known) or np.ptp(of_known) == 0:
         return np.zeros(len(a))
     return np.where(known, (a - of_known.mean()) / of_known.std(), 0.0)
-
-
-def _mid_ranks(a: np.ndarray, known: np.ndarray, threshold: float) -> np.ndarray:
-    """Ranks less a half, over their number: 0.5 on average."""
-    made = np.zeros(len(a))
-    made[known] = (rankdata(a[known]) - 0.5) / max(1, known.sum())
-    return made
-
-
-def _above(a: np.ndarray, known: np.ndarray, threshold: float) -> np.ndarray:
-    return a > threshold

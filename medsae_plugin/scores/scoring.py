@@ -154,11 +154,6 @@ class Scored:
         columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top.tolist()]
         return np.stack(columns, axis=1)
 
-    @property
-    def top_ranks(self) -> Float[np.ndarray, "rows labels"]:
-        """What images are ranked by: `top_activations`, unless these are of several folds."""
-        return self.top_activations
-
     @cached_property
     def top_r(self) -> Float[np.ndarray, "labels labels"]:
         """r of each label's top unit with every label; nan where there is none."""
@@ -174,7 +169,7 @@ class Scored:
     def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
         """AUROC of each label's top unit in every bootstrap resample of the patients."""
         _, held_out = self._images()
-        return self._where_chosen(held_out.bootstrap.auroc(self.top_ranks, held_out.labels))
+        return self._where_chosen(held_out.bootstrap.auroc(self.top_activations, held_out.labels))
 
     def mean_r_resampled(self) -> Float[np.ndarray, " resamples"]:
         """`mean_top_r` in every bootstrap resample."""
