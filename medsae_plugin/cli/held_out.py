@@ -76,14 +76,14 @@ def read_scene(args: argparse.Namespace) -> Scene:
     Raises:
         MedSAEError: options that exclude each other; what `elsewhere` refuses.
     """
-    from medsae_plugin.scores.elsewhere import Scene, chosen_at, tested_on
+    from medsae_plugin.scores.elsewhere import Scene, chosen_at, with_test_table
     from medsae_plugin.store import ActivationStore
 
     _check(args)
     store = ActivationStore(args.store)
     if args.test_table is not None:
         table = read_table(args)
-        return tested_on(store, table, read_other(args, args.test_table, args.store, args.root), args.select)
+        return with_test_table(store, table, read_other(args, args.test_table, args.store, args.root), args.select)
     if args.select_from is None:
         return Scene(store, read_table(args), args.select, args.report)
     select_table = args.select_table or args.table

@@ -29,7 +29,7 @@ class Scene:
     report: str
 
 
-def tested_on(store: ActivationStore, table: ImageTable, test: ImageTable, select: str = "train") -> Scene:
+def with_test_table(store: ActivationStore, table: ImageTable, test: ImageTable, select: str = "train") -> Scene:
     """Choose on a split's images, but for those of the table `test`, and report on those that it has.
 
     Raises:

@@ -75,8 +75,9 @@ class JoinedStore(ActivationStore):
         place, within = members[rows // per_image], rows % per_image
         made = torch.empty((len(rows), self.hooks[hook].d))
         for part, mine, offset in zip(self._parts, (place < n, place >= n), (0, n), strict=True):
-            of_part = np.arange(len(part.readable_images))
-            made[torch.from_numpy(mine)] = part._rows(hook, of_part, (place[mine] - offset) * per_image + within[mine])
+            if mine.any():
+                rows_there = (place[mine] - offset) * per_image + within[mine]
+                made[torch.from_numpy(mine)] = part._rows(hook, part._members(None), rows_there)
         return made
 
 
