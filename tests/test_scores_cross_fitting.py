@@ -1,19 +1,22 @@
 """Cross-fitting against brute force on dense arrays: who chooses, who is scored, and how folds are pooled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.planted import relu_sae, save_sae, write_store
-from scipy import stats
+from scipy import sparse, stats
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import eye
 
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores import LabelledImages, Resampling, evaluate
-from medsae_plugin.scores.cross_fitting import cross_fit
+from medsae_plugin.scores.cross_fitting import CrossFitted, cross_fit, cross_fitted_r
 from medsae_plugin.scores.images import Folds
 from medsae_plugin.scores.matrix import latent_matrix
+from medsae_plugin.scores.resampling import patient_shuffles
 from medsae_plugin.scores.scoring import HeldOut
 from medsae_plugin.scores.units import Latents
 
@@ -51,7 +54,7 @@ def scored(case, tmp_path_factory):
     units = Latents.of(sae, "sae")
     images = LabelledImages.of(store, table).cross_fitted(Folds(K, seed=1))
     matrix = latent_matrix(store, units, tmp_path_factory.mktemp("matrix") / "m", progress=False)
-    return cross_fit(units, matrix, HeldOut(images, resampling=Resampling(19, 20)))
+    return cross_fit(units, matrix, HeldOut(images, resampling=Resampling(39, 20)))
 
 
 def folds_of(scored):
@@ -134,26 +137,50 @@ def test_resamples_of_auroc_are_of_pairs_within_a_fold(case, scored):
             assert found[c] == pytest.approx(won / all_pairs, abs=1e-9)
 
 
+def test_chance_is_of_the_whole_procedure(case, scored):
+    """r of the labels as they are, and of shuffled ones, as `CrossFitted` has it of the same labels."""
+    _, _, _, a, _, _ = case
+    rows, y = scored.held_out.report, scored.held_out.labels
+    values, eligible = sparse.csr_array(a[rows].T), np.stack([fold.eligible for fold in scored.folds])
+    found = cross_fitted_r(values, y, scored.fold, eligible)
+    np.testing.assert_allclose(found, scored.of_top("r"), atol=1e-6)
+    patients = scored.held_out.images.patients[rows]
+    for order, null in zip(patient_shuffles(patients, 5, 0), scored.null[:5], strict=True):
+        again = cross_fit(scored.units, scored.matrix, HeldOut(with_labels(scored.held_out.images, rows, y[order])))
+        np.testing.assert_allclose(null, again.of_top("r"), atol=1e-5)
+        np.testing.assert_array_equal(again.eligible, scored.eligible)
+    assert len(scored.null) == 39 and (np.abs(scored.null.mean(0)) < 0.1).all()
+
+
+def test_intervals_are_of_labels_above_chance_alone(scored):
+    assert scored.above_chance.all() and np.isfinite(scored.r_resampled).all()
+    weak = CrossFitted(scored.folds, scored.held_out)
+    weak.__dict__["null"] = np.stack([scored.null[:, 0], scored.null[:, 1] + 1, scored.null[:, 2] + 1], axis=1)
+    assert list(weak.above_chance) == [True, False, False]
+    for found in (weak.r_resampled, weak.auroc_resampled):
+        assert np.isfinite(found[:, 0]).all() and np.isnan(found[:, 1:]).all()
+    assert np.isnan(weak.mean_r_resampled()).all() and np.isfinite(scored.mean_r_resampled()).all()
+
+
+def with_labels(images, rows, labels):
+    """The same images with other labels in these rows, and in their folds."""
+    changed = images.labels.copy()
+    changed[rows] = labels
+    return replace(images, labels=changed, folds=tuple(replace(part, labels=changed) for part in images.folds))
+
+
 def test_no_fold_has_a_part_in_choosing_what_it_is_scored_on(case, scored):
     """Other labels of one fold's images leave that fold's choice as it is, and change others'."""
     images = scored.held_out.images
     report = images.folds[0].rows("report")
-    labels = images.labels.copy()
-    labels[report] = 1 - labels[report]
-    parts = []
-    for part in images.folds:
-        object.__setattr__(changed := part.without_embeddings(), "labels", labels)
-        parts.append(changed)
-    object.__setattr__(whole := images.without_embeddings(), "folds", tuple(parts))
-    object.__setattr__(whole, "labels", labels)
-    again = cross_fit(scored.units, scored.matrix, HeldOut(whole))
+    again = cross_fit(scored.units, scored.matrix, HeldOut(with_labels(images, report, 1 - images.labels[report])))
     np.testing.assert_array_equal(again.chosen[0], scored.chosen[0])
     assert (again.chosen[1:] != scored.chosen[1:]).any()
 
 
 def test_an_evaluation_by_folds_says_so_and_opens_again(case, tmp_path):
     folder, store, table, *_ = case
-    few = Resampling(19, 40)
+    few = Resampling(39, 40)
     found = evaluate(store, folder / "sae", table, tmp_path, folds=Folds(K, seed=1), resampling=few, progress=False)
     again = type(found).open(tmp_path)
     assert str(found) == str(again) and again.report.folds == K and again.report.images == N - 40

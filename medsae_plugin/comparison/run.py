@@ -27,6 +27,7 @@ from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
+from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.protocols import evaluate
 from medsae_plugin.scores.resampling import PatientBootstrap
 from medsae_plugin.scores.scoring import Resampling
@@ -151,10 +152,21 @@ def _cka(sources: Sequence[Source]) -> CKASums:
 def _resample(compared: Compared, images: LabelledImages, bootstrap: PatientBootstrap) -> Resampled:
     activations = compared.top_activations(images)
     made = resample(activations, images, bootstrap, _points(compared)["mean_top_entropy"])
+    if images.folds:
+        _leave_intervals_that_hold(made, compared.scores)
     if isinstance(compared.units, Latents):
         variance = explained_variance(compared.source.store, compared.units.sae, compared.hook, images, bootstrap)
         made.figures["explained_variance"] = variance
     return made
+
+
+def _leave_intervals_that_hold(made: Resampled, scores: UnitScores) -> None:
+    """Of cross-fitted labels those above chance, of means those of which most labels are; see `cross_fitting`."""
+    told = [o.value("p_null") for o in scores.observations]
+    above = np.array([p is not None and p < 0.05 for p in told])
+    made.by_label.update({name: np.where(above, values, np.nan) for name, values in made.by_label.items()})
+    if 2 * above.sum() <= sum(p is not None for p in told):
+        made.figures.update({name: np.full(len(values), np.nan) for name, values in made.figures.items()})
 
 
 def _points(compared: Compared) -> dict[str, float]:

@@ -15,7 +15,12 @@ studies"; Parker, Günter and Bedo 2007, on the bias of pooling raw scores):
 - precision, recall, F1: decisions above each fold's own threshold, counted together (Forman and Scholz 2010).
 - whatever else there is of a top unit: the mean over folds, by their images.
 
-Intervals resample, and tests shuffle, patients of all folds at once, choices held as they are.
+Chance is that of the whole: patients' labels are shuffled, units are chosen anew on every fold's others, and scored
+(`cross_fitted_r`). Shuffles that held the choices as they are would call 9 to 16 of 100 latents of no worth significant
+at 0.05, since a patient's labels have a part in what is chosen for all folds but their own
+(`benchmarks/calibration_folds.py`; Bates, Hastie and Tibshirani 2023 on why intervals of cross-validation are narrow).
+So intervals, which hold choices as they are, are given where the label's r is above that chance (p < 0.05), of means
+where most labels' are: they hold once a latent is strong enough that folds agree on it.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -33,11 +39,12 @@ from medsae_plugin.scores import metrics
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.ranking import aurocs
-from medsae_plugin.scores.resampling import PatientBootstrap
+from medsae_plugin.scores.resampling import PatientBootstrap, patient_shuffles, permutation_p
 from medsae_plugin.scores.scoring import HeldOut, Scored, sum_up
 from medsae_plugin.scores.units import Units
 from medsae_plugin.training.fidelity import FidelitySums
 
+_CHUNK_ELEMENTS = 2**22  # of the largest temporary array
 _Put = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
@@ -112,11 +119,41 @@ class CrossFitted(Scored):
         return self._where_chosen(self._mean_over_folds([fold.of_top(name) for fold in self.folds]))
 
     @cached_property
+    def null(self) -> Float[np.ndarray, "permutations labels"]:
+        """r of top units when patients' labels are shuffled, of units that are chosen by the shuffled labels."""
+        matrix, held_out = self._images()
+        y, drawn, n_labels = held_out.labels, held_out.resampling, held_out.labels.shape[1]
+        eligible = np.stack([fold.eligible for fold in self.folds])[:, self.eligible]
+        blocks = [block[:, self.eligible[at : at + block.shape[1]]][held_out.report] for at, block in matrix.blocks()]
+        values = sparse.csr_array(sparse.hstack(blocks, format="csr").T.astype(np.float64))
+        orders = patient_shuffles(held_out.images.patients[held_out.report], drawn.n_permutations, drawn.seed)
+        per_chunk = max(1, _CHUNK_ELEMENTS // max(1, n_labels * max(values.shape)))
+        made = []
+        while chunk := list(islice(orders, per_chunk)):
+            shuffled = np.concatenate([y[order] for order in chunk], axis=1)
+            made.append(cross_fitted_r(values, shuffled, self.fold, eligible).reshape(len(chunk), n_labels))
+        return np.concatenate(made) if made else np.empty((0, n_labels))
+
+    @cached_property
+    def above_chance(self) -> Bool[np.ndarray, " labels"]:
+        """The labels whose intervals hold."""
+        return permutation_p(self.of_top("r"), self.null) < 0.05
+
+    @cached_property
+    def r_resampled(self) -> Float[np.ndarray, "resamples labels"]:
+        return np.where(self.above_chance, super().r_resampled, np.nan)
+
+    @cached_property
     def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
         """AUROC of each label's top units in every bootstrap resample of the patients, of pairs within a fold."""
         _, held_out = self._images()
         made = auroc_within_folds_resampled(held_out.bootstrap, self._raw, held_out.labels, self.fold)
-        return self._where_chosen(made)
+        return np.where(self.above_chance, made, np.nan)
+
+    def mean_r_resampled(self) -> Float[np.ndarray, " resamples"]:
+        r = np.nan_to_num(super().r_resampled[:, self.varying])
+        most = 2 * (self.above_chance & self.varying).sum() > self.varying.sum()
+        return r.mean(1) if most else np.full(len(r), np.nan)
 
     @cached_property
     def _raw(self) -> Float[np.ndarray, "rows labels"]:
@@ -168,6 +205,35 @@ def cross_fit(
         for fold in held_out.images.folds
     ]
     return CrossFitted(scored, held_out)
+
+
+def cross_fitted_r(
+    values: sparse.csr_array,
+    labels: Float[np.ndarray, "images many"],
+    fold: Int[np.ndarray, " images"],
+    eligible: Bool[np.ndarray, "folds units"],
+) -> Float[np.ndarray, " many"]:
+    """The pooled r of each label: of every fold the unit of the largest r on the others, standardised on that fold.
+
+    Args:
+        values: `(units, images)`. eligible: the units to choose from, fold by fold.
+    """
+    known, y = (~np.isnan(labels)).astype(np.float64), np.nan_to_num(labels)
+    cross, square = np.zeros((2, labels.shape[1]))
+    for k, units in enumerate(eligible):
+        mine, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
+        top = metrics.top_latent(metrics.pearson_of(sparse.csr_array(values[:, others]), labels[others]), units)
+        chosen, place = np.unique(np.maximum(top, 0), return_inverse=True)
+        a = values[chosen][:, mine].toarray().T[:, place] * (top >= 0)
+        n = np.maximum(known[mine].sum(0), 1)
+        a = (a - (a * known[mine]).sum(0) / n) * known[mine]
+        deviation = np.sqrt((a**2).sum(0) / n)
+        a = np.divide(a, deviation, out=np.zeros_like(a), where=deviation > 1e-9)
+        cross += (a * y[mine]).sum(0)
+        square += (a**2).sum(0)
+    n = np.maximum(known.sum(0), 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return cross / np.sqrt(square * ((y**2).sum(0) - y.sum(0) ** 2 / n))
 
 
 def fold_of(images: LabelledImages) -> Int[np.ndarray, " rows"]:
