@@ -50,7 +50,7 @@ def case(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(case, tmp_path_factory):
-    folder, store, table, *_, sae = case
+    _, store, table, *_, sae = case
     units = Latents.of(sae, "sae")
     images = LabelledImages.of(store, table).cross_fitted(Folds(K, seed=1))
     matrix = latent_matrix(store, units, tmp_path_factory.mktemp("matrix") / "m", progress=False)
@@ -142,8 +142,9 @@ def test_chance_is_of_the_whole_procedure(case, scored):
     _, _, _, a, _, _ = case
     rows, y = scored.held_out.report, scored.held_out.labels
     values, eligible = sparse.csr_array(a[rows].T), np.stack([fold.eligible for fold in scored.folds])
-    found = cross_fitted_r(values, y, scored.fold, eligible)
+    found, tops = cross_fitted_r(values, y, scored.fold, eligible)
     np.testing.assert_allclose(found, scored.of_top("r"), atol=1e-6)
+    np.testing.assert_array_equal(tops, scored.chosen)
     patients = scored.held_out.images.patients[rows]
     for order, null in zip(patient_shuffles(patients, 5, 0), scored.null[:5], strict=True):
         again = cross_fit(scored.units, scored.matrix, HeldOut(with_labels(scored.held_out.images, rows, y[order])))

@@ -3,8 +3,6 @@
 import shutil
 from dataclasses import replace
 
-import numpy as np
-import pandas as pd
 import pytest
 from helpers.planted import planted_rows, reading_weights, relu_sae, save_sae, write_store
 from safetensors import safe_open

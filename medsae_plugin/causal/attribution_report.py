@@ -125,8 +125,7 @@ class AttributionReport(Result):
                 f"{self.images} images of {self.patients} patients; {self.live_latents} of {self.latents} latents "
                 "fire.",
                 "strongest latents: those whose ablation lowers the zero-shot score most, on images with the finding.",
-                f"top: of the largest r with the label on {chosen_on}. its fall, random: how far the score "
-                "falls",
+                f"top: of the largest r with the label on {chosen_on}. its fall, random: how far the score falls",
                 f"when it is ablated, and when a random live latent is, on {ablated_on} images with the finding.",
                 "95 %: the interval of the difference, over patients.",
                 "rho: Spearman over live latents, gradient times activation against ablation.",

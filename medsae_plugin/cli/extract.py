@@ -148,8 +148,8 @@ def _with_test_table(table: ImageTable, args: argparse.Namespace) -> ImageTable:
     test = read_other(args, args.test_table, None, table.root)
     if both := set(table.frame["patient"]) & set(test.frame["patient"]):
         raise MedSAEError(
-            f"{len(both)} patients of {args.test_table} are in {args.table} too, such as {min(both)!r}, so they are not "
-            "held out"
+            f"{len(both)} patients of {args.test_table} are in {args.table} too, such as {min(both)!r}, so they are "
+            "not held out"
         )
     return join_tables(table, test.with_splits(["test"] * len(test)))
 

@@ -71,7 +71,7 @@ def read_folds(args: argparse.Namespace) -> Folds | None:
 
 
 def read_scene(args: argparse.Namespace) -> Scene:
-    """The store, the table and the splits that `add_what_is_scored`'s, `add_held_out`'s and `add_table`'s arguments name.
+    """The store, table and splits that the arguments of `add_what_is_scored`, `add_held_out` and `add_table` name.
 
     Raises:
         MedSAEError: options that exclude each other; what `elsewhere` refuses.
@@ -111,6 +111,8 @@ def _check(args: argparse.Namespace) -> None:
         raise MedSAEError("--select-table and --other-patients are of --select-from; give that too")
     overruled = [name for name in _SPLITS if getattr(args, name) != _SPLITS[name]]
     if args.folds is not None and overruled:
-        raise MedSAEError(f"with --folds nothing is of --{overruled[0]}-split; --folds-of names the splits of the folds")
+        raise MedSAEError(
+            f"with --folds nothing is of --{overruled[0]}-split; --folds-of names the splits of the folds"
+        )
     if args.test_table is not None and "report" in overruled:
         raise MedSAEError("with --test-table the images of that table are reported on; leave --report-split out")

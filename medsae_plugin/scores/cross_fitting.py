@@ -131,7 +131,7 @@ class CrossFitted(Scored):
         made = []
         while chunk := list(islice(orders, per_chunk)):
             shuffled = np.concatenate([y[order] for order in chunk], axis=1)
-            made.append(cross_fitted_r(values, shuffled, self.fold, eligible).reshape(len(chunk), n_labels))
+            made.append(cross_fitted_r(values, shuffled, self.fold, eligible)[0].reshape(len(chunk), n_labels))
         return np.concatenate(made) if made else np.empty((0, n_labels))
 
     @cached_property
@@ -212,17 +212,19 @@ def cross_fitted_r(
     labels: Float[np.ndarray, "images many"],
     fold: Int[np.ndarray, " images"],
     eligible: Bool[np.ndarray, "folds units"],
-) -> Float[np.ndarray, " many"]:
-    """The pooled r of each label: of every fold the unit of the largest r on the others, standardised on that fold.
+) -> tuple[Float[np.ndarray, " many"], Int[np.ndarray, "folds many"]]:
+    """The pooled r of each label, and of every fold its unit of the largest r on the others, -1 for none.
 
     Args:
         values: `(units, images)`. eligible: the units to choose from, fold by fold.
     """
     known, y = (~np.isnan(labels)).astype(np.float64), np.nan_to_num(labels)
     cross, square = np.zeros((2, labels.shape[1]))
+    tops = np.full((len(eligible), labels.shape[1]), -1)
     for k, units in enumerate(eligible):
         mine, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         top = metrics.top_latent(metrics.pearson_of(sparse.csr_array(values[:, others]), labels[others]), units)
+        tops[k] = top
         chosen, place = np.unique(np.maximum(top, 0), return_inverse=True)
         a = values[chosen][:, mine].toarray().T[:, place] * (top >= 0)
         n = np.maximum(known[mine].sum(0), 1)
@@ -233,7 +235,7 @@ def cross_fitted_r(
         square += (a**2).sum(0)
     n = np.maximum(known.sum(0), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return cross / np.sqrt(square * ((y**2).sum(0) - y.sum(0) ** 2 / n))
+        return cross / np.sqrt(square * ((y**2).sum(0) - y.sum(0) ** 2 / n)), tops
 
 
 def fold_of(images: LabelledImages) -> Int[np.ndarray, " rows"]:

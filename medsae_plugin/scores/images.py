@@ -45,8 +45,8 @@ class LabelledImages:
         `report`, where they are scored. See `held_out`.
     assigned: of each image its role, "" for none, whether or not the table has a row of it; None where `splits` say it.
         See `members`.
-    folds, folds_of: of cross-fitting, the same images with the roles of each fold, and the splits that these are of. See
-        `cross_fitted`.
+    folds, folds_of: of cross-fitting, the same images with the roles of each fold, and the splits that these are of.
+        See `cross_fitted`.
     left_out: how many patients are left out of `report`. See `without_reported`.
     data_set: what the table's images are of, such as "CheXpert"; "" where that is not known.
     reports: a text an image, "" where there is none; None where the table has no report column.

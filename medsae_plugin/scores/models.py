@@ -100,9 +100,8 @@ class Result(Figures):
 class Split(Figures):
     """What a role is on: how many images and patients are scored, and how many images have no row in the table.
 
-    folds: of cross-fitting, where each is `report` in turn and the others are `select`. folds_of: the splits that these are
-        of, where they are several. left_out: patients that are not
-        scored because an SAE was trained on them.
+    folds: of cross-fitting, where each is `report` in turn and the others are `select`. folds_of: the splits that these
+        are of. left_out: patients that are not scored because an SAE was trained on them.
     """
 
     split: str
@@ -164,8 +163,8 @@ class UnitScores(Figures):
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
-    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. held_out_from: in words, whether
-        the SAE and its encoder have seen the patients of `report`.
+    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. held_out_from: in words,
+        whether the SAE and its encoder have seen the patients of `report`.
     """
 
     name: str

@@ -81,7 +81,7 @@ def evaluate(
     held_out = HeldOut(images, q, resampling)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
-        scored = []
+        scored: list[Scored] = []
         for one, matrix in zip(units, matrices, strict=True):
             fidelity = fidelity_of(store, one, images)
             if images.folds:

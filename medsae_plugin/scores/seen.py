@@ -50,12 +50,16 @@ def check_held_out(
     for one in (u for u in units if isinstance(u, Latents) and u.kind == "sae"):
         seen = seen_patients(one, store, patients)
         if seen is None:
-            words[one.name] = f"It is not known what the SAE was trained on, so it may have seen these patients{encoder}"
+            words[one.name] = (
+                f"It is not known what the SAE was trained on, so it may have seen these patients{encoder}"
+            )
         elif not seen or leave_out:
             gone |= seen
             words[one.name] = f"Held out from the SAE{encoder}"
         elif one.sae.cfg.metadata.get(SPLIT_SHA256) in store.training_patients:
-            words[one.name] = f"NOT held out from the SAE: it was trained on {len(seen)} of {len(patients)} patients{encoder}"
+            words[one.name] = (
+                f"NOT held out from the SAE: it was trained on {len(seen)} of {len(patients)} patients{encoder}"
+            )
         else:
             raise MedSAEError(
                 f"{one.name} was trained on another split than that of {store.title}: {len(seen)} of the "

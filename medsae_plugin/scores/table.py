@@ -113,11 +113,13 @@ def _roles(select: Split, report: Split, aggregate: str) -> str:
         words = (
             f"Cross-fitted over {report.folds} folds of the patients of {_counts(report)}: top latents chosen on all "
             f"folds but one,\nscored on that one, in turn, and pooled; {aggregate} over positions. latent (k/"
-            f"{report.folds}): the one that most folds chose,\nand how many did. null, p: of the same with patients' labels "
-            "shuffled, choosing included. No interval where p is not below 0.05."
+            f"{report.folds}): the one that most folds chose,\nand how many did. null, p: of the same with patients' "
+            "labels shuffled, choosing included. No interval where p is not below 0.05."
         )
     else:
-        words = f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions."
+        words = (
+            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions."
+        )
     if report.left_out:
         words += f"\nLeft out: {report.left_out} patients that an SAE was trained on."
     return words

@@ -34,8 +34,8 @@ class JoinedStore(ActivationStore):
         for what in ("encoder", "preprocessing", "positions"):
             if first.manifest[what] != second.manifest[what]:
                 raise MedSAEError(
-                    f"{first.path} and {second.path} are not of the same {what}, so what is chosen in one means nothing "
-                    f"in the other: {first.manifest[what]} and {second.manifest[what]}"
+                    f"{first.path} and {second.path} are not of the same {what}, so what is chosen in one means "
+                    f"nothing in the other: {first.manifest[what]} and {second.manifest[what]}"
                 )
         theirs = second.hooks
         self.hooks = {

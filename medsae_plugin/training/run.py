@@ -49,9 +49,9 @@ def train_saes(
 
     All SAEs see the same order of rows, from one pass over the data. Into `out` go a folder an SAE (`cfg.json` and
     `sae_weights.safetensors`, which plain `SAE.load_from_disk` loads and which take raw activations; `training.json`,
-    the figures on the validation split; `patients.safetensors`, see `memory`), and in `checkpoints/` as many as the config asks for: SAEs of raw activations
-    as well, each beside a folder `trainer` of what its training goes on from. An `abstopk` SAE is saved as the equal
-    top-k SAE of twice its latents, see `split_by_sign`.
+    the figures on the validation split; `patients.safetensors`, see `memory`), and in `checkpoints/` as many as the
+    config asks for: SAEs of raw activations as well, each beside a folder `trainer` of what its training goes on from.
+    An `abstopk` SAE is saved as the equal top-k SAE of twice its latents, see `split_by_sign`.
 
     Args:
         resume: go on from the last whole checkpoint in `out`, to the same weights as an unbroken run; start where
