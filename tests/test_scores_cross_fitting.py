@@ -16,7 +16,7 @@ from medsae_plugin.scores import LabelledImages, Resampling, evaluate
 from medsae_plugin.scores.cross_fitting import CrossFitted, cross_fit, cross_fitted_r
 from medsae_plugin.scores.images import Folds
 from medsae_plugin.scores.matrix import latent_matrix
-from medsae_plugin.scores.resampling import patient_shuffles
+from medsae_plugin.scores.resampling import patient_shuffles, permutation_p
 from medsae_plugin.scores.scoring import HeldOut
 from medsae_plugin.scores.units import Latents
 
@@ -195,3 +195,14 @@ def test_an_evaluation_by_folds_says_so_and_opens_again(case, tmp_path):
     assert everything.report.images == N
     with pytest.raises(MedSAEError, match="no images in split 'never'"):
         evaluate(store, folder / "sae", table, folds=Folds(K, ("never",)), progress=False)
+
+
+def test_a_label_that_no_fold_can_both_choose_by_and_score_has_no_r(scored):
+    """One positive image: the fold that has it cannot be chosen for, and no other has anything to score."""
+    rows = scored.held_out.report
+    labels = np.zeros((len(rows), 3))
+    labels[7, 0], labels[[7, 150], 1], labels[:, 2] = 1, 1, scored.held_out.labels[:, 2]
+    rare = cross_fit(scored.units, scored.matrix, HeldOut(with_labels(scored.held_out.images, rows, labels)))
+    assert scored.fold[7] != scored.fold[150]
+    assert np.isnan(rare.of_top("r")[0]) and np.isfinite(rare.of_top("r")[1:]).all()
+    assert np.isnan(permutation_p(rare.of_top("r"), rare.null)[0]) and np.isnan(rare.r_resampled[:, 0]).all()

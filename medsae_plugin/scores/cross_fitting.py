@@ -132,7 +132,9 @@ class CrossFitted(Scored):
         while chunk := list(islice(orders, per_chunk)):
             shuffled = np.concatenate([y[order] for order in chunk], axis=1)
             made.append(cross_fitted_r(values, shuffled, self.fold, eligible)[0].reshape(len(chunk), n_labels))
-        return np.concatenate(made) if made else np.empty((0, n_labels))
+        null = np.concatenate(made) if made else np.empty((0, n_labels))
+        # Units that are silent on every fold say nothing of a label, as in the mean; where all are, there is no null.
+        return np.where(np.isnan(null).all(0), np.nan, np.nan_to_num(null))
 
     @cached_property
     def above_chance(self) -> Bool[np.ndarray, " labels"]:
@@ -140,20 +142,33 @@ class CrossFitted(Scored):
         return permutation_p(self.of_top("r"), self.null) < 0.05
 
     @cached_property
+    def _every_r_resampled(self) -> Float[np.ndarray, "resamples labels"]:
+        _, held_out = self._images()
+        return held_out.bootstrap.pearson(self.top_activations, held_out.labels)
+
+    @cached_property
     def r_resampled(self) -> Float[np.ndarray, "resamples labels"]:
-        return np.where(self.above_chance, super().r_resampled, np.nan)
+        """r of each label's top units in every bootstrap resample of the patients; nan where no interval holds."""
+        return np.where(self.above_chance, self._every_r_resampled, np.nan)
 
     @cached_property
     def auroc_resampled(self) -> Float[np.ndarray, "resamples labels"]:
-        """AUROC of each label's top units in every bootstrap resample of the patients, of pairs within a fold."""
+        """The same of AUROC, of pairs within a fold."""
         _, held_out = self._images()
         made = auroc_within_folds_resampled(held_out.bootstrap, self._raw, held_out.labels, self.fold)
         return np.where(self.above_chance, made, np.nan)
 
     def mean_r_resampled(self) -> Float[np.ndarray, " resamples"]:
-        r = np.nan_to_num(super().r_resampled[:, self.varying])
+        r = np.nan_to_num(self._every_r_resampled[:, self.varying])
         most = 2 * (self.above_chance & self.varying).sum() > self.varying.sum()
         return r.mean(1) if most else np.full(len(r), np.nan)
+
+    @cached_property
+    def _told(self) -> Bool[np.ndarray, " labels"]:
+        """The labels that vary on some fold on which a unit was chosen and varies; of others r is 0 by rounding alone."""
+        y = self._images()[1].labels
+        parts = [(self.top_activations[self.fold == k], y[self.fold == k]) for k in range(len(self.folds))]
+        return np.any([_varies(a, y) for a, y in parts], axis=0)
 
     @cached_property
     def _raw(self) -> Float[np.ndarray, "rows labels"]:
@@ -167,7 +182,7 @@ class CrossFitted(Scored):
         fires = self._within_folds(lambda a, known, threshold: a > threshold) == 1
         present = np.nansum(np.where(fires, y, 0), axis=0)
         return {
-            "r": np.diagonal(self.top_r),
+            "r": np.where(self._told, np.diagonal(self.top_r), np.nan),
             "auroc": auroc_within_folds(self._raw, y, self.fold),
             **metrics.detection(present, (fires & ~np.isnan(y)).sum(0), np.nansum(y, axis=0)),
         }
@@ -215,11 +230,14 @@ def cross_fitted_r(
 ) -> tuple[Float[np.ndarray, " many"], Int[np.ndarray, "folds many"]]:
     """The pooled r of each label, and of every fold its unit of the largest r on the others, -1 for none.
 
+    nan where no fold's unit varies on that fold and its label too.
+
     Args:
         values: `(units, images)`. eligible: the units to choose from, fold by fold.
     """
     known, y = (~np.isnan(labels)).astype(np.float64), np.nan_to_num(labels)
     cross, square = np.zeros((2, labels.shape[1]))
+    told = np.zeros(labels.shape[1], dtype=bool)
     tops = np.full((len(eligible), labels.shape[1]), -1)
     for k, units in enumerate(eligible):
         mine, others = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
@@ -231,11 +249,13 @@ def cross_fitted_r(
         a = (a - (a * known[mine]).sum(0) / n) * known[mine]
         deviation = np.sqrt((a**2).sum(0) / n)
         a = np.divide(a, deviation, out=np.zeros_like(a), where=deviation > 1e-9)
+        told |= _varies(a, labels[mine])
         cross += (a * y[mine]).sum(0)
         square += (a**2).sum(0)
     n = np.maximum(known.sum(0), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return cross / np.sqrt(square * ((y**2).sum(0) - y.sum(0) ** 2 / n)), tops
+        r = cross / np.sqrt(square * ((y**2).sum(0) - y.sum(0) ** 2 / n))
+    return np.where(told, r, np.nan), tops
 
 
 def fold_of(images: LabelledImages) -> Int[np.ndarray, " rows"]:
@@ -271,6 +291,11 @@ def auroc_within_folds_resampled(
 def _mean_by_pairs(auroc: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return (np.nan_to_num(auroc) * pairs).sum(0) / pairs.sum(0)
+
+
+def _varies(a: np.ndarray, labels: np.ndarray) -> Bool[np.ndarray, " labels"]:
+    """Whether standardised activations vary over a fold, and their label does."""
+    return (a != 0).any(0) & (labels == 1).any(0) & (labels == 0).any(0)
 
 
 def _standardised(a: np.ndarray, known: np.ndarray, threshold: float) -> np.ndarray:

@@ -17,6 +17,10 @@ _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what the largest r of all latents stays under in 95% of
 shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
 detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise."""
+_CROSS_FITTED = """\
+r: Pearson's r, pooled over folds, with its 95% interval over patients where p < 0.05. null: what it stays under in 95% of
+shuffles of the patients' labels, choosing included; p: how often a shuffle reaches r. H: entropy over observations,
+nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, likewise."""
 _SUMMED = """\
 r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
 observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
@@ -34,7 +38,7 @@ def format_table(
         [
             _roles(select, report, aggregate),
             *without_rows(*(select, report)[bool(select.folds) :]),
-            _RESAMPLED if resampled else _SUMMED,
+            _CROSS_FITTED if report.folds else _RESAMPLED if resampled else _SUMMED,
         ]
     )
     return "\n\n".join([head, *(_sae_table(sae, _columns(resampled), report.folds) for sae in saes)])
@@ -113,8 +117,7 @@ def _roles(select: Split, report: Split, aggregate: str) -> str:
         words = (
             f"Cross-fitted over {report.folds} folds of the patients of {_counts(report)}: top latents chosen on all "
             f"folds but one,\nscored on that one, in turn, and pooled; {aggregate} over positions. latent (k/"
-            f"{report.folds}): the one that most folds chose,\nand how many did. null, p: of the same with patients' "
-            "labels shuffled, choosing included. No interval where p is not below 0.05."
+            f"{report.folds}): the one that most folds chose, and how many did."
         )
     else:
         words = (
