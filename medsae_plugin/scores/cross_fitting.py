@@ -165,7 +165,7 @@ class CrossFitted(Scored):
 
     @cached_property
     def _told(self) -> Bool[np.ndarray, " labels"]:
-        """The labels that vary on some fold on which a unit was chosen and varies; of others r is 0 by rounding alone."""
+        """The labels that vary on some fold on which a chosen unit varies; of others r is 0 by rounding alone."""
         y = self._images()[1].labels
         parts = [(self.top_activations[self.fold == k], y[self.fold == k]) for k in range(len(self.folds))]
         return np.any([_varies(a, y) for a, y in parts], axis=0)

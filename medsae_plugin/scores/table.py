@@ -18,9 +18,10 @@ r: Pearson's r, with its 95% interval over patients. null: what the largest r of
 shuffles of the patients' labels; p: how often a shuffle reaches r. H: entropy over observations, nats. AUROC, F1:
 detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen likewise."""
 _CROSS_FITTED = """\
-r: Pearson's r, pooled over folds, with its 95% interval over patients where p < 0.05. null: what it stays under in 95% of
-shuffles of the patients' labels, choosing included; p: how often a shuffle reaches r. H: entropy over observations,
-nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, likewise."""
+r: Pearson's r, pooled over folds, with its 95% interval over patients where p < 0.05. null: what it stays under in
+95% of shuffles of the patients' labels, choosing included; p: how often a shuffle reaches r. H: entropy over
+observations, nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained
+SAE, likewise."""
 _SUMMED = """\
 r: Pearson's r; p: two-sided, n the patients; fdr: Benjamini and Hochberg's, over all latents. H: entropy over
 observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of an untrained SAE."""
