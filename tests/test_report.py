@@ -132,8 +132,9 @@ def test_too_many_latents_are_cut_to_those_that_say_most(run, tmp_path, monkeypa
 
 
 def test_evidence_against_dense_arrays(run):
-    sae = open_run(run.sweep).saes[0]
-    rows = report_rows(sae, "test")
+    opened = open_run(run.sweep)
+    sae = opened.saes[0]
+    rows = report_rows(sae, opened.evaluation.report)
     dense = sae.matrix.columns(0, sae.matrix.n_latents).toarray()[rows]
     best = strongest(sae.matrix, rows)
     near, r = nearest(sae.matrix, rows)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from medsae_plugin.scores.resampling import patient_shuffles
+from medsae_plugin.statistics.permutation import patient_shuffles
 from scipy import stats
 
 from medsae_plugin.scores import metrics

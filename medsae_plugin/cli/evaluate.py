@@ -17,6 +17,7 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
 from medsae_plugin.cli.protocol import add_protocol, is_papers, print_as_paper
 from medsae_plugin.errors import MedSAEError
 
@@ -35,6 +36,7 @@ def add(commands: Commands) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
     add_baselines(parser)
+    add_held_out(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
     parser.add_argument(
@@ -59,14 +61,17 @@ def run(args: argparse.Namespace) -> None:
     if is_papers(args):
         print_as_paper(args, read_table(args), read_saes(args.saes), args.out)
         return
+    scene = read_scene(args)
     evaluation = evaluate(
-        ActivationStore(args.store),
+        scene.store,
         read_saes(args.saes),
-        read_table(args),
+        scene.table,
         args.out,
         aggregate=args.aggregate,
-        select=args.select,
-        report=args.report,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),
         baselines=args.baselines,
         judge=None

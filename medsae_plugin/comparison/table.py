@@ -17,11 +17,15 @@ _HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
 def format_comparison(comparison: Mapping[str, Any]) -> str:
     """The SAEs and neurons, the real differences, visibility by layer, replicates and flow, as tables."""
     report = comparison["report"]
+    crossed = f"each of {report['folds']} folds, in turn, of " if report.get("folds") else ""
     head = (
-        f"Every figure on {report['split']} ({report['images']} images, {report['patients']} patients), with 95% "
-        "intervals over patients."
+        f"Every figure on {crossed}{report['split']} ({report['images']} images, {report['patients']} patients), with "
+        "95% intervals over patients."
     )
-    head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in ROLES))])
+    if report.get("left_out"):
+        head += f" Left out: {report['left_out']} patients that an SAE was trained on."
+    roles = [role for role in ROLES if role == "report" or not crossed]
+    head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in roles))])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)

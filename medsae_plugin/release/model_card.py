@@ -109,6 +109,7 @@ def _for_template(sae: Published) -> dict[str, Any]:
     return {
         "name": sae.name,
         "hook": scores.hook,
+        "held_out_from": _escaped(scores.held_out_from or ""),
         "architecture": sae.config.architecture(),
         "d_in": scores.d_in,
         "d_sae": scores.d_sae,

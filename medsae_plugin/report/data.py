@@ -49,14 +49,13 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         images: None for a report without images.
         table: for the share of images with an observation along a latent's firing range, and the labels of images.
     """
-    split = run.evaluation.report.split
     labels = _labels(run, table)
     saes, used = [], []
     for s in run.saes:
         kept = _kept(s, run.label_names, MOST_LATENTS // len(run.saes))
         saes.append(_sae(run, s, kept, labels))
         if images:
-            best = strongest(s.matrix, report_rows(s, split))
+            best = strongest(s.matrix, report_rows(s, run.evaluation.report))
             used.append(_images(images.store, s, kept, best, saes[-1]))
     wanted = list(dict.fromkeys(row for rows in _in_turn(used) for row in rows))
     present = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
@@ -107,7 +106,7 @@ def _labels(run: Run, table: ImageTable | None) -> np.ndarray | None:
 
 
 def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    rows = report_rows(s, run.evaluation.report.split)
+    rows = report_rows(s, run.evaluation.report)
     frame = s.latents.iloc[kept]
     by_label = {
         m.name: [frame[f"{m.name}: {label}"].to_numpy(dtype=np.float64) for label in run.label_names]

@@ -17,7 +17,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
-from medsae_plugin.scores.models import UnitScores
+from medsae_plugin.scores.models import Split, UnitScores
 from medsae_plugin.scores.probe_results import PROBES_FILE, Probes
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
 
@@ -190,6 +190,6 @@ def ribbons(comparison: Comparison, flow: Flow) -> list[Ribbon]:
     return [(*pair, n) for pair, n in Counter(zip(fates, origins, strict=True)).items()]
 
 
-def report_rows(sae: ScoredSAE, split: str) -> np.ndarray:
-    """The rows of an SAE's latent matrix that are in this split."""
-    return np.flatnonzero(sae.matrix.images["split"].to_numpy() == split)
+def report_rows(sae: ScoredSAE, report: Split) -> np.ndarray:
+    """The rows of an SAE's latent matrix that figures are of."""
+    return report.rows(sae.matrix.images["split"].tolist())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
+from medsae_plugin.scores.images import ALL
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind, as_folder_name
 
@@ -104,6 +108,8 @@ class Split(Figures):
     """What a role is on: how many images and patients are scored, and how many images have no row in the table.
 
     in_thin_bands: patients who exchange labels with patients of unlike size (`statistics.permutation.in_thin_bands`).
+    folds: of cross-fitting, where each is `report` in turn and the others are `select`. folds_of: the splits that these
+        are of. left_out: patients that are not scored because an SAE was trained on them.
     """
 
     split: str
@@ -111,6 +117,14 @@ class Split(Figures):
     patients: int
     without_row: int = 0
     in_thin_bands: int | None = None
+    folds: int | None = None
+    folds_of: list[str] = []
+    left_out: int = 0
+
+    def rows(self, splits: Sequence[str]) -> Int[np.ndarray, " rows"]:
+        """The images of these, each with its split, that the role is on, scored or not."""
+        own = np.isin(np.asarray(splits), self.folds_of or [self.split])
+        return np.flatnonzero(own | (self.split == ALL and not own.any()))
 
 
 class Encoder(Figures):
@@ -148,6 +162,11 @@ class Observation(Figures):
     def scorable(self) -> bool:
         """Whether some images of `report` have it and some have not."""
         return 0 < self.positives < self.known
+
+    @property
+    def chosen_in(self) -> int | None:
+        """Of cross-fitting, how many folds chose the latent; figures are then of each fold's own choice."""
+        return (self.model_extra or {}).get("folds")
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -191,6 +210,7 @@ class UnitScores(Figures):
     density_bands: those with a unit whose monosemanticity is defined; None of files that are older.
     mean_rank: among the SAEs, over the figures that rank. gain_over_neurons, gains: of an SAE, over the raw neurons and
         over each of its baselines; see `headline`. no_interval: why `mean_top_r` has no interval, or None.
+    held_out_from: in words, whether the SAE and its encoder have seen the patients of `report`.
     """
 
     name: str
@@ -209,6 +229,7 @@ class UnitScores(Figures):
     gain_over_neurons: Gain | None = None
     no_interval: str | None = None
     gains: list[Gain] = []
+    held_out_from: str | None = None
     _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod

@@ -125,6 +125,11 @@ class Scored:
         return of_top(self[name], self.top)
 
     @property
+    def folds_of_top(self) -> Int[np.ndarray, " labels"] | None:
+        """How many folds chose each top unit; None where they were chosen once."""
+        return None
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return self.report.label_names
 
@@ -210,6 +215,11 @@ class Scored:
         return self._images()[1].labels
 
     @cached_property
+    def top_r(self) -> Float[np.ndarray, "labels labels"]:
+        """r of each label's top unit with every label; nan where there is none."""
+        return np.where((self.top < 0)[:, None], np.nan, self["r"][self.top])
+
+    @cached_property
     def entropy_floor(self) -> Float[np.ndarray, " labels"]:
         """Of each label's top unit the entropy that it would have without all labels but its strongest."""
         _, held_out = self._images()
@@ -233,8 +243,16 @@ class Scored:
     @cached_property
     def no_interval(self) -> list[str | None]:
         """Of each label why the figures of its top unit have no interval; None where they have one."""
+        return self._no_interval()
+
+    @property
+    def firing(self) -> Bool[np.ndarray, "rows labels"]:
+        """Of each label where its top unit fires on the images of `report`."""
+        return self.top_activations > 0
+
+    def _no_interval(self) -> list[str | None]:
         _, held_out = self._images()
-        fires, labels = self.top_activations > 0, held_out.labels
+        fires, labels = self.firing, held_out.labels
         together = patients_with(held_out.jackknife, fires & (labels == 1))
         firing = patients_with(held_out.jackknife, fires & ~np.isnan(labels))
         without, with_it = self.patients_showing

@@ -27,6 +27,12 @@ observations, "-" where those determine it. H: entropy over observations, nats; 
 the latent followed its strongest observation alone. AUROC, F1: detection by the latent. Beside it r (H) of the hook's
 raw neurons, of an untrained SAE (which its TopK holds down) and of baselines, chosen likewise: all, or the best of as
 many candidates."""
+_CROSS_FITTED = """\
+r: Pearson's r, pooled over folds, with its 95% interval over patients where it is above chance. null: what it stays
+under in 95% of shuffles of the patients' labels, choosing included; p: how often a shuffle reaches r, adjusted for the
+observations (Holm). partial: r given all the other observations. H: entropy over observations, nats; floor: what H
+would be if the latent followed its strongest observation alone. AUROC, F1: detection by the latent. Beside it r (H) of
+the hook's raw neurons, of an untrained SAE and of baselines, likewise."""
 _SUMMED = """\
 r: Pearson's r. H: entropy over observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of
 an untrained SAE (which its TopK holds down). No p, interval or claim: they need to know which images are of one
@@ -45,20 +51,20 @@ def format_table(
     """
     head = "\n".join(
         [
-            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.",
-            *without_rows(select, report),
-            _RESAMPLED if resampled else _SUMMED,
+            _roles(select, report, aggregate),
+            *without_rows(*(select, report)[bool(select.folds) :]),
+            _CROSS_FITTED if report.folds else _RESAMPLED if resampled else _SUMMED,
             *(_thin_bands(report) if resampled else []),
         ]
     )
-    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled)) for sae in saes)])
+    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled), report.folds) for sae in saes)])
 
 
 def _columns(resampled: bool) -> list[Metric]:
     return [m for m in shown("table") if m.per != "sae" and (resampled or m.needs == "sums")]
 
 
-def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
+def _sae_table(sae: UnitScores, columns: Sequence[Metric], folds: int | None = None) -> str:
     beside = _in_columns(sae)
     resampled = any(m.needs == "images" for m in columns)
     heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
@@ -66,6 +72,7 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
     for o in sae.observations:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
         latent = "-" if o.latent is None else str(o.latent)
+        latent += "" if o.chosen_in is None or o.latent is None else f" ({o.chosen_in}/{folds})"
         rows.append([o.label, str(o.positives), latent, *_cells(o, columns, resampled), *others])
     cells = []
     for m in columns:
@@ -204,6 +211,23 @@ def _thin_bands(report: Split) -> list[str]:
         f"Thin bands, so p is less sure: {thin} of {report.patients} patients exchange labels with patients of unlike "
         "numbers of images, or with fewer than ten."
     ]
+
+
+def _roles(select: Split, report: Split, aggregate: str) -> str:
+    """Where latents were chosen and scored."""
+    if report.folds:
+        words = (
+            f"Cross-fitted over {report.folds} folds of the patients of {_counts(report)}: top latents chosen on all "
+            f"folds but one,\nscored on that one, in turn, and pooled; {aggregate} over positions. latent (k/"
+            f"{report.folds}): the one that most folds chose, and how many did."
+        )
+    else:
+        words = (
+            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions."
+        )
+    if report.left_out:
+        words += f"\nLeft out: {report.left_out} patients that an SAE was trained on."
+    return words
 
 
 def without_rows(*splits: Split) -> list[str]:

@@ -61,7 +61,7 @@ const shade = (x) => {
 };
 const styled = (e, style) => { Object.assign(e.style, style); return e; };
 
-const splitText = (role) => { const x = data.header[role]; return `${x.split} (${x.images} images, ${x.patients} patients)`; };
+const splitText = (role) => { const x = data.header[role], of = !x.folds ? "" : role === "select" ? `all but one of ${x.folds} folds of ` : "the folds, each in turn, of "; return `${of}${x.split} (${x.images} images, ${x.patients} patients)`; };
 const legend = (items) => h("div", { class: "legend" }, items.map(([color, name, ring]) => h("span", {}, styled(h("i", { class: ring ? "ring" : "" }), ring ? { borderColor: color } : { background: color }), name)));
 
 const scorable = (o) => o.positives > 0 && o.positives < o.known;
