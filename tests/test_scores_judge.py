@@ -61,7 +61,8 @@ def test_it_is_the_pair_loops_by_the_judges_embeddings_of_the_same_images(made, 
     mean = frame["monosemanticity_judge"].mean()
     assert evaluation.saes[0].mean_monosemanticity_judge == pytest.approx(mean)
     assert (evaluation.judge.encoder, evaluation.judge.hook) == ("planted", hook)
-    assert f"{mean:.3f}" in next(line for line in said.splitlines() if line.startswith("monosemanticity by the judge"))
+    assert f" {mean:.3f} " in next(line for line in said.splitlines() if line.startswith("this SAE "))
+    assert "monosemanticity by the judge" in said
 
 
 def test_without_a_judge_there_is_no_such_figure(made):
@@ -84,4 +85,4 @@ def test_a_judge_that_has_not_the_images_or_the_hook_is_refused(made, tmp_path, 
     assert main([*common, "--judge-hook", "two", "--quiet"]) == 1
     assert "--judge-hook is of a --judge-store" in capsys.readouterr().err
     assert main([*common, "--judge-store", str(judge.path), "--protocol", "medsae-paper", "--quiet"]) == 1
-    assert "leave --judge-store out" in capsys.readouterr().err
+    assert "--judge-store says nothing to --protocol medsae-paper" in capsys.readouterr().err

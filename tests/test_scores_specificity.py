@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from medsae_plugin.statistics.permutation import patient_shuffles
 from scipy import stats
 
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.specificity import LEAST_OWN, entropy_floor, partial_r
+from medsae_plugin.statistics.permutation import patient_shuffles
 
 
 def test_the_floor_is_the_mean_entropy_with_all_but_the_strongest_label_shuffled():

@@ -85,11 +85,12 @@ def test_neurons_and_baselines_have_the_figures_of_the_sae_beside_them(scored):
     evaluation = scored(LABELS[:3])
     (sae,) = evaluation.saes
     text = str(evaluation)
-    kinds = row(text, "      ")[-3:]
-    for start, name in (("monosemanticity  ", "mean_monosemanticity"), ("latents that", "significant")):
-        expected = [METRICS[name].form(one.value(name)) for one in (sae, *sae.beside)]
-        assert row(text, start)[1:] == expected
-    assert kinds == ["sae", "neurons", "untrained"]
+    heads = row(text, "      ")
+    assert heads[:2] == ["candidates", "L0"] and "(1) latents that correlate with an observation (fdr < 0.05)" in text
+    for one, name in ((sae, "this SAE"), *((one, one.kind) for one in sae.beside)):
+        cells = dict(zip(heads, row(text, f"{name} ")[1:], strict=False))
+        assert cells["monosemanticity"] == METRICS["mean_monosemanticity"].form(one.mean_monosemanticity)
+        assert cells["(1)"] == f"{one.significant:.0f} ({one.pairs_counted:,} pairs)"
 
 
 def units(name: str, bands: list[tuple[int, int, float]], **more) -> UnitScores:

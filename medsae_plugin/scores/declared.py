@@ -306,7 +306,8 @@ def mean_monosemanticity_judge(s: Scored) -> float:
 
 
 @metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
-        words="latents that correlate (fdr < 0.05)", digits=".0f", needs="images", show=["report"])  # fmt: skip
+        words="latents that correlate (fdr < 0.05)", digits=".0f", needs="images",
+        show=["table", "report"])  # fmt: skip
 def significant(s: Scored) -> int:
     """How many latents have a false discovery rate below 0.05 with any label."""
     return int((s["fdr"] < 0.05).any(1).sum())

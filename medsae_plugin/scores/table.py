@@ -110,7 +110,8 @@ def _below(sae: UnitScores) -> list[str]:
     ]
     parts += [f"NOT SPARSE: L0 is {sae.value('l0') or 0:.0f} of {sae.d_sae} latents"] if sae.not_sparse else []
     rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
-    return ["  ".join(parts), *_above_chance(sae), headline_words(sae) + rank, *_beside_table(sae)]
+    seen = [sae.held_out_from] if sae.held_out_from else []
+    return ["  ".join(parts), *_above_chance(sae), headline_words(sae) + rank, *seen, *_beside_table(sae)]
 
 
 def _above_chance(sae: UnitScores) -> list[str]:
