@@ -1,5 +1,7 @@
 """Units: labels and indices, which store or encoder they fit, and SAEs however they are given."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,23 @@ def test_units_fit_the_hook_width_and_weights_that_they_were_made_for(store, pha
             units.check_fits(place)
     with pytest.warns(UserWarning, match="s is taken for an SAE of this planted, unchecked: it does not say"):
         latents(D).check_fits(store)
+
+
+def test_units_fit_images_that_were_prepared_as_theirs_were(phantom_encoder):
+    """MedSAE's code stretches what MedCLIP pads: one encoder's weights, and other activations."""
+    d, weights = phantom_encoder.hook_specs[HOOK].d, phantom_encoder.weights_sha256
+
+    def latents(**preprocessing):
+        said = {"encoder_sha256": weights, **({"preprocessing": preprocessing} if preprocessing else {})}
+        return Latents.of(relu_sae(HOOK, torch.eye(d), **said), "s")
+
+    own = phantom_encoder.preprocessor.config
+    assert latents().fits(phantom_encoder) and latents(**json.loads(json.dumps(own))).fits(phantom_encoder)
+    with pytest.raises(MedSAEError, match=r"s was trained on images that were prepared otherwise than those of encoder "
+                                          r"phantom-swin \(fit 'stretch', here 'pad'\)"):  # fmt: skip
+        latents(**{**own, "fit": "stretch"}).check_fits(phantom_encoder)
+    with pytest.warns(UserWarning, match="prepared otherwise .*; its latents may mean nothing here"):
+        latents(**{**own, "resize": 128}).check_fits(phantom_encoder, strict=False)
 
 
 def test_saes_are_given_as_paths_objects_or_by_name(store, tmp_path):

@@ -182,6 +182,11 @@ class HookedVisionEncoder(SAESplicing):
         """Its card's name."""
         return self.name
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How it prepares images, as a store's manifest says it."""
+        return self.preprocessor.config
+
     def width_at(self, hook: str) -> int | None:
         """d of a hook point; None where there is no such one."""
         return self.hook_specs[hook].d if hook in self.hook_specs else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -40,6 +41,9 @@ class Place(Protocol):
 
     @property
     def weights_sha256(self) -> str: ...
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]: ...
 
     def width_at(self, hook: str) -> int | None:
         """d of a hook; None where there is no such hook."""
@@ -93,6 +97,11 @@ class Units:
         """What an SAE's latents hang on beside its weights, such as k and the normalisation; None of what is no SAE."""
         return None
 
+    @property
+    def preprocessing(self) -> Mapping[str, Any] | None:
+        """How the images were prepared that they were made for; None where that is not known."""
+        return None
+
     def label(self, unit: int) -> int | str | None:
         """A unit as tables and files show it: its number; for the negative of neuron j, "-j"; None for none (-1)."""
         return unit if unit >= 0 else None
@@ -126,10 +135,12 @@ class Units:
                 told; True refuses both; False warns of both.
 
         Raises:
-            MedSAEError: no such hook there, another width, or they were made for other weights.
+            MedSAEError: no such hook there, another width, or they were made for other weights or for images that were
+                prepared otherwise.
         """
         self.check_shape(place)
         self._check_encoder(place, strict)
+        self._check_preprocessing(place, strict)
 
     def check_shape(self, place: Place) -> None:
         """Raise unless this store or encoder has their hook, of their width, whatever its weights.
@@ -161,10 +172,23 @@ class Units:
             refuse = bool(strict)
         else:
             return
+        self._refuse_or_warn(said, refuse, strict)
+
+    def _check_preprocessing(self, place: Place, strict: bool | None) -> None:
+        """One encoder sees other pictures where they are padded, cropped or stretched; compared where both say how."""
+        mine, theirs = self.preprocessing, place.preprocessing
+        if not mine or not theirs:
+            return
+        if others := [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]:
+            how = ", ".join(f"{key} {mine.get(key)!r}, here {theirs.get(key)!r}" for key in others)
+            said = f"was trained on images that were prepared otherwise than those of {place.title} ({how})"
+            self._refuse_or_warn(said, strict is not False, strict)
+
+    def _refuse_or_warn(self, said: str, refuse: bool, strict: bool | None) -> None:
         if refuse:
             raise MedSAEError(f"{self.name} {said}")
         meaning = "; its latents may mean nothing here" if strict is False else ""
-        warnings.warn(f"{self.name} {said}{meaning}", stacklevel=3)
+        warnings.warn(f"{self.name} {said}{meaning}", stacklevel=4)
 
     def fits(self, place: Place) -> bool:
         """Whether these units stand at a hook of this store or encoder; `check_fits` says why not."""
@@ -209,6 +233,10 @@ class Latents(Units):
     @property
     def config(self) -> dict[str, Any]:
         return {k: v for k, v in self.sae.cfg.to_dict().items() if k not in _ELSEWHERE}
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any] | None:
+        return self.sae.cfg.metadata.get("preprocessing")
 
     @torch.no_grad()
     def encode(self, rows: Float[torch.Tensor, "rows d_in"]) -> Float[torch.Tensor, "rows n"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,11 @@ class ActivationStore:
     def weights_sha256(self) -> str:
         """Of the encoder whose activations these are."""
         return str(self.manifest["encoder"]["weights_sha256"])
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """How the images were prepared for it; empty where that is not known."""
+        return self.manifest["preprocessing"]
 
     def width_at(self, hook: str) -> int | None:
         """d of a hook; None where the store does not have it."""
