@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from medsae_plugin.data.regions.parts import Box, Part, Shape, averaged
+from medsae_plugin.data.regions.parts import Box, Mask, Part, Shape, averaged
 from medsae_plugin.data.table_files import RawTable, raw_of, unpacked
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json, reading
@@ -69,8 +69,9 @@ class Region:
     def area(self) -> float:
         """The share of the image that it covers."""
         rows, columns = self.image
-        if len(self.parts) == 1:
-            return float(self.cover((np.array([0.0, rows]), np.array([0.0, columns])))[0, 0])
+        masks = [part for part in self.parts if isinstance(part, Mask)]
+        if len(masks) == len(self.parts) and len({mask.size for mask in masks}) == 1:
+            return float(np.logical_or.reduce([mask.drawn() for mask in masks]).mean())
         if self.kind != "boxes":
             return float(self.cover().mean())
         # Cells between all of the boxes' edges are covered whole or not at all.

@@ -112,16 +112,17 @@ class _Ends:
         if not self.strange:
             raise MedSAEError(f"{self.where} names no image")
         raise MedSAEError(
-            f"{self.where}: none of its {len(self.strange):,} images, such as {next(iter(self.strange))!r}, is an image "
-            f"of the table, such as {self.paths[0]!r}"
+            f"{self.where}: none of its {len(self.strange):,} images, such as {next(iter(self.strange))!r}, is an "
+            f"image of the table, such as {self.paths[0]!r}"
         )
 
 
 def _counts(table: ImageTable, found: _Found, placed: Mapping[str, object], ends: _Ends) -> list[str]:
     """How many images have regions, have none, are not named, or are not of the table."""
+    without, unnamed = len(found.named) - len(found.parts), len(table) - len(found.named)
     notes = [
-        f"of the table's {len(table):,} images, {len(placed):,} have regions, "
-        f"{len(found.named) - len(found.parts):,} are named without one, {len(table) - len(found.named):,} are not named"
+        f"of the table's {len(table):,} images, {len(placed):,} have regions, {without:,} are named without one, "
+        f"{unnamed:,} are not named"
     ]
     if ends.strange:
         first = next(iter(ends.strange))
@@ -154,17 +155,17 @@ class _Placing:
         self.source, self.table = source, table
         self.scaled = self.cut = 0
         self.unseen: list[str] = []  # images that cannot be opened
+        self.unsized: list[str] = []  # of these, those whose regions are of no known size
 
     def placed(
         self, found: Mapping[str, Mapping[str, Sequence[tuple[Part, str]]]], names: Mapping[str, str]
     ) -> tuple[dict[str, dict[str, Region]], list[str]]:
         """The regions by path and by the findings' names, and what to say of them."""
         regions: dict[str, dict[str, Region]] = {}
-        unknown = []
         for path, findings in found.items():
             sizes = {part.size for parts in findings.values() for part, _ in parts}
             if (image := self._image(path, sizes)) is None:
-                unknown.append(path)
+                self.unsized.append(path)
                 continue
             self.scaled += sizes != {image} and None not in sizes
             together: dict[str, list[Part]] = {}
@@ -172,6 +173,9 @@ class _Placing:
                 own = [self._within(part, image, f"{self.source}, {place}") for part, place in parts]
                 together.setdefault(names[finding], []).extend(own)
             regions[path] = {name: Region(tuple(parts), image) for name, parts in together.items()}
+        return regions, self._notes()
+
+    def _notes(self) -> list[str]:
         notes = []
         if self.scaled:
             notes.append(
@@ -184,12 +188,12 @@ class _Placing:
                 f"{len(self.unseen):,} images cannot be opened, such as {self.unseen[0]}: their regions are in the "
                 "pixels they were drawn in, and nothing tells whether the image has their aspect"
             )
-        if unknown:
+        if self.unsized:
             notes.append(
-                f"{len(unknown):,} of these, such as {unknown[0]}, have no size in the file, so that their regions "
-                "are left"
+                f"{len(self.unsized):,} images cannot be opened, such as {self.unsized[0]}, and the file has no size "
+                "of them: their regions are left aside"
             )
-        return regions, notes
+        return notes
 
     def _image(self, path: str, sizes: set[Shape | None]) -> Shape | None:
         """The image's size; that of its regions where it cannot be opened, None where they have none.
@@ -200,20 +204,22 @@ class _Placing:
         try:
             image = image_shape(self.table.root / path)
         except UnreadableImage:
-            self.unseen.append(path)
-            return next(iter(sizes))
+            size = next(iter(sizes))
+            if size is not None:
+                self.unseen.append(path)
+            return size
         for size in sizes:
             if size is None and not path.lower().endswith((".dcm", ".dicom")):
                 raise MedSAEError(
                     f"{self.source} does not say how large the images were that its regions are of: that is known of "
-                    f"DICOM files alone, and {path} may have been resized. Give it columns `height` and `width` (of the "
-                    "originals), or put a *_meta.csv (image_id, dim0, dim1) beside it"
+                    f"DICOM files alone, and {path} may have been resized. Give it columns `height` and `width` (of "
+                    "the originals), or put a *_meta.csv (image_id, dim0, dim1) beside it"
                 )
             if size is not None and not _like(size, image):
                 raise MedSAEError(
                     f"{path} has {image[0]} rows and {image[1]} columns, and its regions in {self.source} were drawn "
-                    f"on {size[0]} x {size[1]}: that is another aspect, so it was cropped, padded or stretched, and where "
-                    "they are on it is not known. Take images that were only resized"
+                    f"on {size[0]} x {size[1]}: that is another aspect, so it was cropped, padded or stretched, and "
+                    "where they are on it is not known. Take images that were only resized"
                 )
         return image
 
