@@ -30,10 +30,10 @@ class Part(Protocol):
 class Box:
     """From the outer edge of its first pixel to that of its last: 0, 0, 2, 1 is two pixels of the first row."""
 
-    left: float
-    top: float
-    right: float
-    bottom: float
+    left: int | float
+    top: int | float
+    right: int | float
+    bottom: int | float
     size: Shape | None = None
 
     def shares(
@@ -150,7 +150,7 @@ def _over_rows(values: Shaped[np.ndarray, "n m"], edges: Float[np.ndarray, " k"]
     return np.diff(until, axis=0) / np.diff(edges)[:, None]
 
 
-def _overlaps(edges: Float[np.ndarray, " k"], low: float, high: float) -> Float[np.ndarray, " cells"]:
+def _overlaps(edges: Float[np.ndarray, " k"], low: int | float, high: int | float) -> Float[np.ndarray, " cells"]:
     inside = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
     return inside.clip(0) / np.diff(edges)
 
