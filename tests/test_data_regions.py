@@ -204,11 +204,11 @@ def test_what_is_no_mask_is_refused(tmp_path, values, words):
 
 
 def test_phantoms_truth_is_drawn_again(tmp_path):
-    table = read_table(generate(12, tmp_path / "set", seed=3, size=64, workers=0))
+    table = read_table(generate(6, tmp_path / "set", seed=3, size=64, workers=0))
     lines = [json.loads(line) for line in (tmp_path / "set" / "truth.jsonl").read_text().splitlines()]
     for source in (tmp_path / "set", tmp_path / "set" / "truth.jsonl"):
         regions = read_regions(source, table)
-        assert len(regions.named) == 12
+        assert len(regions.named) == 6
         for told in lines:
             masks = draw_case(Case(**told["case"]), size=64).masks
             assert set(regions[told["path"]]) == {name for name, mask in masks.items() if mask.any()}

@@ -40,7 +40,8 @@ def test_contours_of_chexlocalize_are_its_run_lengths(chexlocalize):
             ours, theirs = contours[path][finding], lengths[path][finding]
             assert ours.image == ours.mask().shape == size
             assert iou(ours.mask(), theirs.mask()) > 0.97
-            assert ours.area() == pytest.approx(theirs.area(), rel=0.02) == pytest.approx(ours.mask().mean(), rel=0.02)
+            # Theirs draw the outline too, a pixel wide.
+            np.testing.assert_allclose([theirs.area(), ours.mask().mean()], ours.area(), rtol=0.03)
 
 
 def test_run_lengths_of_chexlocalize_are_decoded_as_coco_does(chexlocalize):
@@ -76,10 +77,12 @@ def test_real_lungs(shared):
     regions = read_regions(folder / "lungs", table)
     assert len(regions) == 89 and regions.findings == ("lungs",)
     crop = Preprocessor("L", 224, "crop", "bicubic", (0.5,), (0.5,))
-    for path, found in regions.by_path.items():
+    for k, (path, found) in enumerate(regions.by_path.items()):
         region, file = found["lungs"], folder / "lungs" / path.removeprefix("covid/").replace(".jpg", ".png")
         np.testing.assert_array_equal(region.mask(), np.asarray(Image.open(file)))
         assert region.mask().shape == Image.open(folder / path).size[::-1] and 0.05 < region.area() < 0.7
+        if k % 4:
+            continue
         # Through the encoder's preprocessing: as its mask goes through as an image.
         seen = crop.to_array(Image.open(file).convert("L")) / 255
         assert iou(region.cover(crop.framing(region.image).edges()) >= 0.5, seen >= 0.5) > 0.97
