@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from medsae_plugin.cli import (
     attribute,
+    baselines,
     compare,
     completion,
     demo,
@@ -21,6 +22,8 @@ from medsae_plugin.cli import (
     linearity,
     name,
     phantoms,
+    power,
+    probe,
     publish,
     report,
     schema,
@@ -45,7 +48,10 @@ _COMMANDS = (
     store,
     train,
     sweep,
+    baselines,
+    power,
     evaluate,
+    probe,
     stats,
     compare,
     report,

@@ -21,6 +21,15 @@ _OF_HELD_OUT = {
     "permutations": "--permutations",
     "bootstrap": "--bootstrap",
     "uncertain": "--uncertain",
+    "baselines": "--baselines",
+    "folds": "--folds",
+    "folds_of": "--folds-of",
+    "test_table": "--test-table",
+    "select_from": "--select-from",
+    "select_table": "--select-table",
+    "other_patients": "--other-patients",
+    "leave_out_trained": "--leave-out-trained",
+    "judge_store": "--judge-store",
 }
 
 

@@ -21,10 +21,11 @@ from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.comparison.winner import rank
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
 from medsae_plugin.scores.scoring import Resampling
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.store.reader import ActivationStore
 
@@ -40,7 +41,10 @@ def compare(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    folds: Folds | None = None,
+    leave_out_trained: bool = False,
     resampling: Resampling | None = None,
+    baselines: Sequence[str | Path] = (),
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
@@ -60,6 +64,9 @@ def compare(
         stores: one, or one for each encoder, of the same images.
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
+        baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
+        folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
+            the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -70,7 +77,10 @@ def compare(
         MedSAEError: what `evaluate` refuses; stores that do not hold the same images.
     """
     resampling, out = resampling or Resampling(), Path(out)
-    sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device)
+    sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device, baselines)
+    images = LabelledImages.of(sources[0].store, table).with_roles(select, report, folds).without_embeddings()
+    trained_on = _trained_on(sources, images, leave_out_trained)
+    images = images.without_reported(trained_on)
     compared: list[Compared] = []
     for source in sources:
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
@@ -82,12 +92,14 @@ def compare(
             aggregate=aggregate,
             select=select,
             report=report,
+            folds=folds,
+            leave_out_trained=trained_on,
             resampling=resampling,
+            baselines=source.baselines,
             device=device,
             progress=progress,
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
-    images = LabelledImages.of(sources[0].store, table).held_out(select, report).without_embeddings()
     jackknife = PatientJackknife(images.patients[images.rows("report")])
     layers = _layers(sources, images, jackknife, progress)
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
@@ -102,13 +114,19 @@ def compare(
         left_out=without_each,
         layers=layers,
         cka=_cka(sources),
-        pairs=_pairs([c for c in compared if c.is_sae], images, order, progress),
+        pairs=_pairs([c for c in compared if c.is_sae], (images.folds or (images,))[0], order, progress),
         differences=differences(without_each, _paired(compared, recipes)),
-        ranking=rank(compared, table, select, report),
+        ranking=rank(compared, table, select, report, images),
     )
     comparison = summarise(found)
     comparison.save(out, tables(found, comparison))
     return comparison
+
+
+def _trained_on(sources: Sequence[Source], images: LabelledImages, leave_out: bool) -> set[str]:
+    """The patients to leave out of all SAEs' scores: those that any was trained on."""
+    opened = ((source.store, latents) for source in sources for latents, _ in source.saes.values())
+    return {patient for store, one in opened for patient in check_held_out([one], store, images, leave_out)[0]}
 
 
 def _layers(
@@ -127,10 +145,17 @@ def _cka(sources: Sequence[Source]) -> CKASums:
 
 
 def _paired(compared: Sequence[Compared], recipes: Sequence[Replicates]) -> list[tuple[Replicates, Replicates]]:
-    """Every two recipes, and each with the neurons of its layer."""
+    """Every two recipes, and each with the neurons of its layer and with its baselines."""
     saes = [one for one in recipes if compared[one.places[0]].is_sae]
-    neurons = {compared[one.places[0]].layer: one for one in recipes if one not in saes}
-    return [*combinations(saes, 2), *((one, neurons[compared[one.places[0]].layer]) for one in saes)]
+    beside = [(one, other) for one in saes for other in recipes if _is_beside(compared, one, other)]
+    return [*combinations(saes, 2), *beside]
+
+
+def _is_beside(compared: Sequence[Compared], one: Replicates, other: Replicates) -> bool:
+    first, over = compared[one.places[0]], compared[other.places[0]]
+    if over.units.kind == "neurons":
+        return over.layer == first.layer
+    return any(compared[k].has_baseline(over) for k in one.places)
 
 
 def _pairs(

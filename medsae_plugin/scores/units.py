@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.sae_folders import sae_sha256
+from medsae_plugin.training.baseline_folders import BaselineKind
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-Kind = Literal["sae", "untrained", "neurons"]
+    from medsae_plugin.store.reader import ActivationStore
+
+Kind = Literal["sae", "untrained", "neurons", BaselineKind]
 _ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 
 
@@ -79,6 +83,10 @@ class Units:
             MedSAEError: only the units' sums are known.
         """
         raise MedSAEError(f"{self.name} is known by its sums alone, so it has no directions here")
+
+    def rows_from(self, store: ActivationStore) -> ActivationStore:
+        """Where their rows are read, of the images of a store: there, but for those of another encoder."""
+        return store
 
     @property
     def config(self) -> dict[str, Any] | None:
@@ -169,9 +177,10 @@ class Units:
 
 @dataclass(frozen=True)
 class Latents(Units):
-    """The latents of an SAE, trained or not."""
+    """The latents of an SAE, trained or not. folder: that it was opened from, if any."""
 
     sae: SAE[Any] = field(kw_only=True, repr=False, compare=False)
+    folder: Path | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     @classmethod
     def of(cls, sae: SAE[Any], name: str, kind: Kind = "sae", baseline_of: str | None = None) -> Latents:
@@ -254,12 +263,3 @@ DESCRIPTION = (
 def described(fields: dict[str, Any]) -> Units:
     """Units of which only the description is known."""
     return (Neurons if fields["kind"] == "neurons" else Units)(**fields)
-
-
-def sae_sha256(sae: SAE[Any]) -> str:
-    """SHA-256 over an SAE's weights and architecture, whatever file they came from."""
-    digest = hashlib.sha256(sae.cfg.architecture().encode())
-    for name, tensor in sorted(sae.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()

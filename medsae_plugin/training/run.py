@@ -20,6 +20,8 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
 from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.decoders import hold_decoder
+from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
@@ -49,9 +51,9 @@ def train_saes(
 
     All SAEs see the same order of rows, from one pass over the data. Into `out` go a folder an SAE (`cfg.json` and
     `sae_weights.safetensors`, which plain `SAE.load_from_disk` loads and which take raw activations; `training.json`,
-    the figures on the validation split), and in `checkpoints/` as many as the config asks for: SAEs of raw activations
-    as well, each beside a folder `trainer` of what its training goes on from. An `abstopk` SAE is saved as the equal
-    top-k SAE of twice its latents, see `split_by_sign`.
+    the figures on the validation split; `patients.safetensors`, see `memory`), and in `checkpoints/` as many as the
+    config asks for: SAEs of raw activations as well, each beside a folder `trainer` of what its training goes on from.
+    An `abstopk` SAE is saved as the equal top-k SAE of twice its latents, see `split_by_sign`.
 
     Args:
         resume: go on from the last whole checkpoint in `out`, to the same weights as an unbroken run; start where
@@ -91,7 +93,7 @@ def train_saes(
 def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, out: Path, resume: bool) -> None:
     """Note what this run is in `run.json`, or check that the run in `out` is this one."""
     what = {
-        "saes": [dataclasses.asdict(spec) for spec in specs],
+        "saes": [spec.fields() for spec in specs],
         "training": {k: v for k, v in dataclasses.asdict(config).items() if k != "device"},
         "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
         "positions": store.manifest["positions"],
@@ -125,6 +127,8 @@ class _Run:
         self.n_batches = 0  # taken from the store's stream
         self.history: list[dict[str, Any]] = []
         self.trainer = self._trainer()
+        for spec in specs:
+            hold_decoder(self.saes[spec.name], spec.decoder, self._trainers()[spec.name].optimizer)
         self._resume()
 
     def fit(self) -> None:
@@ -143,7 +147,7 @@ class _Run:
             self._save_of_raw(spec, temporary)
             sums = fidelity_sums(self.store, load_sae(temporary), spec.hook, "val")
             report = {
-                "sae": dataclasses.asdict(spec),
+                "sae": spec.fields(),
                 "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
                 "validation": sums.figures() if sums.n else None,
                 "history": [{"step": note["step"], **note["saes"][spec.name]} for note in self.history],
@@ -153,6 +157,9 @@ class _Run:
     def _save_of_raw(self, spec: SAESpec, folder: Path) -> None:
         center = self.center[spec.hook] if spec.normalize == CENTER_AND_SCALE else None
         save_of_raw(self.saes[spec.name], center, self._trainers()[spec.name].activation_scaler, folder)
+        images = self.store.readable_images
+        patients = images.loc[images["split"] == "train", "patient"]
+        TrainingPatients.of(patients, self.store.split_sha256, spec.name, spec.hook, spec.seed).save(folder)
 
     def _trainers(self) -> dict[str, Any]:
         """SAE-Lens's trainer of each SAE."""

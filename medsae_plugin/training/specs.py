@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import ConfigDict
 
@@ -15,6 +15,7 @@ from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import CHECKPOINTS, RUN
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.memory import SPLIT_SEED, SPLIT_SHA256
 from medsae_plugin.yaml_files import STRICT, FieldError, problem_with
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SAESpec:
     options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`.
     seed: of the initial weights.
     lr: its learning rate; None is that of the training.
+    decoder: `free`; for baselines `frozen` as it was drawn, or `soft-frozen`, see `training.decoders`.
     """
 
     name: str
@@ -50,8 +52,14 @@ class SAESpec:
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     lr: float | None = None
+    decoder: Literal["free", "frozen", "soft-frozen"] = "free"
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def fields(self) -> dict[str, Any]:
+        """As they stand in files; a decoder that is free, as all were once, is not said."""
+        fields = dataclasses.asdict(self)
+        return fields if self.decoder != "free" else {k: v for k, v in fields.items() if k != "decoder"}
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
@@ -254,7 +262,7 @@ def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
 
 
 def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:
-    """What is saved with an SAE: what it stands at and was trained on, in counts; no path, no patient."""
+    """What is saved with an SAE: what it stands at and was trained on, in counts and a hash; no path, no patient."""
     encoder = store.manifest["encoder"]
     images = store.images[~store.images["image_id"].isin(store.failures["image_id"])]
     train = images[images["split"] == "train"]
@@ -266,6 +274,8 @@ def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> 
         "preprocessing": store.manifest["preprocessing"],
         "normalize": spec.normalize,
         "seed": spec.seed,
+        SPLIT_SHA256: store.split_sha256,
+        SPLIT_SEED: store.manifest["seed"],
         "training_images": len(train),
         "training_patients": int(train["patient"].nunique()),
         "training_rows": store.n_rows(spec.hook, "train"),
