@@ -165,6 +165,28 @@ def test_cocos_boxes_polygons_and_run_lengths(tmp_path):
     assert "not as coco has its regions" in message
 
 
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        (
+            [[10, 5, 90, 5, 90, 15, 10, 15]],
+            "annotation 0: what goes from column 10, row 5 to column 90, row 15 reaches",
+        ),
+        ([[10, 5, float("nan"), 5, 30, 15]], "no numbers"),
+        ([[10, 5, 3]], "not as coco has its regions"),
+        ({"size": [40, 60], "counts": [100.5, 2299.5]}, "no whole numbers"),
+        ({"size": [40, 60], "counts": [100, 50]}, "run lengths of 150 pixels, of 40 x 60"),
+        ({"size": [20, 60], "counts": [1200]}, "of an image of (40, 60)"),
+        ({"size": [40, 60]}, "no 'counts'"),
+    ],
+)
+def test_annotations_of_coco_that_are_none_are_refused(tmp_path, segmentation, words):
+    annotation = {"id": 0, "image_id": 0, "category_id": 0, "segmentation": segmentation}
+    image = {"id": 0, "file_name": "a.png", "height": 40, "width": 60}
+    said = {"images": [image], "annotations": [annotation], "categories": [{"id": 0, "name": "Edema"}]}
+    assert words in refused(written(tmp_path, "coco.json", said), images(tmp_path, "a.png"))
+
+
 def test_a_folder_of_masks_whose_name_says_what_they_are(tmp_path):
     table = images(tmp_path, "cxr/p1/1.jpg", "cxr/p2/1.jpg", "cxr/p3/1.jpg")
     mask = rectangle(5, 10, 15, 30, (40, 60))
@@ -229,7 +251,7 @@ RSNA = "patientId,x,y,width,height,Target\n"
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("a,0,0,2000,10,1", "line 2: the box from column 0, row 0 to column 2000, row 10 reaches beyond its image"),
+        ("a,0,0,2000,10,1", "line 2: what goes from column 0, row 0 to column 2000, row 10 reaches beyond its image"),
         ("a,10,10,0,10,1", "has no area"),
         ("a,10,ten,5,10,1", "could not convert string to float: 'ten'"),
         ("a,10,,5,10,1", "not as rsna has its regions"),

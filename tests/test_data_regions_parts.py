@@ -130,3 +130,6 @@ def test_areas_of_parts_laid_together_count_what_they_share_once():
 def test_a_region_smaller_than_a_pixel_does_not_vanish():
     region = Region((Box(10.0, 10.0, 12.0, 12.0, (100, 100)),), (10, 10))
     assert np.argwhere(region.mask()).tolist() == [[1, 1]] and region.cover()[1, 1] == pytest.approx(0.04)
+    thin = Polygons([np.array([[3.1, 2.1], [3.3, 2.1], [3.3, 2.3]])], (5, 5))
+    assert np.argwhere(thin.drawn()).tolist() == [[2, 3]]
+    assert not Region((Runs(np.array([25]), (5, 5)),), (5, 5)).mask().any()

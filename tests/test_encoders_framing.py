@@ -9,7 +9,6 @@ from PIL import Image
 from medsae_plugin.data.regions import Box, Region, Runs
 from medsae_plugin.encoders.preprocessing import Preprocessor
 
-
 FITS = [("pad", None), ("crop", None), ("crop", 72), ("crop", 50), ("stretch", None)]
 SHAPES = [(101, 80), (33, 90), (301, 203), (63, 63), (64, 64), (20, 31), (200, 31)]
 

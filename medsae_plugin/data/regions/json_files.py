@@ -31,7 +31,10 @@ def _shape(size: Any) -> Shape:
 def _runs(coded: Mapping[str, Any]) -> Runs:
     """COCO's run lengths, compressed or not."""
     counts, size = coded["counts"], _shape(coded["size"])
-    runs = Runs(counts_of(counts) if isinstance(counts, str) else np.array(counts, dtype=np.int64), size)
+    numbers = counts_of(counts) if isinstance(counts, str) else np.array(counts)
+    if numbers.dtype.kind != "i":
+        raise ValueError("run lengths that are no whole numbers")
+    runs = Runs(numbers, size)
     if runs.counts.sum() != size[0] * size[1]:
         raise ValueError(f"run lengths of {runs.counts.sum():,} pixels, of {size[0]} x {size[1]}")
     return runs

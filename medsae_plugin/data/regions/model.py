@@ -58,7 +58,7 @@ class Region:
     def mask(self) -> Bool[np.ndarray, "rows columns"]:
         """The pixels of the image of which half is covered, or, where none is, those that are covered most."""
         cover = self.cover()
-        return cover >= min(0.5, cover.max())
+        return (cover >= min(0.5, cover.max())) & (cover > 0)
 
     def boxes(self) -> Float[np.ndarray, "boxes 4"]:
         """The boxes, (left, top, right, bottom) in the image's pixels, from outer edge to outer edge; not the masks."""

@@ -92,11 +92,15 @@ class Runs(Mask):
 @dataclass(frozen=True, eq=False)
 class Polygons(Mask):
     """Closed contours, points (column, row) each; a pixel is inside one that goes round its centre an odd number of
-    times, and covered where it is inside any.
+    times, and covered where it is inside any. One that goes round none covers the pixels that its points are in.
     """
 
     contours: Sequence[Float[np.ndarray, "points 2"]]
     size: Shape
+
+    def __post_init__(self) -> None:
+        if not all(np.isfinite(points).all() for points in self.contours):
+            raise ValueError("a contour has points that are no numbers")
 
     @property
     def is_empty(self) -> bool:
@@ -105,7 +109,11 @@ class Polygons(Mask):
     def drawn(self) -> Bool[np.ndarray, "rows columns"]:
         inside = np.zeros(self.size, dtype=bool)
         for points in self.contours:
-            inside |= _filled(points, self.size)
+            filled = _filled(points, self.size)
+            if not filled.any() and len(points):
+                columns, rows = np.floor(points).astype(np.int64).T
+                filled[rows.clip(0, self.size[0] - 1), columns.clip(0, self.size[1] - 1)] = True
+            inside |= filled
         return inside
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from medsae_plugin.data.dialects.findings import KNOWN, chexpert_name, key
 from medsae_plugin.data.formats import without_suffix
 from medsae_plugin.data.images import UnreadableImage, image_shape
 from medsae_plugin.data.regions.formats import format_of
 from medsae_plugin.data.regions.model import Annotation, Region, RegionFormat, Regions, Source
-from medsae_plugin.data.regions.parts import Box, Part, Shape
+from medsae_plugin.data.regions.parts import Box, Part, Polygons, Shape
 from medsae_plugin.data.split_lists import ends_of
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
@@ -224,30 +226,44 @@ class _Placing:
         return image
 
     def _within(self, part: Part, image: Shape, place: str) -> Part:
-        """The part with its size, cut at the image's edges.
+        """The part with its size; boxes are cut at the image's edges.
 
         Raises:
-            MedSAEError: a box without an area, or that lies beyond the image.
+            MedSAEError: a box without an area; a box or contours that lie beyond the image.
         """
-        if not isinstance(part, Box):
+        rows, columns = size = part.size or image
+        if isinstance(part, Polygons):
+            points = np.concatenate(part.contours)
+            (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+            extent = Box(left, top, right, bottom, size)
+        elif isinstance(part, Box):
+            extent = replace(part, size=size)
+            if not (part.left < part.right and part.top < part.bottom):
+                raise MedSAEError(f"{place}: {_words(part)} has no area")
+        else:
             return part
-        rows, columns = part.size or image
         cut = Box(
-            min(max(part.left, 0.0), columns),
-            min(max(part.top, 0.0), rows),
-            min(max(part.right, 0.0), columns),
-            min(max(part.bottom, 0.0), rows),
-            (rows, columns),
+            min(max(extent.left, 0), columns),
+            min(max(extent.top, 0), rows),
+            min(max(extent.right, 0), columns),
+            min(max(extent.bottom, 0), rows),
+            size,
         )
-        words = f"the box from column {part.left:g}, row {part.top:g} to column {part.right:g}, row {part.bottom:g}"
-        if not (part.left < part.right and part.top < part.bottom):
-            raise MedSAEError(f"{place}: {words} has no area")
-        beyond_x = max(cut.left - part.left, part.right - cut.right) / columns
-        beyond_y = max(cut.top - part.top, part.bottom - cut.bottom) / rows
-        if max(beyond_x, beyond_y) > _SLACK or not (cut.left < cut.right and cut.top < cut.bottom):
-            raise MedSAEError(f"{place}: {words} reaches beyond its image of {rows} rows and {columns} columns")
-        self.cut += cut != replace(part, size=(rows, columns))
+        beyond_x = max(cut.left - extent.left, extent.right - cut.right) / columns
+        beyond_y = max(cut.top - extent.top, extent.bottom - cut.bottom) / rows
+        is_outside = isinstance(part, Box) and not (cut.left < cut.right and cut.top < cut.bottom)
+        if max(beyond_x, beyond_y) > _SLACK or is_outside:
+            raise MedSAEError(
+                f"{place}: {_words(extent)} reaches beyond its image of {rows} rows and {columns} columns"
+            )
+        if isinstance(part, Polygons):
+            return part
+        self.cut += cut != extent
         return cut
+
+
+def _words(box: Box) -> str:
+    return f"what goes from column {box.left:g}, row {box.top:g} to column {box.right:g}, row {box.bottom:g}"
 
 
 def _like(drawn: Shape, image: Shape) -> bool:
