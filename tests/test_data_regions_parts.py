@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -69,6 +69,7 @@ def test_a_pixel_is_inside_where_matplotlib_says_its_centre_is(seed, n):
     points = np.stack([20 + radius * np.cos(angles), 15 + radius * np.sin(angles)], axis=1)
     y, x = np.mgrid[0:30, 0:41] + 0.5
     inside = paths.Path(np.vstack([points, points[:1]])).contains_points(np.stack([x.ravel(), y.ravel()], axis=1))
+    assume(inside.any())  # a sliver between the centres covers the pixels of its points
     np.testing.assert_array_equal(Polygons([points], (30, 41)).drawn(), inside.reshape(30, 41))
 
 
