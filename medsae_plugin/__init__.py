@@ -16,6 +16,7 @@ _MODULES = {
     "ImageTable": "medsae_plugin.data.tables",
     "read_table": "medsae_plugin.data.tables",
     "read_dataset": "medsae_plugin.data.hub_tables",
+    "read_regions": "medsae_plugin.data.regions",
     "scan_folder": "medsae_plugin.data.tables",
     "split_by_patient": "medsae_plugin.data.splits",
     "ActivationStore": "medsae_plugin.store",

@@ -70,6 +70,9 @@ def test_options_of_tables_and_their_mistakes(tmp_path, capsys):
         ("table", path, "--images", "."): "give either FILE or --images DIR",
         ("table", path, "--dicom-tags"): "--dicom-tags is of a folder",
         ("table", path, "--where", "age >"): "cannot be read",
+        ("table", path, "--region-format", "nih"): "--region-format says how --regions is written",
+        ("table", path, "--regions", path): "has regions in no format that is known here",
+        ("table", path, "--regions", str(tmp_path / "none")): "there are no regions at",
         ("table", "hf:" + str(tmp_path), "--root", "."): "--root is of tables in files",
         ("table", "hf:" + str(tmp_path / "none")): "cannot be loaded",
     }

@@ -5,24 +5,16 @@ MEDSAE_TABLES names a folder that holds them by the names that torchxrayvision's
 """
 
 import ast
-import os
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.published import published
 
 from medsae_plugin import read_table
-
-
-def published(name: str) -> Path:
-    path = Path(os.environ.get("MEDSAE_TABLES", "absent")) / name
-    if not path.is_file():
-        pytest.skip(f"no {name} in the folder MEDSAE_TABLES")
-    return path
 
 
 def ones(table):

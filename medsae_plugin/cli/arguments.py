@@ -9,8 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medsae_plugin.cli.table_arguments import add_regions as add_regions
 from medsae_plugin.cli.table_arguments import add_table as add_table
 from medsae_plugin.cli.table_arguments import comma_list as comma_list
+from medsae_plugin.cli.table_arguments import read_regions as read_regions
 from medsae_plugin.cli.table_arguments import read_table as read_table
 from medsae_plugin.errors import MedSAEError
 

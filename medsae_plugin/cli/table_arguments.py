@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
+    from medsae_plugin.data.regions import Regions
     from medsae_plugin.data.tables import ImageTable
 
 _HUB = "hf:"  # begins the name of a Hugging Face data set
@@ -123,6 +124,39 @@ def add_folder(parser: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--keep-ids", action="store_true", help="patients by their Patient ID (default: by a salted hash of it)"
     )
+
+
+def add_regions(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    """`--regions`, and how to read them."""
+    parser.add_argument(
+        "--regions",
+        type=Path,
+        metavar="PATH",
+        required=required,
+        help="masks or boxes of findings: the truth of medsae phantoms, CheXlocalize's JSON, the boxes of NIH, RSNA or "
+        "VinDr, SIIM's run lengths, COCO's JSON, a folder of mask images",
+    )
+    parser.add_argument(
+        "--region-format",
+        metavar="NAME",
+        help="phantoms, chexlocalize, chexlocalize-rle, nih, rsna, vindr, siim, coco, masks, or one of your own "
+        "(--import); default: by what is in it",
+    )
+
+
+def read_regions(args: argparse.Namespace, table: ImageTable) -> Regions | None:
+    """The regions that `add_regions`' arguments name, of the table's images; None where none are named.
+
+    Raises:
+        MedSAEError: `--region-format` without `--regions`, and what `read_regions` refuses.
+    """
+    from medsae_plugin.data import regions
+
+    if args.regions is None:
+        if args.region_format is not None:
+            raise MedSAEError("--region-format says how --regions is written; give that too")
+        return None
+    return regions.read_regions(args.regions, table, format=args.region_format)
 
 
 def read_table(args: argparse.Namespace) -> ImageTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,10 +11,10 @@ from PIL import Image
 
 from medsae_plugin.data.formats import IMAGE_SUFFIXES, looks_like_dicom
 from medsae_plugin.data.greys import MOST_PIXELS, Refused
-from medsae_plugin.data.rasters import read_raster
+from medsae_plugin.data.rasters import ORIENTATION, read_raster
 from medsae_plugin.errors import MedSAEError
 
-__all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "image_shape", "read_image"]
 
 
 class UnreadableImage(MedSAEError):
@@ -81,6 +82,39 @@ def read_image(path: str | Path | ImageFile) -> Image.Image:
         raise UnreadableImage(path, "not enough memory to read it") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble on
         raise UnreadableImage(path, f"damaged or not an image ({_words(error)})") from None
+
+
+def image_shape(path: str | Path | ImageFile) -> tuple[int, int]:
+    """(rows, columns) of an image file, upright, as `read_image` has it; of common files from the header alone.
+
+    Raises:
+        UnreadableImage: as `read_image`, of what is wrong with a header.
+    """
+    try:
+        path = Path(path) if isinstance(path, str) else path
+        with (
+            path.open("rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes()) as content,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            if looks_like_dicom(content.read(132)):
+                import pydicom
+
+                content.seek(0)
+                header = pydicom.dcmread(
+                    content, stop_before_pixels=True, specific_tags=["Rows", "Columns"], force=True
+                )
+                return int(header.Rows), int(header.Columns)
+            content.seek(0)
+            with Image.open(content, formats=("JPEG", "PNG")) as opened:
+                width, height = opened.size
+                # A PNG's orientation may come behind its pixels, and asking for it decodes them.
+                turned = width != height and opened.getexif().get(ORIENTATION, 1) > 4
+                return (width, height) if turned else (height, width)
+    except Exception:  # what is wrong with the file, or that it is of another format, is found below
+        pass
+    image = read_image(path)
+    return image.height, image.width
 
 
 def _words(error: Exception) -> str:

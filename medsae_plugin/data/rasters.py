@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from medsae_plugin.data import formats, tiff
 from medsae_plugin.data.greys import Refused, check_size, luma, scaled
 
-_ORIENTATION = 0x0112  # Exif's and TIFF's tag
+ORIENTATION = 0x0112  # Exif's and TIFF's tag
 
 
 def read_raster(content: bytes) -> Image.Image:
@@ -54,7 +54,7 @@ def _read(content: bytes, name: str) -> Image.Image:
             raise Refused(f"JPEG 2000 of {bits} bits in colour or over 16 bits is not taken; convert it to PNG or TIFF")
         if bits > 8 and name == "PNG" and not image.mode.startswith("I"):
             deep = scaled(*_png_16(content, image.info.get("transparency")))
-            return _upright(deep, image.getexif().get(_ORIENTATION, 1))
+            return _upright(deep, image.getexif().get(ORIENTATION, 1))
         image.load()
         if image.mode == "L" and bits < 8 and "transparency" in image.info:
             image.info["transparency"] *= 255 // (2**bits - 1)  # Pillow scales the pixels and not this
@@ -79,7 +79,7 @@ def _bits(content: bytes, name: str) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    image.getexif()[_ORIENTATION] = orientation
+    image.getexif()[ORIENTATION] = orientation
     return ImageOps.exif_transpose(image)
 
 

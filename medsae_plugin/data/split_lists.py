@@ -21,7 +21,7 @@ def splits_by_lists(paths: Sequence[str], lists: Mapping[str, Path]) -> tuple[li
     """
     by_end: dict[str, list[int]] = {}
     for row, path in enumerate(paths):
-        for end in _ends(path):
+        for end in ends_of(path):
             by_end.setdefault(end, []).append(row)
     splits = [""] * len(paths)
     notes: list[str] = []
@@ -58,7 +58,7 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-def _ends(path: str) -> list[str]:
+def ends_of(path: str) -> list[str]:
     """`a/b/c.png` as `c`, `b/c`, `a/b/c`."""
     parts = without_suffix(path).split("/")
     return [posixpath.join(*parts[k:]) for k in range(len(parts))]

@@ -65,9 +65,26 @@ def read_raw(path: Path) -> RawTable:
         MedSAEError: no such file, a damaged one or one of another kind, text that is not Unicode, an empty table, a
             quotation that is not closed, a row of more or fewer cells than the header, two columns of one name.
     """
+    return raw_of(unpacked(path), path)
+
+
+def unpacked(path: Path) -> bytes:
+    """What a table's file holds, unpacked where it is packed.
+
+    Raises:
+        MedSAEError: no such file, or a damaged one.
+    """
     if not path.is_file():
         raise MedSAEError(f"there is no table at {path}")
-    content = _unpacked(path.read_bytes(), path)
+    return _unpacked(path.read_bytes(), path)
+
+
+def raw_of(content: bytes, path: Path) -> RawTable:
+    """The table that a file's unpacked content is.
+
+    Raises:
+        MedSAEError: as `read_raw`.
+    """
     if content.startswith(b"PAR1"):
         return _parquet(content, path)
     encoding = _encoding(content, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +14,76 @@ from torch import Tensor
 
 Fit = Literal["pad", "crop", "stretch"]
 Shape = tuple[int, int]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How an image becomes an encoder's input: laid on a black canvas, which is resized, of which a part is cut out.
+
+    Pixels go this way, and so does what lies on them: masks, boxes, and heatmaps on their way back. Coordinates are
+    continuous, (column, row): 0 is the outer edge of the first pixel, 1 that between it and the second.
+
+    canvas, resized, shape: (rows, columns) of the canvas, of the canvas resized, and of the input.
+    at: (top, left), in pixels, of the image on the canvas.
+    cut: (top, left) of the input in the resized canvas; negative where the input is larger, and black there.
+    """
+
+    canvas: Shape
+    at: Shape
+    resized: Shape
+    cut: Shape
+    shape: Shape
+
+    def pixels(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        """The image as the input has it."""
+        (height, width), (top, left) = self.canvas, self.at
+        if image.size != (width, height):
+            padded = Image.new(image.mode, (width, height), 0)
+            padded.paste(image, (left, top))
+            image = padded
+        if self.resized != self.canvas:
+            image = image.resize((self.resized[1], self.resized[0]), resample)
+        if self.resized != self.shape:
+            (rows, columns), (top, left) = self.shape, self.cut
+            image = image.crop((left, top, left + columns, top + rows))
+        return image
+
+    def to_input(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Points (column, row) of the image, as points of the input; outside its pixels where they are cut off."""
+        return (points + self._at) * self._scale - self._cut
+
+    def to_image(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Points (column, row) of the input, as points of the image; outside its pixels where the input is padding."""
+        return (points + self._cut) / self._scale - self._at
+
+    def boxes_to_input(self, boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:
+        """Boxes (left, top, right, bottom) as the input has them: cut at its edges, empty where they are beyond."""
+        corners = self.to_input(boxes.reshape(-1, 2, 2)).clip(0, [self.shape[1], self.shape[0]])
+        return corners.reshape(-1, 4)
+
+    def edges(self, cells: Shape | None = None) -> tuple[Float[np.ndarray, " rows_1"], Float[np.ndarray, " columns_1"]]:
+        """Where, in the image's pixels, the edges of the input's cells are: of its rows, and of its columns.
+
+        Args:
+            cells: rows and columns that the input is divided in, such as a hook's grid; default its pixels.
+        """
+        rows, columns = cells or self.shape
+        down, across = np.linspace(0, self.shape[0], rows + 1), np.linspace(0, self.shape[1], columns + 1)
+        on_rows = self.to_image(np.stack([np.zeros_like(down), down], axis=1))
+        on_columns = self.to_image(np.stack([across, np.zeros_like(across)], axis=1))
+        return on_rows[:, 1], on_columns[:, 0]
+
+    @property
+    def _at(self) -> Float[np.ndarray, "2"]:
+        return np.array(self.at[::-1], dtype=np.float64)
+
+    @property
+    def _cut(self) -> Float[np.ndarray, "2"]:
+        return np.array(self.cut[::-1], dtype=np.float64)
+
+    @property
+    def _scale(self) -> Float[np.ndarray, "2"]:
+        return np.array(self.resized[::-1], dtype=np.float64) / self.canvas[::-1]
 
 
 @dataclass(frozen=True)
@@ -65,15 +134,24 @@ class Preprocessor:
         resample = Image.Resampling[self.resample.upper()]
         # Grey becomes three channels when it is small: each would be fitted alike, for three times the work.
         image = image if image.mode == "L" else image.convert(self.mode)
-        if self.resize is not None:
-            fitted = _centre(_cover(image, (self.resize, self.resize), resample), self.shape)
-        elif self.truncate:
-            channels = [np.asarray(_stretch(c.convert("F"), self.shape, resample)) for c in image.split()]
+        framing = self.framing((image.height, image.width))
+        if self.truncate:
+            channels = [np.asarray(framing.pixels(c.convert("F"), resample)) for c in image.split()]
             cut = [Image.fromarray(c.clip(0, 255).astype(np.uint8)) for c in channels]
             fitted = Image.merge(image.mode, cut)
         else:
-            fitted = _FIT[self.fit](image, self.shape, resample)
+            fitted = framing.pixels(image, resample)
         return np.asarray(fitted.convert(self.mode))
+
+    def framing(self, image: Shape) -> Framing:
+        """Where an image of these rows and columns lies in the result."""
+        if self.resize is not None:
+            return _crop(image, (self.resize, self.resize), self.shape)
+        if self.fit == "crop":
+            return _crop(image, self.shape, self.shape)
+        if self.fit == "pad":
+            return _pad(image, self.shape)
+        return Framing(image, (0, 0), self.shape, (0, 0), self.shape)
 
     def normalize(
         self, arrays: UInt8[np.ndarray, "batch rows columns *channels"]
@@ -85,39 +163,19 @@ class Preprocessor:
         return x.expand(-1, 3, -1, -1).contiguous()
 
 
-def _pad(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
-    rows, columns = shape
-    scale = max(1, image.height / rows, image.width / columns)
-    height, width = round(rows * scale), round(columns * scale)
-    padded = Image.new(image.mode, (width, height), 0)
-    padded.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return padded if (height, width) == shape else padded.resize((columns, rows), resample)
+def _pad(image: Shape, shape: Shape) -> Framing:
+    scale = max(1, image[0] / shape[0], image[1] / shape[1])
+    canvas = round(shape[0] * scale), round(shape[1] * scale)
+    at = (canvas[0] - image[0]) // 2, (canvas[1] - image[1]) // 2
+    return Framing(canvas, at, shape, (0, 0), shape)
 
 
-def _crop(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
-    return _centre(_cover(image, shape, resample), shape)
-
-
-def _cover(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
-    """The image resized, its aspect kept, to the smallest that covers `shape`."""
-    rows, columns = shape
-    if image.width * rows >= image.height * columns:
-        return image.resize((rows * image.width // image.height, rows), resample)
-    return image.resize((columns, columns * image.height // image.width), resample)
-
-
-def _centre(image: Image.Image, shape: Shape) -> Image.Image:
-    rows, columns = shape
-    left, top = (image.width - columns) // 2, (image.height - rows) // 2
-    return image.crop((left, top, left + columns, top + rows))
-
-
-def _stretch(image: Image.Image, shape: Shape, resample: Image.Resampling) -> Image.Image:
-    return image.resize((shape[1], shape[0]), resample)
-
-
-_FIT: dict[Fit, Callable[[Image.Image, Shape, Image.Resampling], Image.Image]] = {
-    "pad": _pad,
-    "crop": _crop,
-    "stretch": _stretch,
-}
+def _crop(image: Shape, covered: Shape, shape: Shape) -> Framing:
+    """The image resized, its aspect kept, to the smallest that covers `covered`, and its centre cut out."""
+    (height, width), (rows, columns) = image, covered
+    if width * rows >= height * columns:
+        resized = rows, rows * width // height
+    else:
+        resized = columns * height // width, columns
+    cut = (resized[0] - shape[0]) // 2, (resized[1] - shape[1]) // 2
+    return Framing(image, (0, 0), resized, cut, shape)
