@@ -20,6 +20,8 @@ _SAVED = {
         "medsae_plugin.comparison.results",
         "Comparison",
     ),
+    "names": ("names.json of medsae name", "medsae_plugin.naming.names", "Names"),
+    "scores": ("scores.json of medsae name score", "medsae_plugin.naming.results", "NameScores"),
 }
 
 
