@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ENCODER = "phantom-swin"
 RECIPE = "demo.yaml"
 N_PHANTOMS = 2000
+BASELINES = ("random", "k-means")
 PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, and drawn in half the time of 224
 
 
@@ -32,7 +33,8 @@ class Demo:
 def run_demo(
     out: str | Path, *, n: int = N_PHANTOMS, seed: int = 0, device: str = "cpu", progress: bool = True
 ) -> Demo:
-    """Draw `n` phantoms, extract two layers of the bundled encoder, train an SAE on each, compare them, write a report.
+    """Draw `n` phantoms, extract two layers of the bundled encoder, train an SAE on each, compare them, beside
+    random directions and k-means, write a report.
 
     Run again with the same arguments, it goes on where it was stopped.
 
@@ -43,6 +45,7 @@ def run_demo(
     from medsae_plugin.encoders.cards import pretrained_folder
     from medsae_plugin.phantoms import generate
     from medsae_plugin.report import write_report
+    from medsae_plugin.training.baselines import Like, make_baselines
 
     out = Path(out)
     _claim(out, {"n": n, "seed": seed})
@@ -57,13 +60,18 @@ def run_demo(
     saes = train_saes(
         store, recipe.specs, replace(recipe.config, device=device), out / "saes", resume=True, progress=progress
     )
-    compared = out / "comparison"
-    comparison = compare(store, list(saes.values()), table, compared, device=device, progress=progress)
+    compared, baselines = out / "comparison", out / "baselines"
+    for name, path in saes.items():
+        make_baselines(Like.of(path, store, seed), baselines / name, BASELINES)
+    comparison = compare(
+        store, list(saes.values()), table, compared, baselines=[baselines], device=device, progress=progress
+    )
     report = write_report(out, out / "report.html", table=table, store=store, images=labels.parent)
     files = {
         "phantoms": labels,
         "activations": store.path,
         **{f"SAE {name}": path for name, path in saes.items()},
+        "baselines": baselines,
         "scores": compared / "scores" / "metrics.json",
         "latents": compared / "scores" / "latents.parquet",
         "comparison": compared / "comparison.json",

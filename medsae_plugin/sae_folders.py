@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,15 @@ def check_scorable(sae: SAE[Any], what: str | Path) -> None:
             "0. Make the same SAE with a latent for each sign: "
             "medsae_plugin.training.split_by_sign(SAE.load_from_disk(FOLDER)).save_model(OTHER_FOLDER)"
         )
+
+
+def sae_sha256(sae: SAE[Any]) -> str:
+    """SHA-256 over an SAE's weights and architecture, whatever file they came from."""
+    digest = hashlib.sha256(sae.cfg.architecture().encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_sae_folder(path: str | Path) -> None:

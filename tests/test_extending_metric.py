@@ -77,7 +77,7 @@ def test_they_stand_in_the_table(made):
     said = str(evaluation).splitlines()
     heads = next(line for line in said if line.startswith("observation"))
     assert "busyness" in heads and "r squared" in heads
-    assert sum("silent units" in line for line in said) == 2
+    assert sum("silent units" in line for line in said) == 4  # of each SAE, and of all that stands beside it
     o = evaluation.saes[0].observations[0]
     row = next(line for line in said if line.startswith("Edema"))
     assert f" {o.busy:.1f} " in f"{row} " and f" {o.follow:.2f} " in f"{row} "

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from medsae_plugin.cli import (
     attribute,
+    baselines,
     compare,
     completion,
     demo,
@@ -21,6 +22,7 @@ from medsae_plugin.cli import (
     linearity,
     name,
     phantoms,
+    power,
     publish,
     report,
     schema,
@@ -45,6 +47,8 @@ _COMMANDS = (
     store,
     train,
     sweep,
+    baselines,
+    power,
     evaluate,
     stats,
     compare,

@@ -123,6 +123,18 @@ def add_what_is_scored(parser: argparse.ArgumentParser) -> None:
     add_splits(parser)
 
 
+def add_baselines(parser: argparse.ArgumentParser) -> None:
+    """`--baselines`."""
+    parser.add_argument(
+        "--baselines",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="what medsae baselines made for these SAEs, or a folder of such folders; may be repeated",
+    )
+
+
 def add_splits(parser: argparse.ArgumentParser) -> None:
     """Which images to choose latents on and to report on, and what an image's activation is."""
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
+    add_baselines,
     add_chance,
     add_device,
     add_table,
@@ -32,6 +33,7 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
+    add_baselines(parser)
     also = parser.add_argument(
         "--also",
         type=Path,
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         select=args.select,
         report=args.report,
         resampling=read_chance(args),
+        baselines=args.baselines,
         device=checked_device(args.device),
     )
     print(comparison)

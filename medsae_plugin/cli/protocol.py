@@ -21,6 +21,7 @@ _OF_HELD_OUT = {
     "permutations": "--permutations",
     "bootstrap": "--bootstrap",
     "uncertain": "--uncertain",
+    "baselines": "--baselines",
 }
 
 

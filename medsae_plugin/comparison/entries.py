@@ -15,6 +15,7 @@ from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.comparison.differences import Replicates
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import distinct_names, read_report
+from medsae_plugin.scores.baselines import open_baselines
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import UnitScores
@@ -23,20 +24,25 @@ from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import least_firing
 from medsae_plugin.scores.units import Latents, Neurons, Units
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.baseline_folders import baseline_folders, read_note
 
 
 @dataclass(frozen=True)
 class Source:
-    """A store, that is one encoder, and the SAEs that stand in it by name, each with the folder that it came from."""
+    """A store, that is one encoder, and the SAEs that stand in it by name, each with the folder that it came from.
+
+    baselines: the folders of those that stand beside these SAEs.
+    """
 
     label: str
     store: ActivationStore
     saes: dict[str, tuple[Latents, Path | None]]
+    baselines: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One scored SAE, or one layer's raw neurons.
+    """One scored SAE, a baseline of one, or one layer's raw neurons.
 
     name: as in the comparison, with the encoder in front where there are several encoders.
     made: what it was made from, but for its place and name: architecture, width, options, training, seed.
@@ -51,7 +57,11 @@ class Compared:
 
     @property
     def is_sae(self) -> bool:
-        return isinstance(self.units, Latents)
+        return self.units.kind == "sae"
+
+    def has_baseline(self, other: Compared) -> bool:
+        """Whether the other one stands beside this SAE."""
+        return self.source is other.source and other.units.baseline_of == self.scores.name
 
     @property
     def hook(self) -> str:
@@ -83,13 +93,25 @@ class Compared:
         return moments(self.matrix, rows)
 
 
-def sources_of(stores: Sequence[ActivationStore], saes: Any, device: str = "cpu") -> list[Source]:
-    """Each store with the SAEs that were trained on its encoder; with one store, all SAEs are its.
+def sources_of(
+    stores: Sequence[ActivationStore], saes: Any, device: str = "cpu", baselines: Sequence[str | Path] = ()
+) -> list[Source]:
+    """Each store with the SAEs that were trained on its encoder, and with their baselines; with one store, all SAEs are
+    its.
 
     Raises:
-        MedSAEError: stores of other images, or of one encoder twice; another encoder's SAE; what `open_latents`
-            refuses.
+        MedSAEError: stores of other images, or of one encoder twice; another encoder's SAE; a baseline of none of these
+            SAEs; what `open_latents` refuses.
     """
+    sources = _sources(stores, saes, device)
+    of_weights = {latents.sae_sha256: k for k, s in enumerate(sources) for latents, _ in s.saes.values()}
+    folders = baseline_folders(baselines)
+    place = [of_weights.get(read_note(folder).of_sha256, 0) for folder in folders]  # evaluate refuses what is of none
+    mine = [tuple(f for f, at in zip(folders, place, strict=True) if at == k) for k in range(len(sources))]
+    return [replace(source, baselines=found) for source, found in zip(sources, mine, strict=True)]
+
+
+def _sources(stores: Sequence[ActivationStore], saes: Any, device: str) -> list[Source]:
     if len(stores) == 1:
         opened = open_latents(saes, stores[0], device)
         return [Source(str(stores[0].manifest["encoder"]["name"]), stores[0], opened)]
@@ -134,9 +156,13 @@ def _store_of(latents: Latents, stores: Sequence[ActivationStore]) -> Activation
 
 
 def compared_of(source: Source, evaluation: Evaluation, folder: Path, prefix: str = "") -> list[Compared]:
-    """The SAEs of a source in the order given, then the raw neurons of each of its hooks."""
-    units: dict[str, Units] = {name: latents for name, (latents, _) in source.saes.items()}
-    neurons = [Neurons.of(hook, d) for hook, d in {u.hook: u.d_in for u in units.values()}.items()]
+    """The SAEs of a source in the order given, their baselines, then the raw neurons of each of its hooks."""
+    saes = {name: latents for name, (latents, _) in source.saes.items()}
+    units: dict[str, Units] = {**saes}
+    if source.baselines:
+        opened = open_baselines(source.baselines, saes, source.store)
+        units |= {one.name: one for found in opened.values() for one in found}
+    neurons = [Neurons.of(hook, d) for hook, d in {u.hook: u.d_in for u in saes.values()}.items()]
     units |= {one.name: one for one in neurons}
     return [
         Compared(
@@ -162,7 +188,7 @@ def recipes_of(compared: Sequence[Compared]) -> list[Replicates]:
         if len({compared[k].seed for k in places}) == len(places) > 1:
             made.append(Replicates(f"{compared[places[0]].name} ({len(places)} seeds)", tuple(places)))
         else:
-            made += [Replicates(compared[k].name, (k,), compared[k].is_sae) for k in places]
+            made += [Replicates(compared[k].name, (k,), compared[k].units.kind != "neurons") for k in places]
     return made
 
 

@@ -21,6 +21,7 @@ from medsae_plugin.comparison.winner import Ranking
 from medsae_plugin.scores.models import FIDELITY, Observation
 from medsae_plugin.scores.registry import METRICS, number, shown
 from medsae_plugin.scores.results import Evaluation
+from medsae_plugin.scores.table import headline_words
 from medsae_plugin.statistics.intervals import t_interval
 
 FIGURES = ("mean_top_r", "mean_top_entropy", "explained_variance")
@@ -173,6 +174,8 @@ def _entry(compared: Compared, left_out: LeftOut) -> dict[str, Any]:
     # Its own: of Fisher's z.
     entry |= {name: scores.value(name) for name in ("mean_top_r_low", "mean_top_r_high")}
     entry["no_interval"] = scores.no_interval
+    if compared.is_sae:
+        entry["headline"] = headline_words(scores)
     entry["top"] = [_top(o) for o in scores.observations]
     return entry
 

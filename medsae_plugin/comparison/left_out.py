@@ -34,7 +34,7 @@ def left_out(compared: Compared, images: LabelledImages, jackknife: PatientJackk
         if scores.no_interval:
             no_interval[name] = scores.no_interval
     if isinstance(compared.units, Latents):
-        store, hook = compared.source.store, compared.hook
+        store, hook = compared.units.rows_from(compared.source.store), compared.hook
         points["explained_variance"] = scores.value("explained_variance")
         figures["explained_variance"] = explained_variance(store, compared.units.sae, hook, images, jackknife)
         degrees["explained_variance"] = float(max(jackknife.n_patients - 1, 1))

@@ -41,6 +41,7 @@ def compare(
     select: str = "train",
     report: str = "test",
     resampling: Resampling | None = None,
+    baselines: Sequence[str | Path] = (),
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
@@ -60,6 +61,7 @@ def compare(
         stores: one, or one for each encoder, of the same images.
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
+        baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -70,7 +72,7 @@ def compare(
         MedSAEError: what `evaluate` refuses; stores that do not hold the same images.
     """
     resampling, out = resampling or Resampling(), Path(out)
-    sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device)
+    sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device, baselines)
     compared: list[Compared] = []
     for source in sources:
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
@@ -83,6 +85,7 @@ def compare(
             select=select,
             report=report,
             resampling=resampling,
+            baselines=source.baselines,
             device=device,
             progress=progress,
         )
@@ -127,10 +130,17 @@ def _cka(sources: Sequence[Source]) -> CKASums:
 
 
 def _paired(compared: Sequence[Compared], recipes: Sequence[Replicates]) -> list[tuple[Replicates, Replicates]]:
-    """Every two recipes, and each with the neurons of its layer."""
+    """Every two recipes, and each with the neurons of its layer and with its baselines."""
     saes = [one for one in recipes if compared[one.places[0]].is_sae]
-    neurons = {compared[one.places[0]].layer: one for one in recipes if one not in saes}
-    return [*combinations(saes, 2), *((one, neurons[compared[one.places[0]].layer]) for one in saes)]
+    beside = [(one, other) for one in saes for other in recipes if _is_beside(compared, one, other)]
+    return [*combinations(saes, 2), *beside]
+
+
+def _is_beside(compared: Sequence[Compared], one: Replicates, other: Replicates) -> bool:
+    first, over = compared[one.places[0]], compared[other.places[0]]
+    if over.units.kind == "neurons":
+        return over.layer == first.layer
+    return any(compared[k].has_baseline(over) for k in one.places)
 
 
 def _pairs(

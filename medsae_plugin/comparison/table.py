@@ -41,7 +41,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
                 _form(e["mean_monosemanticity"], 3),
-                *(m.form(e.get(m.name)) for m in more),
+                *(m.form(None if (value := e.get(m.name)) is None else float(value)) for m in more),
                 _form(e.get("mean_rank"), 2),
                 "*" if e.get("pareto") else "",
             ]
@@ -49,6 +49,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
     note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
     why = {e["no_interval"] for e in comparison["saes"] if e.get("no_interval")}
     notes = [note, *(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
+    notes += [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
     return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
 
 

@@ -13,7 +13,7 @@ from medsae_plugin.naming.names import Names
 from medsae_plugin.release.contents import Published
 from medsae_plugin.scores.models import Figures
 from medsae_plugin.scores.registry import METRICS, Metric, shown
-from medsae_plugin.scores.table import SHOWN_FIDELITY
+from medsae_plugin.scores.table import SHOWN_FIDELITY, headline_words
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -120,6 +120,7 @@ def _for_template(sae: Published) -> dict[str, Any]:
             for name, _, form in SHOWN_FIDELITY
         },
         "columns": ["images with it", "latent", *(m.title for m in columns), *(other.kind for other in scores.beside)],
+        "headline": _escaped(headline_words(scores)),
         "rows": [*rows, ["mean", "", "", *means, *others]],
     }
 

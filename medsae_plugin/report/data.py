@@ -126,6 +126,7 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
         "name": s.name,
         "encoder": s.encoder,
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
+        "headline": s.scores.headline and s.scores.headline.model_dump(mode="json"),
         "histogram": s.scores.density_histogram,
         "beside": [
             {**_summary(other), "observations": [_brief(o) for o in other.observations]}

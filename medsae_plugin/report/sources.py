@@ -17,11 +17,10 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.naming.names import NamedUnit, Names
 from medsae_plugin.naming.results import NameScores, TriedName
-from medsae_plugin.sae_folders import CONFIG, load_sae, read_report
+from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
-from medsae_plugin.scores.units import sae_sha256
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,13 @@ def median_positive(s: Scored) -> PerLatent:
 # --- of an SAE as a whole ---
 
 
+@metric("live", title="live", words="units that could be chosen", per="sae", digits=".0f",
+        show=["table", "report", "comparison", "card"])  # fmt: skip
+def live(s: Scored) -> int:
+    """How many units fire on enough images of `select` to be some label's top unit: what is chosen from."""
+    return int(s.eligible.sum())
+
+
 @metric("mean_top_r", title="mean r of top latents", words="mean top r", per="sae", better="higher",
         low="mean_top_r_low", high="mean_top_r_high",
         show=["table", "report", "comparison", "card", "rank"])  # fmt: skip

@@ -204,12 +204,13 @@ def latent_matrices(
     stale = [k for k, folder in enumerate(folders) if not _holds(folder, manifests[k])]
     for k in stale:
         refuse_other_content(folders[k], "latent matrix", _is_matrix)
-    for hook in dict.fromkeys(units[k].hook for k in stale):
-        here = [k for k in stale if units[k].hook == hook]
+    sources = {k: (str(units[k].rows_from(store).path), units[k].hook) for k in stale}
+    for source in dict.fromkeys(sources.values()):
+        here = [k for k in stale if sources[k] == source]
         with ExitStack() as stack:
             temporary = [stack.enter_context(replacing_folder(folders[k])) for k in here]
             writers = [LatentWriter(t, units[k].n) for k, t in zip(here, temporary, strict=True)]
-            _encode(store, hook, [units[k] for k in here], writers, aggregate, progress)
+            _encode(store, [units[k] for k in here], writers, aggregate, progress)
             for k, writer in zip(here, writers, strict=True):
                 writer.finish(manifests[k], store.readable_images)
     return [LatentMatrix(folder) for folder in folders]
@@ -217,12 +218,13 @@ def latent_matrices(
 
 def _encode(
     store: ActivationStore,
-    hook: str,
     units: Sequence[Units],
     writers: Sequence[LatentWriter],
     aggregate: Aggregate,
     progress: bool,
 ) -> None:
+    """Units of one hook, whose rows are in one store."""
+    store, hook = units[0].rows_from(store), units[0].hook
     info = store.hooks[hook]
     widest = max(one.n for one in units)
     batch_images = max(1, _CHUNK_ELEMENTS // (widest * info.rows_per_image))
@@ -252,7 +254,7 @@ def image_activations(
 def _manifest(store: ActivationStore, units: Units, aggregate: Aggregate) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "encoder": store.manifest["encoder"],
+        "encoder": units.rows_from(store).manifest["encoder"],
         "images_sha256": store.manifest["images"]["sha256"],
         "positions": store.manifest["positions"],
         "hook": units.hook,

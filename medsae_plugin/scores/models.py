@@ -135,13 +135,22 @@ class Observation(Figures):
 
 
 class Gain(Figures):
-    """How much larger an SAE's mean top r is than its neurons', with a 95% interval over the same patients, or why
-    there is none."""
+    """How much larger an SAE's mean top r is than that of what stands beside it, with a 95% interval over the same
+    patients, or why there is none.
+
+    over, kind, candidates: of what, its kind, and how many units it chose from; None in files of version 0.1.
+    at_live: the mean top r that it reaches with as many units as the SAE has alive, drawn from its own at random: the
+        mean over all draws.
+    """
 
     mean_top_r: float | None
     low: float | None = None
     high: float | None = None
     no_interval: str | None = None
+    over: str | None = None
+    kind: Kind | None = None
+    candidates: int | None = None
+    at_live: float | None = None
 
 
 class UnitScores(Figures):
@@ -149,8 +158,8 @@ class UnitScores(Figures):
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
-    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons: of an SAE. no_interval: why `mean_top_r`
-        has no interval; None where it has one.
+    mean_rank: among the SAEs, over the figures that rank. gain_over_neurons, gains: of an SAE, over the raw neurons and
+        over each of its baselines; see `headline`. no_interval: why `mean_top_r` has no interval, or None.
     """
 
     name: str
@@ -167,6 +176,7 @@ class UnitScores(Figures):
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
     no_interval: str | None = None
+    gains: list[Gain] = []
     _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod
@@ -197,6 +207,26 @@ class UnitScores(Figures):
         """What tables show next to this SAE: its hook's raw neurons, then its baselines."""
         neurons = [c for c in self._scored if c.kind == "neurons" and c.hook == self.hook]
         return [*neurons, *self.baselines]
+
+    @property
+    def candidates(self) -> int:
+        """How many units there are to choose top units from."""
+        return 2 * self.d_in if self.d_sae is None else self.d_sae
+
+    @property
+    def headline(self) -> Gain | None:
+        """The gain over the best of what chose from as many candidates; None where nothing did.
+
+        Best is the largest mean top r on `report`, which favours the baseline. An untrained SAE counts for nothing
+        here: its TopK holds it down.
+        """
+        gains = [*self.gains, *([self.gain_over_neurons] if self.gain_over_neurons else [])]
+        told = [
+            (gain.mean_top_r, gain)
+            for gain in gains
+            if gain.candidates == self.candidates and gain.kind != "untrained" and gain.mean_top_r is not None
+        ]
+        return min(told, key=lambda pair: pair[0])[1] if told else None
 
     @property
     def untrained(self) -> UnitScores | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import check_scorable, distinct_names, load_sae, read_report
+from medsae_plugin.sae_folders import check_scorable, distinct_names, load_sae
+from medsae_plugin.scores.baselines import open_baselines
 from medsae_plugin.scores.units import Latents, Neurons, Place, Units
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.baselines import active_latents
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-_DEFAULT_K = 32
 
 
 def open_latents(
@@ -47,17 +47,25 @@ def open_latents(
     return opened
 
 
-def open_units(store: ActivationStore, saes: Any, seed: int = 0, device: str = "cpu") -> list[Units]:
-    """Of each SAE its latents and an untrained SAE's; then each hook's raw neurons.
+def open_units(
+    store: ActivationStore, saes: Any, seed: int = 0, device: str = "cpu", baselines: Sequence[str | Path] = ()
+) -> list[Units]:
+    """Of each SAE its latents, an untrained SAE's, and its baselines among these; then each hook's raw neurons.
+
+    Args:
+        baselines: folders of `medsae baselines`.
 
     Raises:
-        MedSAEError: what `open_latents` refuses.
+        MedSAEError: what `open_latents` and `open_baselines` refuse.
     """
     units: list[Units] = []
     neurons: dict[str, Units] = {}
-    for name, (latents, folder) in open_latents(saes, store, device).items():
-        blank = untrained(latents.sae, _active(latents.sae, folder), seed)
+    opened = open_latents(saes, store, device)
+    beside = open_baselines(baselines, {name: latents for name, (latents, _) in opened.items()}, store, device)
+    for name, (latents, folder) in opened.items():
+        blank = untrained(latents.sae, active_latents(latents.sae, folder), seed)
         units += [latents, Latents.of(blank, f"untrained {name}", "untrained", baseline_of=name)]
+        units += beside.get(name, [])
         neurons.setdefault(latents.hook, Neurons.of(latents.hook, latents.d_in))
     return units + list(neurons.values())
 
@@ -65,7 +73,9 @@ def open_units(store: ActivationStore, saes: Any, seed: int = 0, device: str = "
 def untrained(sae: SAE[Any], k: int, seed: int = 0) -> SAE[Any]:
     """An SAE of the same shape that has learnt nothing: random unit directions about the trained one's centre.
 
-    It is a TopK SAE, `k` active latents a row, so that it can be as sparse as the trained one. Of data it knows nothing
+    It is a TopK SAE, `k` active latents a row, so that it can be as sparse as the trained one. That holds it down: the
+    same directions without TopK, the baseline `random`, follow labels better, so it shows what is learnt at one
+    sparsity, and is no measure of what random directions can do. Of data it knows nothing
     but the trained decoder's bias, so every site makes the same one.
     """
     from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
@@ -108,11 +118,3 @@ def _named(saes: Any) -> dict[str, Any]:
     if not named:
         raise MedSAEError("there is no SAE to evaluate")
     return named
-
-
-def _active(sae: SAE[Any], folder: Path | None) -> int:
-    """How many latents of an SAE are active a row: its k, else the L0 that training measured, else 32."""
-    if k := getattr(sae.cfg, "k", None):
-        return int(k)
-    validation = (read_report(folder) or {}).get("validation") if folder else None
-    return round(validation["l0"]) if validation else _DEFAULT_K

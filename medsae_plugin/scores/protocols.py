@@ -40,6 +40,7 @@ def evaluate(
     report: str = "test",
     q: float = 0.3,
     resampling: Resampling | None = None,
+    baselines: Sequence[str | Path] = (),
     device: str = "cpu",
     progress: bool = True,
 ) -> Evaluation:
@@ -54,6 +55,7 @@ def evaluate(
         saes: folders or SAEs, one or several, or what `train_saes` returned.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations of patients' labels, 200 by default, with their seed.
+        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs.
         device: where SAEs are computed.
 
     Returns:
@@ -64,7 +66,7 @@ def evaluate(
     """
     images = LabelledImages.of(store, table).held_out(select, report)
     held_out = HeldOut(images, q, resampling or Resampling())
-    units = open_units(store, saes, held_out.resampling.seed, device)
+    units = open_units(store, saes, held_out.resampling.seed, device, baselines)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         scored = [
@@ -102,7 +104,9 @@ def unit_matrices(
 
 def fidelity_of(store: ActivationStore, units: Units, split: str) -> FidelitySums | None:
     """How well an SAE reconstructs every row of a split; None of what does not reconstruct."""
-    return fidelity_sums(store, units.sae, units.hook, split) if isinstance(units, Latents) else None
+    if not isinstance(units, Latents):
+        return None
+    return fidelity_sums(units.rows_from(store), units.sae, units.hook, split)
 
 
 @contextmanager

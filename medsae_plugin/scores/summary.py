@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from medsae_plugin.scores import metrics
-from medsae_plugin.scores.declared import gain_interval, mean_top_r
+from medsae_plugin.scores.gains import gain
 from medsae_plugin.scores.images import ROLES, LabelledImages
-from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
+from medsae_plugin.scores.models import Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.statistics.intervals import FEW_LABELS
@@ -39,14 +39,15 @@ def counts(images: LabelledImages) -> dict[str, Split]:
 
 
 def summaries(scored: Sequence[Scored]) -> list[UnitScores]:
-    """Each one's summary, with an SAE's mean rank among the SAEs and its gain over its hook's neurons."""
+    """Each one's summary, with an SAE's mean rank among the SAEs and its gains over what stands beside it."""
     entries = [_summary(s) for s in scored]
     neurons = {s.units.hook: s for s in scored if s.units.kind == "neurons"}
     trained = [k for k, s in enumerate(scored) if s.units.kind == "sae"]
     figures = [{name: entries[k].value(name) for name in ranked()} for k in trained]
     for k, rank in zip(trained, metrics.mean_ranks(figures, ranked()), strict=True):
         entries[k].mean_rank = rank
-        entries[k].gain_over_neurons = _gain(scored[k], neurons[scored[k].units.hook])
+        entries[k].gain_over_neurons = gain(scored[k], neurons[scored[k].units.hook])
+        entries[k].gains = [gain(scored[k], other) for other in scored if _is_beside(other, scored[k])]
     return entries
 
 
@@ -107,14 +108,8 @@ def _followed(scored: Scored, latent: int) -> str | None:
     return scored.label_names[int(np.nanargmax(scored["r"][latent]))]
 
 
-def _gain(sae: Scored, neurons: Scored) -> Gain:
-    difference = number(mean_top_r(sae) - mean_top_r(neurons))
-    if sae.matrix is None or neurons.matrix is None:
-        return Gain(mean_top_r=difference)
-    between = gain_interval(sae, neurons)
-    if between is None:
-        return Gain(mean_top_r=difference, no_interval=FEW_LABELS)
-    return Gain(mean_top_r=difference, low=number(between[0]), high=number(between[1]))
+def _is_beside(other: Scored, sae: Scored) -> bool:
+    return other.units.baseline_of == sae.units.name
 
 
 def _rows(scored: Scored) -> pd.DataFrame:

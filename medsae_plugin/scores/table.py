@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medsae_plugin.scores.models import Observation, Split, UnitScores
+from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
 from medsae_plugin.text import aligned
 
@@ -16,12 +16,14 @@ SHOWN_FIDELITY = (
 _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what this latent's r stays under in 95% of shuffles of the
 patients' labels; p: how often a shuffle reaches r, adjusted for the observations (Holm). H: entropy over observations,
-nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons and of an untrained SAE, chosen
-likewise."""
+nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons, of an untrained SAE (which its TopK
+holds down) and of baselines, chosen likewise: all, or the best of as many candidates."""
 _SUMMED = """\
 r: Pearson's r. H: entropy over observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of
-an untrained SAE. No p, interval or claim: they need to know which images are of one patient, which sums do not tell."""
+an untrained SAE (which its TopK holds down). No p, interval or claim: they need to know which images are of one
+patient, which sums do not tell."""
 _MANY_THIN = 0.05  # of the patients: from here on it is said
+_MOST_COLUMNS, _LONGEST_HEAD = 4, 24  # of what stands beside an SAE, label by label; in characters
 
 
 def format_table(
@@ -48,7 +50,7 @@ def _columns(resampled: bool) -> list[Metric]:
 
 
 def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
-    beside = sae.beside
+    beside = _in_columns(sae)
     resampled = any(m.needs == "images" for m in columns)
     heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
     rows = [["observation", "+", "latent", *heads, *(c.kind for c in beside)]]
@@ -106,13 +108,64 @@ def _below(sae: UnitScores) -> list[str]:
             f"top latents above chance (p < 0.05): {len(sure)} of {len(sae.observations)}; that follow their own "
             f"observation most: {right}"
         )
-    lines += _claims([sae, *sae.beside])
-    gain = sae.gain_over_neurons
-    if gain is not None and gain.mean_top_r is not None:
-        bounds = f" {_between(gain.low, gain.high)}" if gain.low is not None or gain.no_interval else ""
-        rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
-        lines.append(f"mean r over the raw neurons' {gain.mean_top_r:+.3f}{bounds}{rank}")
-    return lines
+    lines += _claims([sae, *_in_columns(sae)])
+    rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
+    lines.append(headline_words(sae) + rank)
+    return [*lines, *_beside_table(sae)]
+
+
+def headline_words(sae: UnitScores) -> str:
+    """What an SAE gains over the best baseline of as many candidates; over the raw neurons it is said beside that."""
+    neurons, best = sae.gain_over_neurons, sae.headline
+    if best is None:
+        said = f"no gain is claimed: no baseline chose from as many candidates ({sae.candidates}); medsae baselines "
+        said += "makes some. "
+    else:
+        said = f"mean r over the best baseline of as many candidates ({best.kind}, {best.candidates}): "
+        said += f"{_gained(best)}. "
+    if neurons is None or neurons is best:
+        return said.rstrip()
+    few = f" ({neurons.candidates} candidates)" if neurons.candidates else ""
+    return f"{said}mean r over the raw neurons'{few} {_gained(neurons)}"
+
+
+def _gained(gain: Gain) -> str:
+    if gain.mean_top_r is None:
+        return "-"
+    bounds = f" {_between(gain.low, gain.high)}" if gain.low is not None or gain.no_interval else ""
+    return f"{gain.mean_top_r:+.3f}{bounds}"
+
+
+def _in_columns(sae: UnitScores) -> list[UnitScores]:
+    """What stands beside an SAE label by label: all, or of many the neurons, the untrained and the best."""
+    if len(sae.beside) <= _MOST_COLUMNS:
+        return sae.beside
+    best = sae.headline.over if sae.headline else ""
+    return [c for c in sae.beside if c.kind in ("neurons", "untrained") or c.name == best]
+
+
+def _beside_table(sae: UnitScores) -> list[str]:
+    """The SAE's own figures, and those of all that stands beside it, a row each."""
+    live, columns = sae.value("live"), shown("table", "sae")
+    if live is None or not sae.beside:
+        return []
+    long = [m.title for m in columns if len(m.title) > _LONGEST_HEAD]  # said below, or the table would be of heads
+    heads = [f"({long.index(m.title) + 1})" if m.title in long else m.title for m in columns]
+    rows = [["", "candidates", "L0", *heads, "mean r of as many", "gain"]]
+    gains = {gain.over: gain for gain in (sae.gain_over_neurons, *sae.gains) if gain is not None}
+    for c in (sae, *sae.beside):
+        gain, l0 = gains.get(c.name), c.image_level.get("l0")
+        figures = [m.form(c.value(m.name)) for m in columns]
+        as_many = c.value("mean_top_r") if c is sae or gain is None else gain.at_live
+        name = "this SAE" if c is sae else c.kind
+        last = [METRICS["mean_top_r"].form(as_many), _gained(gain) if gain else ""]
+        rows.append([name, str(c.candidates), "-" if l0 is None else f"{l0:.1f}", *figures, *last])
+    note = (
+        f"live: units that could be chosen. mean r of as many: with {live:.0f} units, as many as the SAE has live,\n"
+        "drawn from the others' live ones at random (mean over all draws). gain: the SAE's mean r less theirs [95%]."
+    )
+    said = [f"({k}) {title}" for k, title in enumerate(long, 1)]
+    return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), *said, note]
 
 
 def _claims(of: Sequence[UnitScores]) -> list[str]:

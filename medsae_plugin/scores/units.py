@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -11,11 +10,15 @@ import torch
 from jaxtyping import Float
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.sae_folders import sae_sha256
+from medsae_plugin.training.baseline_folders import BaselineKind
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-Kind = Literal["sae", "untrained", "neurons"]
+    from medsae_plugin.store.reader import ActivationStore
+
+Kind = Literal["sae", "untrained", "neurons", BaselineKind]
 _ELSEWHERE = ("metadata", "device", "dtype")  # of an SAE's config: what its latents do not hang on
 
 
@@ -79,6 +82,10 @@ class Units:
             MedSAEError: only the units' sums are known.
         """
         raise MedSAEError(f"{self.name} is known by its sums alone, so it has no directions here")
+
+    def rows_from(self, store: ActivationStore) -> ActivationStore:
+        """Where their rows are read, of the images of a store: there, but for those of another encoder."""
+        return store
 
     @property
     def config(self) -> dict[str, Any] | None:
@@ -254,12 +261,3 @@ DESCRIPTION = (
 def described(fields: dict[str, Any]) -> Units:
     """Units of which only the description is known."""
     return (Neurons if fields["kind"] == "neurons" else Units)(**fields)
-
-
-def sae_sha256(sae: SAE[Any]) -> str:
-    """SHA-256 over an SAE's weights and architecture, whatever file they came from."""
-    digest = hashlib.sha256(sae.cfg.architecture().encode())
-    for name, tensor in sorted(sae.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()

@@ -20,6 +20,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
 from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import Validation, fidelity_sums
@@ -91,7 +92,7 @@ def train_saes(
 def _claim(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, out: Path, resume: bool) -> None:
     """Note what this run is in `run.json`, or check that the run in `out` is this one."""
     what = {
-        "saes": [dataclasses.asdict(spec) for spec in specs],
+        "saes": [spec.fields() for spec in specs],
         "training": {k: v for k, v in dataclasses.asdict(config).items() if k != "device"},
         "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
         "positions": store.manifest["positions"],
@@ -125,6 +126,8 @@ class _Run:
         self.n_batches = 0  # taken from the store's stream
         self.history: list[dict[str, Any]] = []
         self.trainer = self._trainer()
+        for spec in specs:
+            hold_decoder(self.saes[spec.name], spec.decoder, self._trainers()[spec.name].optimizer)
         self._resume()
 
     def fit(self) -> None:
@@ -143,7 +146,7 @@ class _Run:
             self._save_of_raw(spec, temporary)
             sums = fidelity_sums(self.store, load_sae(temporary), spec.hook, "val")
             report = {
-                "sae": dataclasses.asdict(spec),
+                "sae": spec.fields(),
                 "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
                 "validation": sums.figures() if sums.n else None,
                 "history": [{"step": note["step"], **note["saes"][spec.name]} for note in self.history],

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import ConfigDict
 
@@ -40,6 +40,7 @@ class SAESpec:
     options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`.
     seed: of the initial weights.
     lr: its learning rate; None is that of the training.
+    decoder: `free`; for baselines `frozen` as it was drawn, or `soft-frozen`, see `training.decoders`.
     """
 
     name: str
@@ -50,8 +51,14 @@ class SAESpec:
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     lr: float | None = None
+    decoder: Literal["free", "frozen", "soft-frozen"] = "free"
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def fields(self) -> dict[str, Any]:
+        """As they stand in files; a decoder that is free, as all were once, is not said."""
+        fields = dataclasses.asdict(self)
+        return fields if self.decoder != "free" else {k: v for k, v in fields.items() if k != "decoder"}
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):

@@ -1,6 +1,6 @@
 /* ---- one SAE ---- */
 function overview() {
-  const sae = data.saes[state.sae], f = sae.fidelity || {}, gain = sae.gain_over_neurons || {}, neurons = sae.beside.find((x) => x.kind === "neurons") || {};
+  const sae = data.saes[state.sae], f = sae.fidelity || {}, gain = sae.gain_over_neurons || {}, best = sae.headline, neurons = sae.beside.find((x) => x.kind === "neurons") || {};
   const history = (sae.training ? sae.training.history : []).filter((p) => known(p.explained_variance));
   const series = (key) => history.filter((p) => known(p[key])).map((p) => [p.step, p[key]]);
   const curves = history.length > 1 ? [
@@ -14,7 +14,8 @@ function overview() {
       card("explained variance", form(f.explained_variance, 3), known(f.cosine) ? `cosine ${form(f.cosine, 3)}` : ""),
       card("L0", form(f.l0, 1), "active latents a row"),
       card("dead", percent(f.dead), `dense ${percent(f.dense)}`),
-      card("over raw neurons", known(gain.mean_top_r) ? (gain.mean_top_r > 0 ? "+" : "") + form(gain.mean_top_r, 3) : "–", [ci(gain.low, gain.high), "mean top r", gain.no_interval && `no interval: ${gain.no_interval}`].filter(Boolean).join(" ")),
+      card("over the best baseline", best ? signed(best.mean_top_r) : "–", best ? [ci(best.low, best.high), `mean top r, ${kindName(best.kind)}: as many candidates`, best.no_interval && `no interval: ${best.no_interval}`].filter(Boolean).join(" ") : "no baseline of as many candidates was scored"),
+      card("over raw neurons", signed(gain.mean_top_r), [ci(gain.low, gain.high), "mean top r", known(gain.candidates) && `${gain.candidates} candidates`, gain.no_interval && `no interval: ${gain.no_interval}`].filter(Boolean).join(", ")),
       metrics("report", "sae").map((m) => card(m.words, figure(m, sae[m.name]), interval(m, sae) || [m.unit, known(neurons[m.name]) && `neurons ${figure(m, neurons[m.name])}`].filter(Boolean).join(", "))),
     ].flat()),
     h("h2", {}, "Each observation’s top latent"),
@@ -29,6 +30,8 @@ function overview() {
     h("div", { class: "scroll" }, baselineTable()),
   ];
 }
+
+const signed = (x) => known(x) ? (x > 0 ? "+" : "") + form(x, 3) : "–";
 
 // A row is a card on a narrow screen, where its cells tell what they are: hence the roles and `data-what`.
 function topTable(sae) {
@@ -58,13 +61,14 @@ function withoutInterval(sae) {
 
 function baselineTable() {
   const seen = new Set(), rows = [], columns = metrics("report", "sae");
+  const chosen = data.saes[state.sae], atLive = Object.fromEntries([chosen.gain_over_neurons, ...(chosen.gains || [])].filter(Boolean).map((g) => [g.over, g.at_live]));
   data.saes.forEach((sae, k) => rows.push([sae, k], ...sae.beside.filter((x) => x.kind !== "neurons").map((x) => [x])));
   data.saes.forEach((sae) => sae.beside.filter((x) => x.kind === "neurons").forEach((x) => { const key = sae.encoder + x.name; if (!seen.has(key)) { seen.add(key); rows.push([x]); } }));
-  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Candidate"), [...FIDELITY, ...columns].map((m) => h("th", { class: "n", scope: "col" }, m.words)), h("th", { class: "n", scope: "col" }, "mean rank"))),
+  return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Candidate"), [...FIDELITY, ...columns].map((m) => h("th", { class: "n", scope: "col" }, m.words)), ["mean r of as many as are live", "mean rank"].map((t) => h("th", { class: "n", scope: "col" }, t)))),
     h("tbody", {}, rows.map(([x, k]) => h("tr", { class: k === state.sae ? "chosen" : "" }, h("th", { scope: "row" }, theirs(x.name)),
       FIDELITY.map((m) => h("td", { class: "n" }, figure(m, (x.fidelity || {})[m.name]))),
       columns.map((m) => h("td", { class: "n" }, figure(m, x[m.name]), " ", h("span", { class: "ci" }, interval(m, x)))),
-      h("td", { class: "n" }, form(x.mean_rank))))));
+      h("td", { class: "n" }, form(atLive[x.name])), h("td", { class: "n" }, form(x.mean_rank))))));
 }
 
 view("overview", { title: "Overview", draw: overview });
