@@ -203,7 +203,7 @@ def test_names_of_another_sae_are_refused(case, tmp_path):
     names.made["sae_sha256"] = "0" * 64
     with pytest.raises(MedSAEError, match="another SAE"):
         score(case, tmp_path, {"oracle": judge(oracle_judge(case), tmp_path)}, names)
-    with pytest.raises(MedSAEError, match="no names"):
+    with pytest.raises(MedSAEError, match=r"there is no names\.json at .*empty; medsae name writes it"):
         score_names(case.store, case.sae, case.table, tmp_path / "empty", {}, progress=False)
 
 
