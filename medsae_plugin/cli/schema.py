@@ -21,6 +21,7 @@ _SAVED = {
         "AttributionReport",
     ),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
+    "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
