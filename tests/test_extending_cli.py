@@ -2,13 +2,19 @@
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import jsonschema
 import pytest
 from helpers.extending import prepare, run
+
+import medsae_plugin
+from medsae_plugin.cli.schema import _SAVED
+from medsae_plugin.scores.models import Result
 
 METRIC = """
 import numpy as np
