@@ -135,12 +135,12 @@ def test_a_refined_name_stays_beside_a_first_proposal():
 def test_names_are_not_tried_where_they_were_chosen(case, sae, tmp_path, made, why):
     names = case.names({0: FINDINGS[0], 1: FINDINGS[1]})
     names.made.update(made)
-    names.write(tmp_path)
+    names.save(tmp_path)
     judge = {"x": Judge(Asker(oracle_judge(case), Answers(tmp_path / "answers"), progress=False))}
     with pytest.raises(MedSAEError, match=rf"cannot be tried on 'val': {why}.*such as test"):
         score_names(case.store, sae, case.table, tmp_path, judge, split="val", progress=False)
     scores = score_names(case.store, sae, case.table, tmp_path, judge, split="test", progress=False)
-    assert scores["split"] == "test" and scores["judges"]
+    assert scores.split == "test" and scores["x"].latents.names == 2
 
 
 def test_names_of_several_runs_are_scored_apart_from_all_their_splits(case, sae, tmp_path):

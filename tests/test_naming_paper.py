@@ -94,7 +94,7 @@ def test_names_are_made_without_labels_and_tried_on_their_own_evidence(case, tmp
     # The evidence's 15 strongest are among the trial's 30.
     assert scores.leak.firing_images == 30 * len(units) and scores.leak.in_evidence >= 15 * len(units)
     printed = str(scores)
-    assert f"{scores['leak']['in_evidence']} of the {30 * len(units)} firing images were in their own" in printed
+    assert f"{scores.leak.in_evidence} of the {30 * len(units)} firing images were in their own" in printed
     on_test = score_names(
         case.store, case.sae, case.table, tmp_path, {"oracle": judge}, rule=PaperTrials(), split="test", **how
     )
