@@ -20,3 +20,9 @@ def aligned(rows: Sequence[Sequence[str]], rule_after: Collection[int] = ()) -> 
         if i in rule_after:
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
     return lines
+
+
+def to_the_left(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a plain table as lines, every column to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]

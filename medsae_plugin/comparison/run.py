@@ -86,7 +86,7 @@ def compare(
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
         evaluation = evaluate(
             source.store,
-            {name: path or latents.sae for name, (latents, path) in source.saes.items()},
+            source.saes,
             table,
             folder,
             aggregate=aggregate,

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, write_text, writing
+from medsae_plugin.naming.names import Names
 from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_object, read_report
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.results import LATENTS_FILE, METRICS_FILE, Evaluation
@@ -25,8 +26,8 @@ from medsae_plugin.scores.results import LATENTS_FILE, METRICS_FILE, Evaluation
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAEConfig
 
-NAMES, RUNNER = "names.json", "runner_cfg.json"
-_SENT_AS_IS = (WEIGHTS, SPARSITY, RUNNER, NAMES)
+RUNNER = "runner_cfg.json"
+_SENT_AS_IS = (WEIGHTS, SPARSITY, RUNNER, Names.FILE)
 _LEAST = 1e-10
 
 

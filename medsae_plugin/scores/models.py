@@ -70,7 +70,8 @@ class Result(Figures):
         """
         file = cls.file_at(path)
         if not file.is_file():
-            raise MedSAEError(f"there is no {file.name} in {file.parent}")
+            where = "in" if Path(path).is_dir() else "at"
+            raise MedSAEError(f"there is no {cls.FILE} {where} {path}; {cls.COMMAND} writes it")
         return cls.read(read_json(file), file)
 
     @classmethod
