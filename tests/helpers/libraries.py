@@ -1,4 +1,4 @@
-"""What is here of other libraries: modules of SAE libraries without what their packages import beside them; MedGemma's."""
+"""What is here of other libraries: SAE libraries' modules, without what their packages import, and MedGemma's needs."""
 
 import importlib
 import importlib.util
