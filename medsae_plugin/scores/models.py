@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema
 
 from medsae_plugin.errors import MedSAEError
@@ -34,7 +34,6 @@ class Figures(BaseModel):
     """Exactly typed, and open for the figures that others declare, which are numbers or null."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
-    __pydantic_extra__: dict[str, Any] = Field(init=False)
 
     def value(self, name: str) -> float | None:
         """A declared figure; None where it is undefined or was not computed."""
