@@ -58,7 +58,7 @@ def run_demo(
     hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
     store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
     saes = train_saes(
-        store, recipe.specs, replace(recipe.config, device=device), out / "saes", resume=True, progress=progress
+        store, recipe.specs, replace(recipe.config, device=device), out / "saes", progress=progress
     )
     compared, baselines = out / "comparison", out / "baselines"
     for name, path in saes.items():

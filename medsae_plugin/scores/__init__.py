@@ -14,6 +14,7 @@ _MODULES = {
     "site_statistics": "medsae_plugin.scores.sites",
     "Evaluation": "medsae_plugin.scores.results",
     "LabelledImages": "medsae_plugin.scores.images",
+    "MeanTopR": "medsae_plugin.scores.while_training",
     "Units": "medsae_plugin.scores.units",
     "evaluate": "medsae_plugin.scores.protocols",
     "metric": "medsae_plugin.scores.registry",
