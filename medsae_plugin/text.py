@@ -33,18 +33,15 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -
     ]
 
 
-def byte_size(n: float) -> str:
+def byte_size(n: int | float) -> str:
     """A number of bytes in units of 1000: `265 GB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if n < 999.5:
-            break
-        n /= 1000
-    else:
-        unit = "PB"
-    return f"{n:.3g} {unit}"
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while n >= 999.5 and len(units) > 1:
+        n, units = n / 1000, units[1:]
+    return f"{n:.3g} {units[0]}"
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: int | float) -> str:
     """A duration: `0:07`, `12:40`, `3:05:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -54,9 +54,7 @@ def test_the_page_runs_from_its_first_to_its_last_command(tmp_path, monkeypatch,
 
 
 def test_what_is_told_of_the_whole_is_the_time_on_the_bars():
-    output = (
-        "training: 10%|# | 1/9 [00:30<01:00]\rtraining: 99%|# | 8/9 [01:30<00:01]\nscoring: 1/1 [00:02<00:00]"
-    )
+    output = "training: 10%|# | 1/9 [00:30<01:00]\rtraining: 99%|# | 8/9 [01:30<00:01]\nscoring: 1/1 [00:02<00:00]"
     assert reproduction.on_bar(output, "training") == 90
     twice = output + "\ntraining: 10%|# | 1/9 [1:00:05<9:00:00]"
     assert reproduction.on_bar(twice + "\ntraining: 10%|# | 1/9 [00:01<01:00]", "training") == 3606

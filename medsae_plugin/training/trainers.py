@@ -96,7 +96,7 @@ def make_trainer(
     # SAE-Lens evaluates before it counts the step that has just been made.
     if len(specs) == 1:
         (spec,) = specs
-        alone = WatchedTrainer(
+        alone: WatchedTrainer = WatchedTrainer(
             watch,
             _with_lr(cfg, spec),
             saes[spec.name],
@@ -105,7 +105,7 @@ def make_trainer(
             save_checkpoint_fn=checkpointed,
         )
         return alone, {spec.name: alone}
-    together = MultiSAETrainer(
+    together: MultiSAETrainer = MultiSAETrainer(
         cfg,
         dict(saes),
         {name: name for name in saes},
