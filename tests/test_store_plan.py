@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.extraction_case import EMBEDDING, SPATIAL, make_images, tiny_encoder
+from helpers.repository_scripts import script
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.cli import main
@@ -55,9 +57,7 @@ def test_the_command_plans_writes_nothing_and_tells_the_same_before_it_extracts(
     assert main([*command, "--plan"]) == 0
     plan = capsys.readouterr().out
     size = 12 * (96 * 2 + 8)
-    assert re.match(
-        rf"12 images, 1 hook, 1 row an image: {byte_size(size)} on disk as float16; .* free; memory ", plan
-    )
+    assert re.match(rf"12 images, 1 hook, 1 row an image: {byte_size(size)} on disk as float16; .* free; memory ", plan)
     assert re.search(r"in the first batches\); 0:0\d at [\d,.]+ images/s$", plan.strip())
     assert not (tmp_path / "store").exists()
     assert main(command) == 0
@@ -75,3 +75,15 @@ def test_bytes_are_told_in_units_of_a_thousand(n, said):
 
 def test_durations_are_told_as_on_a_clock():
     assert [clock(s) for s in (6.6, 760, 11_100)] == ["0:07", "12:40", "3:05:00"]
+
+
+def test_the_page_on_sizes_has_what_its_script_prints(capsys):
+    script("sizing").main(["medclip-swin", "medclip-resnet50"])
+    printed = capsys.readouterr().out
+    page = (Path(__file__).parents[1] / "docs" / "sizing.md").read_text(encoding="utf-8")
+    for table in printed.strip().split("\n\n"):
+        assert table in page
+    images, rows, d = 1_000_000, 49, 768
+    line = next(line for line in printed.splitlines() if "stages.3" in line and "`all`" in line)
+    assert line.endswith(f" {byte_size(images * rows * (4 * d + 8))} / {byte_size(images * rows * (2 * d + 8))} |")
+    assert "| 10 | 6:12:21 |" in printed and pytest.approx(6 * 3600 + 12 * 60 + 21, abs=1) == 223_414 / 10

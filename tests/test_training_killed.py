@@ -66,6 +66,7 @@ def test_a_killed_training_goes_on_by_the_same_command_to_the_same_files(command
 
 def test_a_training_without_a_checkpoint_says_that_it_begins_anew(command, tmp_path, capsys):
     out = tmp_path / "out"
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("38400", "6400"))
     assert main([*command, str(out), "--quiet"]) == 0
     weights = (out / "one" / FILES[0]).read_bytes()
     for name in ("one", "two"):

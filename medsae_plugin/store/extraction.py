@@ -29,7 +29,7 @@ from medsae_plugin.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
-    from medsae_plugin.encoders import HookedVisionEncoder
+    from medsae_plugin.encoders import HookedVisionEncoder, HookSpec
 
 # A shard is what a killed run loses, and two of them are in memory: one being filled, one being written.
 _SHARD_BYTES = 2**27
@@ -304,15 +304,14 @@ def _hook_infos(
     for name in select_hooks(hooks, [*encoder.hook_specs], encoder.name):
         spec = encoder.hook_specs[name]
         policy.check(spec)
-        infos[name] = HookInfo(
-            spec.d,
-            spec.n_positions,
-            spec.grid,
-            spec.n_prefix,
-            policy.rows_per_image(spec),
-            str(dtype).removeprefix("torch."),
-        )
+        infos[name] = hook_info(spec, policy, dtype)
     return infos
+
+
+def hook_info(spec: HookSpec, policy: PositionPolicy, dtype: torch.dtype) -> HookInfo:
+    """How a store describes a hook that it keeps by this policy, in this dtype."""
+    stored = str(dtype).removeprefix("torch.")
+    return HookInfo(spec.d, spec.n_positions, spec.grid, spec.n_prefix, policy.rows_per_image(spec), stored)
 
 
 def _job(
