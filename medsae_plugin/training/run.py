@@ -18,6 +18,8 @@ from medsae_plugin.sae_folders import HISTORY, REPORT, RUN, load_sae, read_objec
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import differences
 from medsae_plugin.training.checkpoints import Checkpoints, load
+from medsae_plugin.training.decoders import hold_decoder
+from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
 from medsae_plugin.training.validation import TopR, Validation, fidelity_sums
@@ -44,9 +46,10 @@ def train_saes(
 
     All SAEs see the same order of rows, from one pass over the data. Into `out` go a folder an SAE (`cfg.json` and
     `sae_weights.safetensors`, which plain `SAE.load_from_disk` loads and which take raw activations; `training.json`,
-    the figures on the validation split; `history.parquet`, those on the way), and in `checkpoints/` as many as the
-    config asks for: SAEs of raw activations as well, each beside a folder `trainer` of what its training goes on from.
-    An `abstopk` SAE is saved as the equal top-k SAE of twice its latents, see `split_by_sign`.
+    the figures on the validation split; `history.parquet`, those on the way; `patients.safetensors`, see `memory`), and
+    in `checkpoints/` as many as the config asks for: SAEs of raw activations as well, each beside a folder `trainer` of
+    what its training goes on from. An `abstopk` SAE is saved as the equal top-k SAE of twice its latents, see
+    `split_by_sign`.
 
     Called again with the same arguments after an interruption, it goes on from the last whole checkpoint in `out`, to
     the same weights as an unbroken run; where all is finished it returns at once.
@@ -106,7 +109,7 @@ def _save_all(run: _Run, folders: dict[str, Path]) -> None:
 def _what_it_is(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig) -> dict[str, Any]:
     """All that the weights follow from, as JSON has it."""
     what = {
-        "saes": {spec.name: dataclasses.asdict(spec) for spec in specs},
+        "saes": {spec.name: spec.fields() for spec in specs},
         "training": {k: v for k, v in dataclasses.asdict(config).items() if k != "device"},
         "store": {
             "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
@@ -163,6 +166,8 @@ class _Run:
         self.trainer, self.own = make_trainer(
             cfg, specs, self.saes, self._stream(), watch, self._validated, self._checkpointed
         )
+        for spec in specs:
+            hold_decoder(self.saes[spec.name], spec.decoder, self.own[spec.name].optimizer)
         self._go_on()
 
     def where_it_goes_on(self) -> str:
@@ -203,6 +208,9 @@ class _Run:
     def _save_of_raw(self, spec: SAESpec, folder: Path) -> None:
         center = self.center[spec.hook] if spec.normalize == CENTER_AND_SCALE else None
         save_of_raw(self.saes[spec.name], center, self.own[spec.name].activation_scaler, folder)
+        images = self.store.readable_images
+        patients = images.loc[images["split"] == "train", "patient"]
+        TrainingPatients.of(patients, self.store.split_sha256, spec.name, spec.hook, spec.seed).save(folder)
 
     def _normalizer(self, spec: SAESpec) -> Callable[[Tensor], Tensor]:
         """MedSAE's normalisation, which SAE-Lens does not know; its own it applies itself."""
