@@ -31,7 +31,7 @@ def main() -> None:
     config = dataclasses.replace(config, device=args.device)
     if args.samples:
         config = dataclasses.replace(config, passes=None, total_training_samples=args.samples)
-    saes = medsae.train_saes(store, specs, config, args.out / "saes", resume=True)
+    saes = medsae.train_saes(store, specs, config, args.out / "saes")
     print(medsae.evaluate(store, saes, table, args.out / "scores"))
 
 

@@ -57,9 +57,7 @@ def run_demo(
     encoder = HookedVisionEncoder.from_pretrained(ENCODER, device=device)
     hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
     store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
-    saes = train_saes(
-        store, recipe.specs, replace(recipe.config, device=device), out / "saes", resume=True, progress=progress
-    )
+    saes = train_saes(store, recipe.specs, replace(recipe.config, device=device), out / "saes", progress=progress)
     compared, baselines = out / "comparison", out / "baselines"
     for name, path in saes.items():
         make_baselines(Like.of(path, store, seed), baselines / name, BASELINES)

@@ -32,7 +32,7 @@ PAGE = REPOSITORY / "docs" / "reproduction.md"
 RECIPE, GRID = "examples/recipes/medsae-paper.yaml", "examples/sweeps/medsae-paper-grid.yaml"
 FULL_IMAGES, FULL_TRAINING, FULL_PASSES = 223_648, 223_414, 200  # train.csv and valid.csv; train.csv; of the recipes
 FULL_SAES, FULL_SUBSET = 192, 1947
-BARS = {"extract": "extracting", "train": "Training (?:Multi-)?SAE", "score": "scoring"}
+BARS = {"extract": "extracting", "train": "training", "score": "scoring"}
 _SETTING = re.compile(r"(\w+)=(\S+)(?:\s+#.*)?")
 
 

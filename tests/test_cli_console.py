@@ -103,7 +103,7 @@ def test_no_error_is_a_traceback(monkeypatch, capsys, error, said):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["train", "s", "--recipe", "r", "--out", "o"], "the same command with --resume goes on"),
+        (["train", "s", "--recipe", "r", "--out", "o"], "the same command goes on from the last checkpoint"),
         (["extract", "e", "--images", "i", "--out", "o"], "the same command goes on from there"),
         (["report", "run", "--out", "o"], "starts again from the beginning"),
     ],

@@ -11,7 +11,7 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from safetensors.torch import load_file
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.sae_folders import load_sae, read_report
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, split_by_sign, train_saes
@@ -73,7 +73,7 @@ def test_every_architecture_with_every_normalisation_is_saved_for_raw_activation
     assert (sae.encode(x) >= 0).all()
     if normalize == CENTER_AND_SCALE and "batchtopk" not in architecture:
         # One centre and one scale leave the explained variance as it is.
-        last = report["history"][-1]
+        last = read_report(folder)["history"][-1]
         assert last["explained_variance"] == pytest.approx(explained(sae, x), abs=1e-4)
         assert last["l0"] == pytest.approx(report["validation"]["l0"], abs=1e-6)
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_is_being_written_is_not_among_the_checkpoints(store, 
     assert (left / "cfg.json").is_file()
     with pytest.raises(MedSAEError, match="checkpoint whose weights take centred and scaled activations"):
         load_sae(left)
-    train_saes(store, [spec_of("topk", CENTER_AND_SCALE)], CONFIG, tmp_path / "out", resume=True, progress=False)
+    train_saes(store, [spec_of("topk", CENTER_AND_SCALE)], CONFIG, tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / ".checkpoint").exists()
     assert (tmp_path / "out" / "a" / "training.json").is_file()
 
@@ -135,10 +135,10 @@ def test_a_damaged_checkpoint_is_named_when_training_goes_on(store, tmp_path, fi
     damaged = last / "trainer" / file
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     with pytest.raises(MedSAEError, match=rf"checkpoint .*{last.name} is damaged .* delete it"):
-        train_saes(store, specs, CONFIG, out, resume=True, progress=False)
+        train_saes(store, specs, CONFIG, out, progress=False)
     (out / "run.json").write_text("{")
     with pytest.raises(MedSAEError, match=r"run\.json is damaged"):
-        train_saes(store, specs, CONFIG, out, resume=True, progress=False)
+        train_saes(store, specs, CONFIG, out, progress=False)
 
 
 @pytest.mark.parametrize("rescale", [False, True])

@@ -70,7 +70,7 @@ def train_grid(
     paths: list[Path] = []
     for k, specs in enumerate(pack(store, recipe.specs, recipe.config, memory)):
         folder = Path(out) / PASSES / f"{k:02d}"
-        paths += train_saes(store, specs, recipe.config, folder, resume=True, progress=progress).values()
+        paths += train_saes(store, specs, recipe.config, folder, progress=progress).values()
     return paths
 
 
