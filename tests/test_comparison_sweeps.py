@@ -15,8 +15,9 @@ from helpers.small_run import LABELS
 from medsae_plugin import MedSAEError, SAESpec, TrainingConfig
 from medsae_plugin.cli import main
 from medsae_plugin.comparison import load_grid, sweep
-from medsae_plugin.comparison.sweeps import pack, training_bytes
+from medsae_plugin.comparison.sweeps import pack
 from medsae_plugin.report import open_run, write_figures
+from medsae_plugin.training.plan import training_bytes
 from medsae_plugin.training.specs import build_sae
 
 GRID = """

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
-from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
+from medsae_plugin.training.plan import Plan
+from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 from medsae_plugin.training.validation import Validation, fidelity_sums
 
 if TYPE_CHECKING:
@@ -65,8 +67,10 @@ def train_saes(
         MedSAEError: specs that do not fit the store; `out` holds another run, or this one and `resume` is not given; a
             damaged checkpoint; a training that diverged, once the other SAEs of the run are saved.
     """
-    check_specs(store, specs)
-    config = config.counted_in(store, [spec.hook for spec in specs])
+    plan = Plan.of(store, specs, config)
+    for line in plan.warnings:
+        warnings.warn(line, stacklevel=2)
+    specs, config = plan.specs, plan.config
     out = Path(out)
     folders = {spec.name: out / spec.name for spec in specs}
     _claim(store, specs, config, out, resume)
