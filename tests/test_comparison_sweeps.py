@@ -42,7 +42,7 @@ def test_lists_stand_for_every_combination(tmp_path):
 
 
 def test_the_sweep_that_ships_is_five_layers_times_two_seeds():
-    specs, _ = load_grid(Path(__file__).parent.parent / "examples" / "sweeps" / "five-layers.yaml")
+    specs, _ = load_grid("five-layers")
     assert len({spec.hook for spec in specs}) == 5 and [spec.seed for spec in specs] == [0, 1] * 5
 
 

@@ -39,12 +39,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="a folder for the SAEs, one folder each")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=float, metavar="N", help="passes over the training rows, whatever the recipe says")
+    length.add_argument(
+        "--epochs", type=float, metavar="N", help="passes over the training rows, whatever the recipe says"
+    )
     length.add_argument(
         "--minutes", type=float, metavar="M", help="as many samples as take so long, by the time of a few steps"
     )
     parser.add_argument(
-        "--plan", action="store_true", help="print rows, passes, steps, memory and an estimate of the time; train nothing"
+        "--plan",
+        action="store_true",
+        help="print rows, passes, steps, memory and an estimate of the time; train nothing",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add_device(parser)

@@ -157,7 +157,9 @@ def seconds_a_step(store: ActivationStore, plan: Plan) -> float:
     return (time.perf_counter() - begun) / TRIAL_STEPS
 
 
-def in_minutes(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, minutes: float) -> TrainingConfig:
+def in_minutes(
+    store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, minutes: float
+) -> TrainingConfig:
     """The config with as many samples, whole batches, as take so long by a trial of a few steps; one batch at least."""
     if minutes <= 0:
         raise MedSAEError(f"--minutes {minutes:g} is no time to train in")

@@ -62,5 +62,7 @@ def recipe_file(name_or_path: str | Path, kind: str = RECIPES) -> Path:
             return pretrained_folder() / folder / f"{name_or_path}.yaml"
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        raise MedSAEError(f"there is no recipe at {path}, and of this name the package has: " + ", ".join(list_recipes(kind)))
+        raise MedSAEError(
+            f"there is no recipe at {path}, and of this name the package has: " + ", ".join(list_recipes(kind))
+        )
     return path

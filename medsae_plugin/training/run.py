@@ -149,6 +149,10 @@ class _Run:
         with replacing_folder(folder) as temporary:
             self._save_of_raw(spec, temporary)
             sums = fidelity_sums(self.store, load_sae(temporary), spec.hook, "val")
+            if sums.n:  # what SAE-Lens counts is what has not fired for a while in training
+                config = read_object(temporary / CONFIG)
+                config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
+                (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
             report = {
                 "sae": spec.fields(),
                 "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},

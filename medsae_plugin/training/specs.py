@@ -42,7 +42,7 @@ class SAESpec:
         SAE-Lens's own. Either way it is folded into the weights, and the saved SAE takes raw activations (but for
         `layer_norm`, which SAE-Lens applies at run time).
     options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`. Where it has a
-        `k` and none is given, that follows from the hook's width.
+        `k` and none is given, that follows from the hook's width; `aux_loss_coefficient` left out is 32.
     seed: of the initial weights.
     lr: its learning rate. Left out, that of the training.
     decoder: `free`; for baselines `frozen` as it was drawn, or `soft-frozen`, see `training.decoders`.
@@ -251,7 +251,6 @@ def _untrained(spec: SAESpec, d_in: int, device: str) -> TrainingSAE[Any]:
 def _check_end(spec: SAESpec, d_in: int) -> None:
     """Fold the normalisation as when training is done, on an SAE that has shapes and no weights."""
     import torch
-    from sae_lens import MatryoshkaBatchTopKTrainingSAE
 
     from medsae_plugin.training.normalization import CenterAndScale
 
@@ -260,10 +259,10 @@ def _check_end(spec: SAESpec, d_in: int) -> None:
     sae = _untrained(spec, d_in, "meta")
     if not 0 < (k := getattr(sae.cfg, "k", 1)) <= d_sae:
         raise MedSAEError(f"SAE {spec.name}: k is {k}, and there are {d_sae} latents; choose k between 1 and {d_sae}")
-    if spec.normalize == "layer_norm" and isinstance(sae, MatryoshkaBatchTopKTrainingSAE):
-        raise MedSAEError(  # it undoes the norm at each of its widths, and the first forgets it
-            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails at its "
-            f"first step; normalize: {CENTER_AND_SCALE} does"
+    if spec.normalize == "layer_norm" and hasattr(sae.cfg, "aux_loss_coefficient"):
+        raise MedSAEError(
+            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails as soon as "
+            f"a latent is dead (its auxiliary loss knows no such norm); normalize: {CENTER_AND_SCALE} does"
         )
     try:
         if spec.normalize in (CENTER_AND_SCALE, "covariance_whitening"):

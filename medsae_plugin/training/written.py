@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.training.defaults import DIMENSIONS_A_LATENT, FIRINGS, WIDEST, fitting_k, fitting_width
+from medsae_plugin.training.defaults import AUX_LOSS, FIRINGS, WIDEST, fitting_expansion, fitting_k
 from medsae_plugin.training.specs import TrainingConfig
 
 STEPS = 3000
 """Steps enough for latents to settle, on the data that docs/training.md tells of."""
 LEAST_BATCH, MOST_BATCH = 128, 1024
 LR = 3e-3
+MOST_EPOCHS = 300
 
 
 def recipe_for(store: ActivationStore, hook: str) -> str:
@@ -25,11 +26,10 @@ def recipe_for(store: ActivationStore, hook: str) -> str:
     if not rows:
         raise MedSAEError(f"the store has no training rows of {hook}; extract with a split named train")
     k = fitting_k(d)
-    width = fitting_width(d, rows, k)
-    batch, epochs = fitting_batch(rows), 0.0
-    epochs = max(1, round(STEPS * batch / rows))
+    expansion = fitting_expansion(d, rows, k)
+    batch = fitting_batch(rows)
+    epochs = min(max(round(STEPS * batch / rows), 1), MOST_EPOCHS)
     config = TrainingConfig(batch_size=batch, lr=LR, epochs=epochs).counted_in(store, [hook])
-    expansion = width // d if width % d == 0 else width / d
     return f"""\
 # One SAE at {hook} of {store.encoder_name}: {rows:,} training rows of {d} dimensions.
 #   medsae train STORE --recipe THIS_FILE --out saes          (--plan: what it takes, without training)
@@ -38,14 +38,15 @@ saes:
   - name: {hook.replace(".", "-").removeprefix("hook_")}
     hook: {hook}
     architecture: batchtopk  # keeps the k strongest latents a row, on average over a batch
-    expansion: {expansion}  # {width:,} latents: at most {WIDEST} x {d}, and as many as fire {FIRINGS} times a pass
+    expansion: {expansion}  # {round(expansion * d):,} latents: at most {WIDEST} x {d}, and as many as fire {FIRINGS} times a pass
     normalize: center_and_scale  # folded into the weights in the end
     options:
-      k: {k}  # latents that fire on a row: {d} / {DIMENSIONS_A_LATENT}
+      k: {k}  # latents that fire on a row: the square root of {d}, to a multiple of 4
+      # aux_loss_coefficient: {AUX_LOSS:g}  # of what brings dead latents back
     seed: 0
 training:
   epochs: {epochs}  # {config.total_training_samples:,} samples, {config.steps:,} steps
-  batch_size: {batch}  # an eighth of the rows, {LEAST_BATCH} to {MOST_BATCH}
+  batch_size: {batch}  # about a 64th of the rows, {LEAST_BATCH} to {MOST_BATCH}
   lr: {LR}
   # lr_warm_up_steps: {config.lr_warm_up_steps}  # a twentieth of the steps
   # lr_decay_steps: {config.lr_decay_steps}  # a fifth of the steps
@@ -55,8 +56,8 @@ training:
 
 
 def fitting_batch(rows: int) -> int:
-    """Rows a step: the power of two at most an eighth of the training rows, between 128 and 1,024, never above them."""
+    """Rows a step: the power of two at most a 64th of the training rows, between 128 and 1,024, never above them."""
     batch = LEAST_BATCH
-    while batch < MOST_BATCH and batch * 2 <= rows / 8:
+    while batch < MOST_BATCH and batch * 2 <= rows / 64:
         batch *= 2
     return min(batch, rows)
