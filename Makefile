@@ -9,7 +9,7 @@ SAE_LIBRARIES := dictionary-learning saev overcomplete visaebench
 LOWEST := .venv-lowest
 NEXT := .venv-next
 
-.PHONY: install test test-portable test-lowest test-next test-browser browser lint demo verify benchmark clean
+.PHONY: install test test-portable test-lowest test-next test-browser browser lint demo verify benchmark mutants clean
 
 install: $(STAMP)
 
@@ -75,6 +75,13 @@ demo: $(STAMP)
 SEEDS ?= 3
 verify: $(STAMP)
 	$(BIN)/python -W ignore benchmarks/verify.py --seeds $(SEEDS)
+
+# Which changes of one operator or number no test notices, of a sample a module; hours, so in the background:
+# nice make mutants > mutants.txt 2>&1 &   or of some: make mutants MODULES="scores/scoring data/splits" EACH=4
+EACH ?= 14
+mutants: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt "cosmic-ray>=8.4"
+	$(BIN)/python scripts/mutants.py --each $(EACH) $(MODULES)
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/extract.py

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from calibration_simulated import Row, Settings
 
-MODULES = ("calibration_pvalues", "calibration_intervals")
+MODULES = ("calibration_pvalues", "calibration_intervals", "calibration_folds")
 
 
 def rows() -> list[Row]:

@@ -462,7 +462,7 @@ def test_figures_without_each_patient_against_a_plain_loop(planted):
     images = LabelledImages.of(planted["store"], planted["table"]).held_out("train", "test").without_embeddings()
     rows = images.rows("report")
     labels, patients = images.labels[rows], images.patients[rows]
-    found = tops_left_out(matrix, np.arange(3), np.zeros(3), images, PatientJackknife(patients))
+    found = tops_left_out(matrix.columns(0, 3).toarray()[rows], np.zeros(3), images, PatientJackknife(patients))
     dense = matrix.columns(0, 3).toarray()[rows].astype(float)
     r, entropies = [], []
     for name in np.unique(patients):

@@ -136,8 +136,9 @@ def test_the_tables_own_split_is_read_and_said(tmp_path):
     two = "path,patient,nodule,set,phase\n" + body.format("train,test", "test,train", "test,test")
     with pytest.raises(MedSAEError, match="'set', 'phase' each name splits; say which with --split-column"):
         read(tmp_path, two)
-    same = read(tmp_path, "path,patient,nodule,split\na.png,1,1,train\nb.png,1,0,test\n")
-    assert "1 patients are in more than one split" in same.describe()
+    rows = "a.png,1,1,train\nb.png,1,0,test\nc.png,2,0,train\nd.png,2,0,test\ne.png,3,0,test\n"
+    same = read(tmp_path, f"path,patient,nodule,split\n{rows}")
+    assert "2 patients are in more than one split, such as '1'" in same.describe()
 
 
 def test_names_that_a_terminal_may_not_show_are_quoted(tmp_path):

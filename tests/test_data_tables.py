@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,12 @@ def test_the_content_hash_knows_images_and_splits_but_not_the_root(tmp_path):
     (tmp_path / "other").mkdir()
     one, two = (read_table(write(folder, chexpert(*ROWS))) for folder in (tmp_path, tmp_path / "other"))
     assert one.content_hash() == two.content_hash()
-    assert one.with_splits(["train", "train"]).content_hash() != one.content_hash()
+    hashes = {one.content_hash(), one.with_splits(["train", "train"]).content_hash()}
+    for column, value in (("patient", "patient9"), ("path", "elsewhere.jpg"), ("image_id", 7)):
+        frame = one.frame.copy()
+        frame.loc[1, column] = value
+        hashes.add(replace(one, frame=frame).content_hash())
+    assert len(hashes) == 5, "each is of other images, patients or splits"
 
 
 @settings(max_examples=80, deadline=None)
@@ -166,6 +172,12 @@ def test_splits_that_cannot_be_made_are_refused():
     with pytest.raises(MedSAEError, match="has no patient"):
         split_by_patient(["a", ""])
     assert split_by_patient(["a", "b"], {"train": 1.0, "test": 0.0}) == ["train", "train"]
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 9])
+def test_no_split_that_is_asked_for_is_empty(n):
+    for fractions in ({"train": 0.98, "val": 0.01, "test": 0.01}, {"val": 0.01, "test": 0.01, "train": 0.98}):
+        assert set(split_by_patient([f"p{i}" for i in range(n)], fractions)) == {"train", "val", "test"}
 
 
 def test_the_real_table(shared):

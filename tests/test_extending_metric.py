@@ -75,9 +75,9 @@ def test_they_stand_in_the_table(made):
     folder, _ = made
     evaluation = medsae.Evaluation.open(folder / "out" / "scores")
     said = str(evaluation).splitlines()
-    heads = next(line for line in said if line.startswith("observation"))
+    heads = next(line for line in said if line.startswith("observation "))
     assert "busyness" in heads and "r squared" in heads
-    assert sum("silent units" in line for line in said) == 4  # of each SAE, and of all that stands beside it
+    assert sum("silent units" in line for line in said) == 2  # a column of each SAE's table of all that is beside it
     o = evaluation.saes[0].observations[0]
     row = next(line for line in said if line.startswith("Edema"))
     assert f" {o.busy:.1f} " in f"{row} " and f" {o.follow:.2f} " in f"{row} "

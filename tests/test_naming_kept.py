@@ -120,6 +120,24 @@ def test_a_refined_name_stays_beside_a_first_proposal():
     assert [unit.latent for unit in merged(first, neurons).units] == ["0", "2", "10", "3", "-0", "-12"]
 
 
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        ({"namer": {"backend": "label", "held_out": "val"}}, "the backend `label` kept the names"),
+        ({"refined": {"rounds": 1, "judge": {}, "check_split": "val"}}, "rounds of refinement kept the names"),
+    ],
+)
+def test_names_are_not_tried_where_they_were_chosen(case, sae, tmp_path, made, why):
+    names = case.names({0: FINDINGS[0], 1: FINDINGS[1]})
+    names.made.update(made)
+    names.write(tmp_path)
+    judge = {"x": Judge(Asker(oracle_judge(case), Answers(tmp_path / "answers"), progress=False))}
+    with pytest.raises(MedSAEError, match=rf"cannot be tried on 'val': {why}.*such as test"):
+        score_names(case.store, sae, case.table, tmp_path, judge, split="val", progress=False)
+    scores = score_names(case.store, sae, case.table, tmp_path, judge, split="test", progress=False)
+    assert scores["split"] == "test" and scores["judges"]
+
+
 def test_names_of_several_runs_are_scored_apart_from_all_their_splits(case, sae, tmp_path):
     one, other = case.names({0: FINDINGS[0]}), case.names({1: FINDINGS[1]})
     other.made["split"] = "test"

@@ -82,6 +82,8 @@ def test_a_dry_run_writes_the_saes_their_own_metrics_and_the_card(made, run, tmp
     assert sent.keys() == own | {"README.md", "early/names.json"} == publication.files.keys()
     assert publication.files == {name: len(content) for name, content in sent.items()}
     assert publication.left_out == [run / "late" / "notes.txt"]
+    # Digests of training patients are where training left them, and go nowhere.
+    assert all((run / name / "patients.safetensors").is_file() for name in NAMES)
     whole = json.loads((made / "scores" / "metrics.json").read_text())
     for name in NAMES:
         assert sent[f"{name}/sae_weights.safetensors"] == (run / name / "sae_weights.safetensors").read_bytes()

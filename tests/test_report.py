@@ -132,8 +132,9 @@ def test_too_many_latents_are_cut_to_those_that_say_most(run, tmp_path, monkeypa
 
 
 def test_evidence_against_dense_arrays(run):
-    sae = open_run(run.sweep).saes[0]
-    rows = report_rows(sae, "test")
+    opened = open_run(run.sweep)
+    sae = opened.saes[0]
+    rows = report_rows(sae, opened.evaluation.report)
     dense = sae.matrix.columns(0, sae.matrix.n_latents).toarray()[rows]
     best = strongest(sae.matrix, rows)
     near, r = nearest(sae.matrix, rows)
@@ -206,7 +207,7 @@ def test_the_printed_table_counts_only_what_is_above_chance(run):
             o.update(r=0.3, p_holm=p, follows=follows)
         sae["observations"][1]["follows"] = LABELS[0]
     lines = [line for line in str(Evaluation.read(metrics)).splitlines() if line.startswith("top latents")]
-    assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1"}
+    assert set(lines) == {"top latents above chance (p < 0.05): 2 of 3; that follow their own observation most: 1 of 2"}
 
 
 def test_names_of_another_sae_are_refused(run, tmp_path):

@@ -291,7 +291,7 @@ def test_the_whole_scale_of_r_is_in_sight(page, run, width):
         for left, start, end, right, last in found:
             assert left <= start < start + 180 < end <= right and last <= right
         cells = driver.find_elements(By.CSS_SELECTOR, ".tops tbody tr:first-child > *")
-        assert all(cell.is_displayed() for cell in cells) and len(cells) == 12
+        assert all(cell.is_displayed() for cell in cells) and len(cells) == 14
 
 
 def test_what_a_latent_follows_is_said_only_above_chance(run, tmp_path):

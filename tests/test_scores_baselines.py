@@ -15,7 +15,7 @@ from medsae_plugin.encoders.cards import load_card
 from medsae_plugin.encoders.loading import build_encoder
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.phantoms import generate
-from medsae_plugin.scores import Evaluation, open_units
+from medsae_plugin.scores import Evaluation, LabelledImages, open_units
 from medsae_plugin.scores.matrix import latent_matrix
 from medsae_plugin.scores.protocols import fidelity_of
 from medsae_plugin.store import ActivationStore
@@ -62,7 +62,7 @@ def test_they_get_the_figures_that_saes_get(planted, tmp_path, capsys):
             r = [stats.pearsonr(a[train, j], y[train])[0] for j in range(units.n)]
             assert o.latent == np.argmax(r)
             assert o.r == pytest.approx(stats.pearsonr(a[test, o.latent], y[test])[0], abs=1e-5)
-            assert o.p_null is not None and o.auroc is not None and o.r_low is not None
+            assert o.p_holm is not None and o.auroc is not None and o.r_low is not None
         assert found.value("mean_monosemanticity") is not None and found.value("live") == units.n
         gain = next(g for g in scores.gains if g.over == units.name)
         assert gain.mean_top_r == pytest.approx(scores.mean_top_r - found.mean_top_r)
@@ -75,7 +75,7 @@ def test_they_get_the_figures_that_saes_get(planted, tmp_path, capsys):
     assert all(line in text for line in ("Beside it, over all observations", "this SAE", "mean r of as many"))
     assert set(evaluation.frame()["name"]) == {c.name for c in evaluation.candidates}
     assert main(["evaluate", *job, "--out", str(tmp_path / "paper"), "--protocol", "medsae-paper"]) == 1
-    assert "--baselines are scored on held-out patients alone" in capsys.readouterr().err
+    assert "--baselines says nothing to --protocol medsae-paper" in capsys.readouterr().err
 
 
 def test_without_a_baseline_of_as_many_candidates_no_gain_is_claimed(planted, tmp_path, capsys):
@@ -131,7 +131,7 @@ def test_a_random_encoders_latents_are_of_its_own_activations_of_the_same_images
     activations = one.encode(own.image_rows(HOOK, slice(None))).detach().numpy()
     np.testing.assert_allclose(matrix.columns(0, d).toarray(), activations, atol=1e-5)
     assert matrix.manifest["encoder"]["weights_sha256"] == own.weights_sha256
-    fidelity, x = fidelity_of(store, one, "test"), own.image_rows(HOOK, slice(None))
+    fidelity, x = fidelity_of(store, one, LabelledImages.of(store, table).held_out()), own.image_rows(HOOK, slice(None))
     assert fidelity.n == store.n_rows(HOOK, "test")
     torch.testing.assert_close(fidelity.mean, x[(store.images["split"] == "test").to_numpy()].double().mean(0))
     others = write_store(tmp_path / "others", {HOOK: np.ones((12, d), np.float32)}, images=made_up_images(12, 0))

@@ -43,6 +43,23 @@ def test_thresholds_are_numpys_quantiles_of_the_positive_activations(a, q):
         assert found[j] == pytest.approx(expected)
 
 
+def test_thresholds_of_many_latents_are_each_their_own():
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(37, 40)) * (rng.random((37, 40)) < rng.random(40))
+    for q in (0.0, 0.1, 0.37, 0.5, 0.93, 1.0):
+        for j, found in enumerate(thresholds(sparse.csc_array(a), q)):
+            positive = a[a[:, j] > 0, j]
+            assert found == pytest.approx(np.quantile(positive, 1 - q) if len(positive) else np.inf)
+
+
+def test_a_latent_detects_above_its_threshold_and_not_at_it():
+    a = sparse.csc_array(np.array([[1.0], [2.0], [3.0], [0.0]]))
+    found = detection_above(a, np.array([2.0]), np.array([[0.0], [0.0], [1.0], [1.0]]))
+    assert found["precision"] == 1 and found["recall"] == 0.5
+    dead = detection_above(sparse.csc_array(np.zeros((4, 1))), np.array([0.0]), np.ones((4, 1)))
+    assert np.isnan(dead["precision"]) and dead["recall"] == 0
+
+
 def test_detection_is_scikit_learns_and_undefined_where_nothing_fires():
     rng = np.random.default_rng(0)
     a = np.maximum(rng.normal(size=(200, 3)), 0)

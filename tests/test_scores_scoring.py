@@ -1,18 +1,25 @@
-"""Scores at the edges: dead latents, one image, one held-out image, labels that never are known or never positive."""
+"""What each figure is taken from, split by split; and scores at the edges: dead latents, one image, one held-out image,
+labels that never are known or never positive."""
 
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from medsae_plugin.scores import summary
+from medsae_plugin.scores import (
+    declared,  # noqa: F401  so that METRICS holds the package's own
+    summary,
+)
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
 from medsae_plugin.scores.models import Split
 from medsae_plugin.scores.registry import METRICS
-from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
+from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, least_firing, sum_up
+from medsae_plugin.scores.specificity import FLOOR_SHUFFLES
 from medsae_plugin.scores.table import format_table
 from medsae_plugin.scores.units import Neurons
 from medsae_plugin.statistics.permutation import patient_shuffles
@@ -44,7 +51,8 @@ def test_what_is_undefined_is_nan_without_a_warning(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scored = scores_of(activations, ["select"] * (n - held_out) + ["report"] * held_out, tmp_path)
-        figures = {name: scored[name] for name in METRICS}
+        figures = {name: scored[name] for name in METRICS if scored.has(name)}
+    assert scored.varying.tolist() == [case not in ("one image each", "one held out"), False, False]
     assert scored.top.tolist() == ([1, -1, -1] if case == "one held out" else [-1, -1, -1])
     intervals = [figures[name] for name in ("r_low", "r_high", "auroc_low", "auroc_high")]
     for values in (scored.own_null, scored.largest_null, figures["p_holm"], *intervals, figures["r"][:, 1:]):
@@ -116,3 +124,119 @@ def test_chance_is_that_of_shuffled_patients_of_the_report_split(tmp_path):
         assert scored["r_same_split"][c] == pytest.approx(best)
         assert (largest >= best).sum() >= 10 and scored["p_same_split"][c] == (1 + (largest >= best).sum()) / 41
     np.testing.assert_allclose(scored["p_holm"], multipletests(scored["p_top"], method="holm")[1])
+
+
+Q, N_DRAWN, SEED = 0.3, 60, 5
+SELECT, REPORT = np.arange(0, 90), np.arange(90, 210)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Latents that do one thing on `select` and another on `report`, so that no figure of one passes for the other's.
+
+    Three images a patient; labels and latents go by patient. Returns the scores, activations, labels and embeddings.
+    """
+    folder, rng = tmp_path_factory.mktemp("drawn"), np.random.default_rng(11)
+    patient = np.arange(210) // 3
+    labels = (rng.random((70, 3)) < 0.4).astype(float)[patient]
+    a = np.maximum(rng.normal(size=(70, 6))[patient] + 0.3 * rng.normal(size=(210, 6)), 0)
+    a[:90, :3] += labels[:90]  # on select, latent c follows label c,
+    a[90:, :3] += 3 * labels[90:][:, [1, 2, 0]]  # on report another one, and stronger
+    a[:90, 3:] *= rng.random((90, 3)) < 0.5
+    labels[rng.random(labels.shape) < 0.1] = np.nan
+    embeddings = rng.normal(size=(210, 4)) + np.arange(210)[:, None] / 50
+    frame = pd.DataFrame({"image_id": np.arange(210), "path": "", "patient": [f"p{k:02d}" for k in patient]})
+    frame["split"] = np.where(np.arange(210) < 90, "train", "test")
+    writer = LatentWriter(folder, 6)
+    writer.add(a.astype(np.float32))
+    writer.finish({"n_latents": 6, "n_images": 210, "sae_sha256": ""}, frame)
+    matrix = LatentMatrix(folder)
+    images = LabelledImages(
+        frame,
+        ("one", "two", "three"),
+        labels,
+        splits={"select": "train", "report": "test"},
+        d_embedding=4,
+        embeddings=lambda rows: embeddings[rows],
+    )
+    held_out = HeldOut(images, Q, Resampling(N_DRAWN, N_DRAWN, SEED))
+    scored = Scored(Neurons.of("h", 3), sum_up(matrix, images), matrix=matrix, held_out=held_out)
+    return scored, a.astype(np.float32).astype(np.float64), labels, embeddings
+
+
+def test_a_latent_is_chosen_that_fires_on_ten_images_or_of_few_on_a_twentieth_and_two():
+    found = {n: least_firing(n) for n in (0, 39, 40, 59, 60, 199, 200, 10**6)}
+    assert found == {0: 2, 39: 2, 40: 2, 59: 2, 60: 3, 199: 9, 200: 10, 10**6: 10}
+
+
+def known_pairs(a, labels, rows, j, c):
+    rows = rows[~np.isnan(labels[rows, c])]
+    return a[rows, j], labels[rows, c]
+
+
+def test_top_latents_are_chosen_on_select_and_reported_on_report(drawn):
+    scored, a, labels, _ = drawn
+    assert scored.top.tolist() == [0, 1, 2]
+    for name, rows in (("r_select", SELECT), ("r", REPORT)):
+        for j in range(6):
+            for c in range(3):
+                assert scored[name][j, c] == pytest.approx(stats.pearsonr(*known_pairs(a, labels, rows, j, c))[0])
+    assert (np.abs(scored["r"] - scored["r_select"]).max(0) > 0.2).all()
+
+
+def test_thresholds_are_those_of_select_and_what_they_detect_that_of_report(drawn):
+    scored, a, labels, _ = drawn
+    for j in range(6):
+        on_select = a[SELECT, j]
+        threshold = np.quantile(on_select[on_select > 0], 1 - Q)
+        assert scored["threshold"][j] == pytest.approx(threshold, abs=1e-6)
+        assert abs(threshold - np.quantile(a[REPORT, j][a[REPORT, j] > 0], 1 - Q)) > 1e-3
+        for c in range(3):
+            x, y = known_pairs(a, labels, REPORT, j, c)
+            assert scored["precision"][j, c] == pytest.approx(precision_score(y, x > threshold))
+            assert scored["recall"][j, c] == pytest.approx(recall_score(y, x > threshold))
+            assert scored["f1"][j, c] == pytest.approx(f1_score(y, x > threshold))
+            assert scored["auroc"][j, c] == pytest.approx(roc_auc_score(y, x))
+
+
+def test_figures_of_a_latent_are_those_of_report(drawn):
+    scored, a, labels, embeddings = drawn
+    unit = embeddings[REPORT] / np.linalg.norm(embeddings[REPORT], axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    for j in range(6):
+        x = a[REPORT, j]
+        assert scored["density"][j] == pytest.approx((x > 0).mean())
+        assert scored["maximum"][j] == pytest.approx(x.max())
+        weight = np.array([abs(stats.pearsonr(*known_pairs(a, labels, REPORT, j, c))[0]) for c in range(3)])
+        assert scored["entropy"][j] == pytest.approx(stats.entropy(weight / weight.sum()))
+        scaled = (x - x.min()) / (x.max() - x.min())
+        pairs = np.outer(scaled, scaled) * (1 - np.eye(len(x)))
+        assert scored["monosemanticity"][j] == pytest.approx((pairs * cosine).sum() / pairs.sum())
+        for c in range(3):
+            x, y = known_pairs(a, labels, REPORT, j, c)
+            assert scored["selectivity"][j, c] == pytest.approx(x[y == 1].mean() - x[y == 0].mean())
+
+
+def test_the_floor_shuffles_patients_of_report_by_the_seed(drawn):
+    scored, a, labels, _ = drawn
+    assert FLOOR_SHUFFLES < N_DRAWN
+    patients = scored.held_out.images.patients[REPORT]
+    r = np.array([[stats.pearsonr(*known_pairs(a, labels, REPORT, j, c))[0] for c in range(3)] for j in range(3)])
+    for j, own in enumerate(np.abs(r).argmax(1)):
+        entropies = []
+        for order in patient_shuffles(patients, FLOOR_SHUFFLES, SEED):
+            shuffled = np.vstack([labels[SELECT], labels[REPORT][order]])
+            kept = np.array([abs(stats.pearsonr(*known_pairs(a, shuffled, REPORT, j, c))[0]) for c in range(3)])
+            kept[own] = abs(r[j, own])
+            entropies.append(stats.entropy(kept / kept.sum()))
+        assert scored["entropy_floor"][j] == pytest.approx(np.mean(entropies), abs=1e-6)
+
+
+def test_r_given_the_others_is_that_of_report(drawn):
+    scored, a, labels, _ = drawn
+    for c, j in enumerate(scored.top):
+        rows = REPORT[~np.isnan(labels[REPORT, c])]
+        others = np.delete(labels[rows], c, axis=1)
+        controls = np.column_stack([np.ones(len(rows)), np.nan_to_num(others), np.isnan(others)])
+        x, y = (v - controls @ np.linalg.lstsq(controls, v, rcond=None)[0] for v in (a[rows, j], labels[rows, c]))
+        assert scored["r_partial"][c] == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-6)

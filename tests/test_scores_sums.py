@@ -39,7 +39,7 @@ def statistics_of(a, labels, embeddings, batch: int = 1000) -> LatentStatistics:
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, sparse.csr_array])
-@pytest.mark.parametrize("batch", [7, 500])
+@pytest.mark.parametrize("batch", [1, 7, 500])
 def test_pearson_is_scipys_point_biserial_over_the_known_images(batch, kind):
     a, y, e = draw(200)
     s = statistics_of(kind(a), y, e, batch)

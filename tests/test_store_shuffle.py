@@ -43,6 +43,17 @@ def test_orders_differ_by_epoch_and_seed():
     assert abs(np.corrcoef(first, np.arange(200))[0, 1]) < 0.3
 
 
+def test_each_epoch_has_other_windows_and_other_orders_within_them():
+    def first_windows(seed=0):
+        return ShuffledRows(400, seed).take(0, 2000).reshape(5, 400)[:, :20]
+
+    assert len({frozenset(window) for window in first_windows().tolist()}) == 5, "other blocks come first"
+    one_block = ShuffledRows(4, 0).take(0, 80).reshape(20, 4)
+    assert len({tuple(order) for order in one_block.tolist()}) > 5, "the order within is another, too"
+    ranks = np.argsort(np.argsort(ShuffledRows(400, 0).take(0, 400).reshape(20, 20), axis=1), axis=1)
+    assert len({tuple(order) for order in ranks.tolist()}) == 20, "of each window"
+
+
 def test_first_row_is_uniform():
     counts = np.bincount([ShuffledRows(22, seed).take(0, 1)[0] for seed in range(4400)], minlength=22)
     # 22 rows in 6 blocks, one of them short: 200 expected of each; chi-square of 21 degrees beyond 49 has p < 0.0005

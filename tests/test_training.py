@@ -129,7 +129,7 @@ def test_the_same_training_gives_the_same_files(store, tmp_path):
     for out in ("one", "two"):
         train_saes(store, specs, QUICK, tmp_path / out, progress=False)
     names = [p.relative_to(tmp_path / "one") for p in sorted((tmp_path / "one").rglob("*")) if p.is_file()]
-    assert len(names) == 7
+    assert len(names) == 9
     assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False)[0] == names
     alone = train_saes(store, specs[1:], QUICK, tmp_path / "alone", progress=False)["standard"]
     assert filecmp.cmp(alone / "sae_weights.safetensors", tmp_path / "one/standard/sae_weights.safetensors", False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from medsae_plugin.causal.attribution import Attribution
 from medsae_plugin.causal.interventions import contrast_with_random
 from medsae_plugin.causal.results import PromptSet
-from medsae_plugin.data.splits import split_by_patient
+from medsae_plugin.data.splits import folds_by_patient
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.metrics import pearson, top_latent
@@ -21,7 +21,6 @@ from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.text import aligned
 
 N_STRONGEST = 5
-_HALVES = {"select": 0.5, "report": 0.5}
 
 
 class StrongLatent(Figures):
@@ -35,6 +34,7 @@ class StrongLatent(Figures):
 class TopLatent(Figures):
     """The latent of the largest r, and how far ablating it lowers the score; see `interventions.Contrast`.
 
+    With folds: the latent that most folds chose, and r its mean over them; the falls are of each fold's own.
     no_interval: why the difference has no interval; None where it has one.
     """
 
@@ -81,18 +81,23 @@ class AttributionReport(Result):
     patients: int
     latents: int
     live_latents: int
+    folds: int | None = None
     observations: list[Attributed]
 
     @classmethod
-    def of(cls, attribution: Attribution, table: ImageTable, seed: int = 0) -> AttributionReport:
+    def of(
+        cls, attribution: Attribution, table: ImageTable, seed: int = 0, folds: int | None = None
+    ) -> AttributionReport:
         """Of every observation that is both scored and labelled.
 
         Args:
             table: the images that were attributed, `attribution.rows` of it.
-            seed: of the halves of the patients and the resamples.
+            seed: of the halves or folds of the patients and the resamples.
+            folds: choose top latents on all of so many folds of the patients but one, and ablate them on that one, in
+                turn, so that all patients count; None chooses on one half and ablates on the other.
 
         Raises:
-            MedSAEError: no label of the table is scored, or fewer than two patients.
+            MedSAEError: no label of the table is scored, or fewer patients than two, or than folds.
         """
         read = table.take(attribution.rows)
         return cls(
@@ -104,7 +109,8 @@ class AttributionReport(Result):
             patients=int(read.frame["patient"].nunique()),
             latents=attribution.n_latents,
             live_latents=len(attribution.live),
-            observations=_observations(attribution, read, seed),
+            folds=folds,
+            observations=_observations(attribution, read, seed, folds),
         )
 
     def __str__(self) -> str:
@@ -124,14 +130,17 @@ class AttributionReport(Result):
             ],
             *[_row(o) for o in self.observations],
         ]
+        chosen_on, ablated_on = "half of the patients", "the other half's"
+        if self.folds:
+            chosen_on = f"all of {self.folds} folds of the patients but one, in turn (shown: the one of most folds)"
+            ablated_on = "that fold's"
         return "\n".join(
             [
                 f"{self.images} images of {self.patients} patients; {self.live_latents} of {self.latents} latents "
                 "fire.",
                 "strongest latents: those whose ablation lowers the zero-shot score most, on images with the finding.",
-                "top: of the largest r with the label on half of the patients. its fall, random: how far the score "
-                "falls",
-                "when it is ablated, and when a random live latent is, on the other half's images with the finding.",
+                f"top: of the largest r with the label on {chosen_on}. its fall, random: how far the score falls",
+                f"when it is ablated, and when a random live latent is, on {ablated_on} images with the finding.",
                 "95 %: the interval of the difference, over patients (n of them); -: none, and below why.",
                 "rho: Spearman over live latents, gradient times activation against ablation.",
                 "",
@@ -160,26 +169,31 @@ def _row(o: Attributed) -> list[str]:
     return [*cells, "-" if o.agreement is None else f"{o.agreement:.2f}"]
 
 
-def _observations(attribution: Attribution, read: ImageTable, seed: int) -> list[Attributed]:
+def _observations(attribution: Attribution, read: ImageTable, seed: int, folds: int | None) -> list[Attributed]:
     labels = [label for label in attribution.labels if label in read.label_names]
     if not labels:
         raise MedSAEError("no label of the table is among the scored observations, so nothing can be said of any")
     y = read.labels[:, [read.label_names.index(label) for label in labels]].astype(np.float64)
-    halves = np.array(split_by_patient(list(read.frame["patient"]), _HALVES, seed))
-    select, report = halves == "select", halves == "report"
-    r = _pearson(attribution, labels, y, select)
-    agreement = attribution.agreement()
     patients = read.frame["patient"].to_numpy()
+    fold = folds_by_patient(patients.tolist(), folds or 2, seed, y)
+    reported = range(folds) if folds else (1,)
+    r = {k: _pearson(attribution, labels, y, fold != k) for k in reported}
+    tops = np.stack([top_latent(r[k]) for k in reported])
+    of_image = np.full(y.shape, -1)
+    for k, top in zip(reported, tops, strict=True):
+        of_image[fold == k] = top
+    agreement = attribution.agreement()
     observations = []
-    for c, (label, latent) in enumerate(zip(labels, top_latent(r), strict=True)):
+    for c, label in enumerate(labels):
         present = y[:, c] == 1
+        chosen_r = [r[k][top, c] for k, top in zip(reported, tops[:, c], strict=True) if top >= 0]
         observations.append(
             Attributed(
                 label=label,
                 positives=int(present.sum()),
                 agreement=number(agreement[label]),
                 strongest=_strongest(attribution, label, present),
-                top=_top(attribution, label, int(latent), r[latent, c], patients, present & report, seed),
+                top=_top(attribution, label, of_image[:, c], chosen_r, patients, present, seed),
             )
         )
     return observations
@@ -211,15 +225,18 @@ def _strongest(attribution: Attribution, label: str, images: Bool[np.ndarray, " 
 def _top(
     attribution: Attribution,
     label: str,
-    latent: int,
-    r: float,
+    latents: Int[np.ndarray, " images"],
+    r: list[float],
     patients: np.ndarray,
-    images: Bool[np.ndarray, " images"],
+    present: Bool[np.ndarray, " images"],
     seed: int,
 ) -> TopLatent | None:
-    if latent < 0 or not images.any() or set(attribution.live) <= {latent}:
+    """Of the images' top latents, -1 for an image that none is ablated on."""
+    images = present & (latents >= 0)
+    if not images.any() or any(set(attribution.live) <= {latent} for latent in set(latents[images].tolist())):
         return None
-    contrast = contrast_with_random(attribution, latent, label, patients, images, seed=seed)
+    contrast = contrast_with_random(attribution, latents, label, patients, images, seed=seed)
     falls = {name: number(getattr(contrast, name)) for name in ("fall", "random_fall", "difference", "low", "high")}
-    top = {"latent": latent, "r": float(r), "images": contrast.images, "patients": contrast.patients}
-    return TopLatent.model_validate({**top, **falls, "no_interval": contrast.no_interval})
+    often, counts = np.unique(latents[latents >= 0], return_counts=True)
+    top = {"latent": int(often[counts.argmax()]), "r": float(np.mean(r)), "no_interval": contrast.no_interval}
+    return TopLatent.model_validate({**top, **falls, "images": contrast.images, "patients": contrast.patients})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,7 +68,7 @@ class Contrast(NamedTuple):
 
 def contrast_with_random(
     attribution: Attribution,
-    latent: int,
+    latent: int | Int[np.ndarray, " images"],
     label: str,
     patients: np.ndarray,
     images: np.ndarray | None = None,
@@ -83,6 +83,7 @@ def contrast_with_random(
     fires on so few of them that resamples lack a spread.
 
     Args:
+        latent: of all images, or of each its own, as of cross-fitting.
         patients: `(images,)`, the patient of each image of the attribution.
         images: `(images,)`, a mask: which to average over, such as those with the finding. By default all.
 
@@ -92,12 +93,13 @@ def contrast_with_random(
     if label not in attribution.labels:
         raise MedSAEError(f"there is no score of {label!r}; there are {', '.join(attribution.labels)}")
     images = np.ones(len(attribution.rows), dtype=bool) if images is None else np.asarray(images, dtype=bool)
-    n_others = int((attribution.live != latent).sum())
-    if not images.any() or not n_others:
-        raise MedSAEError("no image to average over" if n_others else "no other latent fires on these images")
-    falls = attribution.ablation[:, attribution.labels.index(label)].astype(np.float64)
-    is_it = attribution.latent == latent
     n = len(attribution.rows)
+    of_image = np.broadcast_to(latent, n)
+    n_others = (len(attribution.live) - np.isin(of_image, attribution.live))[images]
+    if not images.any() or not n_others.all():
+        raise MedSAEError("no image to average over" if n_others.all() else "no other latent fires on these images")
+    falls = attribution.ablation[:, attribution.labels.index(label)].astype(np.float64)
+    is_it = attribution.latent == of_image[attribution.image]
     mine = np.bincount(attribution.image[is_it], falls[is_it], minlength=n)[images]
     others = np.bincount(attribution.image[~is_it], falls[~is_it], minlength=n)[images] / n_others
     _, whose, counts = np.unique(np.asarray(patients)[images], return_inverse=True, return_counts=True)

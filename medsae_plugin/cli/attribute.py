@@ -34,7 +34,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sae", type=Path, metavar="SAE_DIR")
     add_table(parser, required=True)
     add_zero_shot(parser)
-    add_seed(parser, "of the halves of patients and the resamples")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="choose top latents on all but one of K folds of the patients, and ablate them on that one, in turn "
+        "(default: choose on one half, ablate on the other)",
+    )
+    add_seed(parser, "of the halves or folds of patients and the resamples")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the numbers to this file")
     add_batches(parser)
     add_device(parser)
@@ -48,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     table, prompts = read_zero_shot(args)
     encoder = read_encoder(args)
     batches = PixelBatches(encoder, table, batch_size=args.batch_size, workers=args.workers, progress=not args.quiet)
-    report = AttributionReport.of(attribute(encoder, args.sae, ZeroShot(encoder, prompts), batches), table, args.seed)
+    attribution = attribute(encoder, args.sae, ZeroShot(encoder, prompts), batches)
+    report = AttributionReport.of(attribution, table, args.seed, args.folds)
     if args.out is not None:
         report.save(args.out)
     print(report)

@@ -14,10 +14,11 @@ from medsae_plugin.cli.arguments import (
     checked_device,
     read_chance,
     read_saes,
-    read_table,
     renamed,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
+from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
     add_baselines(parser)
+    add_held_out(parser)
     also = parser.add_argument(
         "--also",
         type=Path,
@@ -53,16 +55,23 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.comparison import compare
     from medsae_plugin.store import ActivationStore
 
-    stores = [ActivationStore(path) for path in (args.store, *args.also)]
+    if args.also and args.select_from:
+        raise MedSAEError("--select-from is for SAEs of one store; leave --also out")
+    scene = read_scene(args)
+    also = [ActivationStore(path) for path in args.also]
+    if args.also and args.test_table:
+        also = [store.with_splits(scene.store.images["split"].tolist()) for store in also]
     comparison = compare(
-        stores,
+        [scene.store, *also],
         read_saes(args.saes),
-        read_table(args),
+        scene.table,
         args.out,
         progress=not args.quiet,
         aggregate=args.aggregate,
-        select=args.select,
-        report=args.report,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),
         baselines=args.baselines,
         device=checked_device(args.device),

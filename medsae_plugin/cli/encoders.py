@@ -74,6 +74,8 @@ def _show(name: str) -> None:
     specs, origin = describe_encoder(name)
     print(f"{card.name}: {card.description}")
     print(f"licence: {card.licence}")
+    if card.trained_on:
+        print(f"trained on: {', '.join(card.trained_on)}")
     if card.access:
         print(f"access: {card.access}")
     source = {key: value for key, value in card.source.items() if value}

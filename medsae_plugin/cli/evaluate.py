@@ -17,7 +17,9 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
 from medsae_plugin.cli.protocol import add_protocol, is_papers, print_as_paper
+from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
@@ -34,30 +36,47 @@ def add(commands: Commands) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
     add_baselines(parser)
+    add_held_out(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
+    parser.add_argument(
+        "--judge-store",
+        type=Path,
+        metavar="STORE",
+        help="another encoder's store of the same images, by whose embeddings to give monosemanticity as well",
+    )
+    parser.add_argument("--judge-hook", metavar="HOOK", help="of that store (default: hook_embedding)")
     add_chance(parser)
     add_device(parser)
     add_protocol(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.scores import evaluate
+    from medsae_plugin.scores import JudgeStore, evaluate
+    from medsae_plugin.scores.images import EMBEDDINGS
     from medsae_plugin.store import ActivationStore
 
+    if args.judge_store is None and args.judge_hook is not None:
+        raise MedSAEError("--judge-hook is of a --judge-store, and none is given")
     if is_papers(args):
         print_as_paper(args, read_table(args), read_saes(args.saes), args.out)
         return
+    scene = read_scene(args)
     evaluation = evaluate(
-        ActivationStore(args.store),
+        scene.store,
         read_saes(args.saes),
-        read_table(args),
+        scene.table,
         args.out,
         aggregate=args.aggregate,
-        select=args.select,
-        report=args.report,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),
         baselines=args.baselines,
+        judge=None
+        if args.judge_store is None
+        else JudgeStore(ActivationStore(args.judge_store), args.judge_hook or EMBEDDINGS[0]),
         device=checked_device(args.device),
         progress=not args.quiet,
     )

@@ -18,6 +18,7 @@ from medsae_plugin.cli.arguments import (
     read_encoder,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import read_other
 from medsae_plugin.cli.table_arguments import add_folder, understood
 from medsae_plugin.errors import MedSAEError
 
@@ -56,6 +57,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=SHARE,...",
         help="shares of patients (default: the table's own split, where it has one, else train=0.7,val=0.1,test=0.2)",
     )
+    parser.add_argument(
+        "--test-table",
+        type=Path,
+        metavar="CSV",
+        help="a second table, with the same image root: its images are the split test, and none of --table's are",
+    )
     add_seed(parser, "of the splits and of sample:N")
     add_batches(parser)
     parser.add_argument("--strict", action="store_true", help="stop at an unreadable image instead of leaving it out")
@@ -68,6 +75,9 @@ def run(args: argparse.Namespace) -> None:
     table = understood(args)
     print(table.describe(), file=sys.stderr)
     table = _split(table, args)
+    if args.test_table is not None:
+        table = _with_test_table(table, args)
+    _say_what_a_split_lacks(table)
     _check_images_there(table, args.table)
     store = extract(
         read_encoder(args),
@@ -112,7 +122,47 @@ def _split(table: ImageTable, args: argparse.Namespace) -> ImageTable:
         return table
     if any(own):
         print("the table's own splits are not used, since --splits is given", file=sys.stderr)
-    return table.split_by_patient(args.seed, args.splits or DEFAULT_FRACTIONS)
+    shares = args.splits or DEFAULT_FRACTIONS
+    if args.splits is None and args.test_table is not None:
+        rest = {name: share for name, share in shares.items() if name != "test"}
+        shares = {name: share / sum(rest.values()) for name, share in rest.items()}
+    return table.split_by_patient(args.seed, shares)
+
+
+def _with_test_table(table: ImageTable, args: argparse.Namespace) -> ImageTable:
+    """The table's images, and as the split test those of `--test-table`.
+
+    Raises:
+        MedSAEError: a folder of images in place of a table; the table has a split test itself; a patient in both.
+    """
+    from medsae_plugin.data.joining import join_tables
+
+    if args.table is None:
+        raise MedSAEError("--test-table goes with --table")
+    if not isinstance(table.root, Path):
+        raise MedSAEError(f"--test-table is of tables in files; {args.table} is a data set")
+    if "test" in set(table.frame["split"]):
+        raise MedSAEError(
+            f"{args.table} has a split test of its own, and --test-table is one; give --splits without test to draw "
+            "train and val anew"
+        )
+    test = read_other(args, args.test_table, None, table.root)
+    if both := set(table.frame["patient"]) & set(test.frame["patient"]):
+        raise MedSAEError(
+            f"{len(both)} patients of {args.test_table} are in {args.table} too, such as {min(both)!r}, so they are "
+            "not held out"
+        )
+    return join_tables(table, test.with_splits(["test"] * len(test)))
+
+
+def _say_what_a_split_lacks(table: ImageTable) -> None:
+    """Name the labels of which a split has no positive image, and so cannot score."""
+    split = table.frame["split"].to_numpy()
+    for name in sorted(set(split) - {""}):
+        present = (table.labels[split == name] == 1).any(0)
+        lacking = [label for label, found in zip(table.label_names, present, strict=True) if not found]
+        if lacking:
+            print(f"no image of {name} has {', '.join(lacking)}", file=sys.stderr)
 
 
 def _check_images_there(table: ImageTable, path: Path | None) -> None:

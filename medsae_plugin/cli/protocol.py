@@ -22,6 +22,14 @@ _OF_HELD_OUT = {
     "bootstrap": "--bootstrap",
     "uncertain": "--uncertain",
     "baselines": "--baselines",
+    "folds": "--folds",
+    "folds_of": "--folds-of",
+    "test_table": "--test-table",
+    "select_from": "--select-from",
+    "select_table": "--select-table",
+    "other_patients": "--other-patients",
+    "leave_out_trained": "--leave-out-trained",
+    "judge_store": "--judge-store",
 }
 
 

@@ -15,6 +15,7 @@ _SAVED = {
     "evaluation": ("metrics.json of medsae evaluate and merge", "medsae_plugin.scores.results", "Evaluation"),
     "paper": ("metrics.json of --protocol medsae-paper", "medsae_plugin.scores.paper", "PaperEvaluation"),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
+    "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",

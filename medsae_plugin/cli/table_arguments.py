@@ -88,6 +88,11 @@ def _add_meanings(group: argparse._ActionsContainer) -> None:
         "rsna, siim, vindr, or one of your own (--import); default: by its columns",
     )
     group.add_argument(
+        "--data-set",
+        metavar="NAME",
+        help="what the images are of, as in `trained_on` of encoders' cards (default: by the table's dialect)",
+    )
+    group.add_argument(
         "--readers",
         choices=("majority", "any", "all"),
         default="majority",
@@ -156,6 +161,7 @@ def understood_table(args: argparse.Namespace) -> ImageTable:
         chexpert_names=args.chexpert_names,
         where=args.where,
         known_paths=_store_paths(args),
+        data_set=args.data_set,
     )
 
 

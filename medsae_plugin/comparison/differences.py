@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.stats import t
 
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.statistics.intervals import LEVEL, variance
 from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.statistics.multiple import benjamini_hochberg
@@ -58,30 +57,30 @@ class Replicates:
 
 
 def tops_left_out(
-    matrix: LatentMatrix,
-    top: Int[np.ndarray, " labels"],
+    top_activations: Float[np.ndarray, "rows labels"],
     r: Float[np.ndarray, " labels"],
     images: LabelledImages,
     jackknife: PatientJackknife,
 ) -> dict[str, Float[np.ndarray, "patients *labels"]]:
     """Without each patient: `mean_top_r` and `mean_top_entropy`, the means over labels, and `r` of each label.
 
-    The top latents are held fixed; -1 in `top` is none. Means are taken as in an evaluation: a label whose top latent
-    is silent counts as r = 0, and is left out of entropy. A label whose r is undefined without some patient is held
-    where it is on all, at `r`.
+    The top latents are held fixed. Means are taken as in an evaluation: a label whose top latent is silent counts as
+    r = 0, and is left out of entropy. A label whose r is undefined without some patient is held where it is on all, at
+    `r`.
+
+    Args:
+        top_activations: of each label its top latent on the images of `report`; zeros where it has none.
     """
-    report = images.rows("report")
-    labels = images.labels[report]
+    labels = images.labels[images.rows("report")]
     columns, entropy = [], []
-    for c, latent in enumerate(top):
-        activations = matrix.column(latent)[report] if latent >= 0 else np.zeros(len(report))
+    for c, activations in enumerate(top_activations.T):
         with_all = jackknife.pearson(np.repeat(activations[:, None], labels.shape[1], axis=1), labels)
         columns.append(with_all[:, c])
         entropy.append(metrics.entropy(with_all))
     found, entropies = np.stack(columns, axis=1), np.stack(entropy, axis=1)
     varies = (np.nansum(labels, axis=0) > 0) & ((labels == 0).sum(0) > 0)
     held = np.where(np.isnan(found).any(0), np.nan_to_num(r), found)
-    known = ~np.isnan(entropies).any(0)
+    known = varies & ~np.isnan(entropies).any(0)
     nothing = np.full(jackknife.n_patients, np.nan)
     return {
         "mean_top_r": held[:, varies].mean(1) if varies.any() else nothing,

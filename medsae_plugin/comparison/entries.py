@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.comparison.differences import Replicates
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import distinct_names, read_report
 from medsae_plugin.scores.baselines import open_baselines
+from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.opening import open_latents
 from medsae_plugin.scores.results import Evaluation
-from medsae_plugin.scores.scoring import least_firing
+from medsae_plugin.scores.scoring import HeldOut, least_firing
 from medsae_plugin.scores.units import Latents, Neurons, Units
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.baseline_folders import baseline_folders, read_note
@@ -83,6 +84,14 @@ class Compared:
     def top(self) -> Int[np.ndarray, " labels"]:
         """The top latent of each label, -1 for none."""
         return np.array([self.units.index(o.latent) for o in self.scores.observations])
+
+    def top_activations(self, images: LabelledImages) -> Float[np.ndarray, "rows labels"]:
+        """The top latent of each label on the images of `report`, zeros where there is none; of folds, each fold's."""
+        if images.folds:
+            return cross_fit(self.units, self.matrix, HeldOut(images)).top_activations
+        rows = images.rows("report")
+        columns = [self.matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top().tolist()]
+        return np.stack(columns, axis=1)
 
     def eligible(self, images: LabelledImages) -> Bool[np.ndarray, " latents"]:
         """The latents that fire on enough images of `select` to be matched."""

@@ -19,7 +19,7 @@ def left_out(compared: Compared, images: LabelledImages, jackknife: PatientJackk
     points = {name: scores.value(name) for name in ("mean_top_r", "mean_top_entropy")}
     points |= {f"r: {o.label}": o.value("r") for o in scores.observations}
     r = np.array([o.value("r") for o in scores.observations], dtype=np.float64)
-    tops = tops_left_out(compared.matrix, compared.top(), r, images, jackknife)
+    tops = tops_left_out(compared.top_activations(images), r, images, jackknife)
     figures = {name: tops[name] for name in ("mean_top_r", "mean_top_entropy")}
     degrees, no_interval = dict[str, float](), dict[str, str]()
     shown = np.array([patients_with(jackknife, labels == value) for value in (0, 1)])

@@ -21,10 +21,11 @@ from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.comparison.winner import rank
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
 from medsae_plugin.scores.scoring import Resampling
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.store.reader import ActivationStore
 
@@ -40,6 +41,8 @@ def compare(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    folds: Folds | None = None,
+    leave_out_trained: bool = False,
     resampling: Resampling | None = None,
     baselines: Sequence[str | Path] = (),
     device: str = "cpu",
@@ -62,6 +65,8 @@ def compare(
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
         baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
+        folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
+            the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -73,6 +78,9 @@ def compare(
     """
     resampling, out = resampling or Resampling(), Path(out)
     sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device, baselines)
+    images = LabelledImages.of(sources[0].store, table).with_roles(select, report, folds).without_embeddings()
+    trained_on = _trained_on(sources, images, leave_out_trained)
+    images = images.without_reported(trained_on)
     compared: list[Compared] = []
     for source in sources:
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
@@ -84,13 +92,14 @@ def compare(
             aggregate=aggregate,
             select=select,
             report=report,
+            folds=folds,
+            leave_out_trained=trained_on,
             resampling=resampling,
             baselines=source.baselines,
             device=device,
             progress=progress,
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
-    images = LabelledImages.of(sources[0].store, table).held_out(select, report).without_embeddings()
     jackknife = PatientJackknife(images.patients[images.rows("report")])
     layers = _layers(sources, images, jackknife, progress)
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
@@ -105,13 +114,19 @@ def compare(
         left_out=without_each,
         layers=layers,
         cka=_cka(sources),
-        pairs=_pairs([c for c in compared if c.is_sae], images, order, progress),
+        pairs=_pairs([c for c in compared if c.is_sae], (images.folds or (images,))[0], order, progress),
         differences=differences(without_each, _paired(compared, recipes)),
-        ranking=rank(compared, table, select, report),
+        ranking=rank(compared, table, select, report, images),
     )
     comparison = summarise(found)
     comparison.save(out, tables(found, comparison))
     return comparison
+
+
+def _trained_on(sources: Sequence[Source], images: LabelledImages, leave_out: bool) -> set[str]:
+    """The patients to leave out of all SAEs' scores: those that any was trained on."""
+    opened = ((source.store, latents) for source in sources for latents, _ in source.saes.values())
+    return {patient for store, one in opened for patient in check_held_out([one], store, images, leave_out)[0]}
 
 
 def _layers(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medsae_plugin.scores.images import ROLES
-from medsae_plugin.scores.models import Split
+from medsae_plugin.scores.models import NOT_SPARSE, Split, is_not_sparse
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
@@ -17,11 +17,15 @@ _HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
 def format_comparison(comparison: Mapping[str, Any]) -> str:
     """The SAEs and neurons, the real differences, visibility by layer, replicates and flow, as tables."""
     report = comparison["report"]
+    crossed = f"each of {report['folds']} folds, in turn, of " if report.get("folds") else ""
     head = (
-        f"Every figure on {report['split']} ({report['images']} images, {report['patients']} patients), with 95% "
-        "intervals over patients."
+        f"Every figure on {crossed}{report['split']} ({report['images']} images, {report['patients']} patients), with "
+        "95% intervals over patients."
     )
-    head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in ROLES))])
+    if report.get("left_out"):
+        head += f" Left out: {report['left_out']} patients that an SAE was trained on."
+    roles = [role for role in ROLES if role == "report" or not crossed]
+    head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in roles))])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)
@@ -36,7 +40,7 @@ def _saes(comparison: Mapping[str, Any]) -> str:
             [
                 e["name"],
                 _form(e["explained_variance"], 3),
-                _form(e["l0"], 1),
+                _form(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
                 "-" if e["dead"] is None else f"{e['dead']:.0%}",
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
@@ -48,7 +52,10 @@ def _saes(comparison: Mapping[str, Any]) -> str:
         )
     note = "front: on the Pareto front of explained variance and L0 among the SAEs of its layer."
     why = {e["no_interval"] for e in comparison["saes"] if e.get("no_interval")}
-    notes = [note, *(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
+    notes = [note]
+    if any(is_not_sparse(e["l0"], e["d_sae"]) for e in comparison["saes"]):
+        notes.append(f"!: not sparse, {NOT_SPARSE:.0%} of the latents or more fire on a row.")
+    notes += [*(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
     notes += [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
     return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
 

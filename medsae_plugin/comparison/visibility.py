@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from medsae_plugin.comparison.features import image_means
+from medsae_plugin.scores.cross_fitting import auroc_within_folds, auroc_within_folds_left_out, fold_of
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.ranking import aurocs
 from medsae_plugin.scores.scoring import patients_with
 from medsae_plugin.statistics.intervals import auroc_interval, reason_for_none
 from medsae_plugin.statistics.jackknife import PatientJackknife
@@ -79,8 +79,8 @@ class ProbeSums:
 class Visibility:
     """How well each observation can be read off one layer, on `report`; nan where it cannot be told.
 
-    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`. no_interval:
-    of each label why there is none, such as fewer than 10 patients with it.
+    auroc, low, high: `(labels,)`, with the 95% interval over patients. ridge: the one chosen on `select`, of folds the
+    median. no_interval: of each label why there is none, such as fewer than 10 patients with it.
     """
 
     auroc: Float[np.ndarray, " labels"]
@@ -100,12 +100,33 @@ def probe(
     its mean diagonal. (With the same images this is ridge regression on the label up to scale, and S may stand for the
     covariance within classes: both leave the direction as it is.) The ridge g of each observation is the one of
     `RIDGES` for which probes of one half of the patients correlate best with the observation in the other half. All
-    of it follows from sums, so memory is d^2 and does not grow with images. It is scored on `report`.
+    of it follows from sums, so memory is d^2 and does not grow with images. It is scored on `report`; of folds, a probe
+    is fitted for each, and pooled as `scores.cross_fitting` says.
 
     Args:
         jackknife: over the patients of `report`.
         seed: of the two halves of the patients of `select`.
     """
+    parts = images.folds or (images,)
+    report, labels = images.rows("report"), images.labels[images.rows("report")]
+    scores, ridges, fit = np.zeros(labels.shape), [], []
+    for part in parts:
+        own, ridge = _probed(store, hook, part, seed)
+        rows = np.searchsorted(report, part.rows("report"))
+        scores[rows] = np.nan_to_num(own)
+        ridges.append(ridge)
+        fit.append(~np.isnan(own).any(0))
+    fold = fold_of(images) if images.folds else np.zeros(len(report), dtype=np.int64)
+    auroc = auroc_within_folds(scores, labels, fold)
+    auroc[~np.all(fit, axis=0)] = np.nan
+    low, high, why = _intervals(auroc, auroc_within_folds_left_out(jackknife, scores, labels, fold), labels, jackknife)
+    return Visibility(auroc, low, high, np.median(ridges, axis=0), why)
+
+
+def _probed(
+    store: ActivationStore, hook: str, images: LabelledImages, seed: int
+) -> tuple[Float[np.ndarray, "rows labels"], Float[np.ndarray, " labels"]]:
+    """The scores of probes, fitted on `select`, of the images of `report`, nan where none can be fitted; and ridges."""
     halves = _halves(images, seed)
     sums: list[ProbeSums | None] = [None, None]
     shift: np.ndarray | None = None
@@ -121,25 +142,19 @@ def probe(
     ridge = choose_ridges(first, second)
     # One eigendecomposition serves all observations.
     w = (first + second).directions(RIDGES)[_place(ridge), np.arange(len(ridge))]
-    report = images.rows("report")
     scores = np.empty((len(halves), len(ridge)))
     for rows, x in image_means(store, hook):
-        scores[rows] = (x - shift) @ np.nan_to_num(w).T
-    labels = images.labels[report]
-    auroc = aurocs(scores[report], labels)
-    auroc[np.isnan(w).any(1)] = np.nan
-    low, high, why = _intervals(auroc, scores[report], labels, jackknife)
-    return Visibility(auroc, low, high, ridge, why)
+        scores[rows] = (x - shift) @ w.T
+    return scores[images.rows("report")], ridge
 
 
 def _intervals(
-    auroc: np.ndarray, scores: np.ndarray, labels: np.ndarray, jackknife: PatientJackknife
+    auroc: np.ndarray, left_out: np.ndarray, labels: np.ndarray, jackknife: PatientJackknife
 ) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
     """Of each label the interval of its AUROC, or why there is none, which is for want of patients."""
     without, with_it = (patients_with(jackknife, labels == value) for value in (0, 1))
     why = [reason_for_none(m, n, m, m) for m, n in zip(with_it, without, strict=True)]
     low, high = np.full((2, len(auroc)), np.nan)
-    left_out = jackknife.auroc(scores, labels)
     for c in np.flatnonzero(~np.isnan(auroc) & [one is None for one in why]):
         counts = float((labels[:, c] == 1).sum()), float((labels[:, c] == 0).sum())
         low[c], high[c] = auroc_interval(auroc[c], left_out[:, c], counts, (with_it[c], without[c]))

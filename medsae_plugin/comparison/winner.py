@@ -14,6 +14,7 @@ from medsae_plugin.scores.metrics import mean_ranks
 from medsae_plugin.scores.protocols import fidelity_of
 from medsae_plugin.scores.registry import number
 from medsae_plugin.scores.scoring import HeldOut, Scored, sum_up
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import ranked
 
 VAL = "val"
@@ -26,16 +27,20 @@ class Ranking(NamedTuple):
     ranks: dict[str, float | None]
 
 
-def rank(compared: Sequence[Compared], table: ImageTable, select: str, report: str) -> Ranking:
+def rank(compared: Sequence[Compared], table: ImageTable, select: str, report: str, images: LabelledImages) -> Ranking:
     """The mean ranks of the SAEs over the figures that rank, on the split `val`, or on `report` where there is none.
 
     There is no `val` where the store has no images in `val` that the table knows, where it is `select` or `report`, and
-    where it shares patients with either, for then it is not held out.
+    where it shares patients with either, for then it is not held out; nor with folds. Patients of `val` that an SAE was
+    trained on, as its own store was split otherwise, are left out.
+
+    Args:
+        images: those that are reported on.
     """
     saes = [one for one in compared if one.is_sae]
-    if VAL in (select, report) or not all(_has_val(one, table, (select, report)) for one in saes):
+    if images.folds or VAL in (select, report) or not all(_has_val(one, table, (select, report)) for one in saes):
         figures = [{name: one.scores.value(name) for name in ranked()} for one in saes]
-        split = report
+        split = images.splits["report"]
     else:
         figures, split = [_on_val(one, table, select) for one in saes], VAL
     return Ranking(split, dict(zip([one.name for one in saes], mean_ranks(figures, ranked()), strict=True)))
@@ -53,7 +58,8 @@ def _on_val(one: Compared, table: ImageTable, select: str) -> dict[str, float | 
     """The figures that rank, of top latents chosen on `select` as ever."""
     store = one.source.store
     images = LabelledImages.of(store, table).held_out(select, VAL)
-    fidelity = fidelity_of(store, one.units, VAL)
+    images = images.without_reported(check_held_out([one.units], store, images, leave_out=True)[0])
+    fidelity = fidelity_of(store, one.units, images)
     sums = sum_up(one.matrix, images)
     scored = Scored(one.units, sums, fidelity=fidelity, matrix=one.matrix, held_out=HeldOut(images))
     return {name: number(scored[name]) for name in ranked()}

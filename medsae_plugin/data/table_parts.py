@@ -58,6 +58,7 @@ class Wanted:
     image_format: ImageFormat | None = None
     chexpert_names: bool = False
     known_paths: Collection[str] | None = None
+    data_set: str | None = None
 
 
 def paths_of(

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int
 
 from medsae_plugin.data import folders, rows
 from medsae_plugin.data.columns import COVARIATES, find_column, find_columns, recognised
+from medsae_plugin.data.data_sets import data_set_of
 from medsae_plugin.data.dialects import Dialect, Shaped
 from medsae_plugin.data.images import ImageFile, ImageFolder
 from medsae_plugin.data.reading import Reading
@@ -50,6 +51,7 @@ class ImageTable:
         `report` if its column was named.
     labels: `(images, labels)` of 0, 1 and nan (unknown).
     reading: what was understood of the file or folder; None where it came from neither.
+    data_set: what the images are of, such as "CheXpert"; "" where that is not known.
     """
 
     root: Path | ImageFolder
@@ -57,6 +59,7 @@ class ImageTable:
     labels: Float32[np.ndarray, "images labels"]
     label_names: tuple[str, ...]
     reading: Reading | None = None
+    data_set: str = ""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -119,8 +122,8 @@ class ImageTable:
         return replace(self, frame=self.frame.assign(split=list(splits)))
 
     def split_by_patient(self, seed: int = 0, fractions: Mapping[str, float] = DEFAULT_FRACTIONS) -> ImageTable:
-        """The same table split by patient; see `medsae_plugin.data.splits.split_by_patient`."""
-        return self.with_splits(split_by_patient(list(self.frame["patient"]), fractions, seed))
+        """The same table split by patient, stratified over its labels; see `medsae_plugin.data.splits`."""
+        return self.with_splits(split_by_patient(list(self.frame["patient"]), fractions, seed, self.labels))
 
     def content_hash(self) -> str:
         """SHA-256 over image ids, paths, patients and splits (not the root), so that a store knows its images."""
@@ -149,6 +152,7 @@ def read_table(
     chexpert_names: bool = False,
     where: str | None = None,
     known_paths: Collection[str] | None = None,
+    data_set: str | None = None,
 ) -> ImageTable:
     """Read a table of images: a known data set's, or any with a path column. `describe()` tells what was understood.
 
@@ -180,6 +184,7 @@ def read_table(
         chexpert_names: labels that mean the same as one of CheXpert's are called so (`Effusion`: `Pleural Effusion`).
         where: which rows to take, such as `view == 'Frontal' and age > 18`; see `medsae_plugin.data.rows.where`.
         known_paths: paths that the table's should be like, such as those of a store's images.
+        data_set: what the images are of, to be set against what encoders were trained on; default by the dialect.
 
     Raises:
         MedSAEError: no such file, a damaged or an empty table, a quotation that is not closed, a missing column, a path
@@ -206,6 +211,7 @@ def read_table(
         image_format,
         chexpert_names,
         known_paths,
+        data_set,
     )
     table = table_of(shaped, spoken, why, root, wanted)
     return table if where is None else table.where(where, shaped.raw.frame)
@@ -246,7 +252,8 @@ def table_of(shaped: Shaped, dialect: Dialect, why: str, root: Path | ImageFolde
     empty = f"an empty label is {dialect.empty_means}; -1, uncertain, is {UNCERTAIN_MEANS[wanted.uncertain]}"
     words = f"{dialect.name} ({why}): {empty}"
     reading = Reading(source, words, origins, use.aside(shaped, dialect), tuple(notes), beside, wanted.uncertain)
-    return ImageTable(root, frame.assign(**details), values, names, reading)
+    images_of = data_set_of(dialect.name, paths) if wanted.data_set is None else wanted.data_set
+    return ImageTable(root, frame.assign(**details), values, names, reading, images_of)
 
 
 def read_reports(csv_path: str | Path, column: str) -> list[str]:

@@ -30,6 +30,8 @@ class EncoderCard:
     prompts: findings prompts in the words that its text tower knows: a set of the package, or a YAML file of one's own
         (`data.prompts.load_prompts`).
     access: how to get weights that are not open to all.
+    trained_on: the data sets that it is publicly known to have been trained on, by the names of `data.data_sets` where
+        they are there; empty where that is not known. What is held out from an SAE may have been seen by its encoder.
     """
 
     name: str
@@ -47,6 +49,7 @@ class EncoderCard:
     outputs: dict[str, str] | None = None
     prompts: str = CHEXPERT
     access: str | None = None
+    trained_on: list[str] = field(default_factory=list)
     folder: Path | None = None  # that relative paths start from
 
     @property

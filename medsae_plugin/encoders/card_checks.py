@@ -168,6 +168,7 @@ class Card(_Part):
     outputs: Outputs | None = None
     prompts: str | None = None
     access: str | None = None
+    trained_on: list[Annotated[str, Field(min_length=1)]] | None = None
 
     @field_validator("family")
     @classmethod

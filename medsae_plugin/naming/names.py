@@ -88,6 +88,17 @@ class Names:
         """The splits whose images names were made from."""
         return list(dict.fromkeys(run.made["split"] for run in self.runs()))
 
+    @property
+    def chosen_on(self) -> dict[str, str]:
+        """Splits on which names were kept or given up, beside those that they were made from, each with what did so."""
+        found: dict[str, str] = {}
+        for made in (run.made for run in self.runs()):
+            if refined := made.get("refined"):
+                found[refined["check_split"]] = "rounds of refinement kept the names that did better there"
+            if held_out := made.get("namer", {}).get("held_out"):
+                found[held_out] = "the backend `label` kept the names that were above chance there"
+        return found
+
     def counts(self) -> str:
         """How many were named, in words."""
         lines = []

@@ -81,7 +81,8 @@ def score_names(
         judges and Fleiss' of all, on latents; and a line for each name and judge.
 
     Raises:
-        MedSAEError: no names, names of another SAE, a split that shares patients with that of the names, no judge.
+        MedSAEError: no names, names of another SAE, a split that shares patients with that of the names or
+            with one that they were chosen on, no judge.
     """
     folder = Path(folder)
     names = Names.read(folder)
@@ -93,6 +94,7 @@ def score_names(
     check_same_sae(names, latents)
     for made_from in names.splits if rule.held_out else ():
         latents.images.check_apart(made_from, split)
+    _check_not_chosen_on(names, latents, split)
     claims, untested = _claims(names, latents, neurons, split, rule, seed)
     if not claims:
         raise MedSAEError(f"no unit that has a name fires and is silent on enough patients of split {split!r}")
@@ -135,6 +137,18 @@ def check_same_sae(names: Names, latents: Firing) -> None:
     """Raises MedSAEError where the names are those of another SAE."""
     if names.made.get("sae_sha256") != latents.units.sae_sha256:
         raise MedSAEError("the names were made for another SAE than this one")
+
+
+def _check_not_chosen_on(names: Names, latents: Firing, split: str) -> None:
+    """Raises MedSAEError where names were chosen on images of patients that they are now to be tried on."""
+    frame = latents.images.frame
+    tried = set(frame.loc[frame["split"] == split, "patient"])
+    for chosen, why in names.chosen_on.items():
+        if tried & set(frame.loc[frame["split"] == chosen, "patient"]):
+            raise MedSAEError(
+                f"these names cannot be tried on {split!r}: {why}, so that they would look better than they are; "
+                "try them on patients of another split, such as test"
+            )
 
 
 def _claims(

@@ -12,7 +12,7 @@ from medsae_plugin._version import __version__
 from medsae_plugin.release.contents import NAMES, Published
 from medsae_plugin.scores.models import Figures
 from medsae_plugin.scores.registry import METRICS, Metric, shown
-from medsae_plugin.scores.table import SHOWN_FIDELITY, headline_words
+from medsae_plugin.scores.table import MEANS, SHOWN_FIDELITY, headline_words
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).with_name("model_card.md")
 # Figures that the Hub knows by names of its own.
 _HUB_METRICS = {"mean_top_r": "pearsonr", "mean_top_entropy": "entropy", "mean_monosemanticity": "monosemanticity"}
-_MEANS = {"r": "mean_top_r", "entropy": "mean_top_entropy"}
 
 
 def write_card(
@@ -105,15 +104,17 @@ def _for_template(sae: Published) -> dict[str, Any]:
         ]
         for o in scores.observations
     ]
-    means = [_figure(METRICS[_MEANS[m.name]], scores) if m.name in _MEANS else "" for m in columns]
+    means = [_figure(METRICS[MEANS[m.name]], scores) if m.name in MEANS else "" for m in columns]
     others = [_figure(METRICS["mean_top_r"], other, interval=False) for other in scores.beside]
     return {
         "name": sae.name,
         "hook": scores.hook,
+        "held_out_from": _escaped(scores.held_out_from or ""),
         "architecture": sae.config.architecture(),
         "d_in": scores.d_in,
         "d_sae": scores.d_sae,
         "training": _training(sae),
+        "not_sparse": scores.not_sparse,
         "fidelity": {
             name: "-" if (value := scores.value(name)) is None else form.format(value)
             for name, _, form in SHOWN_FIDELITY

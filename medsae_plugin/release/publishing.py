@@ -15,6 +15,7 @@ from medsae_plugin.release import scan
 from medsae_plugin.release.contents import Published, collect
 from medsae_plugin.release.model_card import write_card
 from medsae_plugin.sae_folders import REPORT
+from medsae_plugin.training.memory import DIGESTS
 
 README = "README.md"
 _MESSAGE = "Publish SAEs with medsae-plugin"
@@ -106,14 +107,15 @@ def _licence_of(sae: Published) -> str:
 
 
 def _left_out(saes: Sequence[Published], sent: set[str]) -> list[Path]:
-    """What else lies in the SAEs' folders; the report of the training is in the card, in words."""
+    """What else lies in the SAEs' folders; the report of the training is in the card, in words, and its patients'
+    digests are for the place where it was made alone."""
     return [
         path
         for sae in saes
         for path in sorted(sae.folder.rglob("*"))
         if path.is_file()
         and f"{sae.name}/{path.relative_to(sae.folder).as_posix()}" not in sent
-        and path.name != REPORT
+        and path.name not in (REPORT, DIGESTS)
     ]
 
 

@@ -19,6 +19,7 @@ from medsae_plugin.report.sources import Run, ScoredSAE, report_rows, ribbons
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
 from medsae_plugin.scores.models import Observation, UnitScores
+from medsae_plugin.scores.probe_results import Probes
 from medsae_plugin.scores.registry import METRICS, Metric, Show, shown
 from medsae_plugin.scores.strongest import Strongest
 
@@ -30,7 +31,7 @@ MOST_LATENTS = 12_000
 """Latents whose pages a report holds, of all its SAEs together: what fits 15 MB."""
 
 _PLACES: tuple[Show, ...] = ("report", "comparison", "observations")
-_LEFT_OUT = {"observations", "density_histogram", "image_level", "baseline_of"}
+_LEFT_OUT = {"observations", "density_histogram", "density_bands", "image_level", "baseline_of"}
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,13 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         images: None for a report without images.
         table: for the share of images with an observation along a latent's firing range, and the labels of images.
     """
-    split = run.evaluation.report.split
     labels = _labels(run, table)
     saes, used = [], []
     for s in run.saes:
         kept = _kept(s, run.label_names, MOST_LATENTS // len(run.saes))
         saes.append(_sae(run, s, kept, labels))
         if images:
-            best = strongest(s.matrix, report_rows(s, split))
+            best = strongest(s.matrix, report_rows(s, run.evaluation.report))
             used.append(_images(images.store, s, kept, best, saes[-1]))
     wanted = list(dict.fromkeys(row for rows in _in_turn(used) for row in rows))
     present = {} if labels is None else {str(row): np.flatnonzero(labels[row] == 1).tolist() for row in wanted}
@@ -66,6 +66,7 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         "density_edges": DENSITY_EDGES.tolist(),
         "saes": saes,
         "comparison": _compared(run.comparison),
+        "probes": _probed(run.probes),
         "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
@@ -105,7 +106,7 @@ def _labels(run: Run, table: ImageTable | None) -> np.ndarray | None:
 
 
 def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    rows = report_rows(s, run.evaluation.report.split)
+    rows = report_rows(s, run.evaluation.report)
     frame = s.latents.iloc[kept]
     by_label = {
         m.name: [frame[f"{m.name}: {label}"].to_numpy(dtype=np.float64) for label in run.label_names]
@@ -129,7 +130,11 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
         "headline": s.scores.headline and s.scores.headline.model_dump(mode="json"),
         "histogram": s.scores.density_histogram,
         "beside": [
-            {**_summary(other), "observations": [_brief(o) for o in other.observations]}
+            {
+                **_summary(other),
+                "monosemanticity_matched": s.scores.monosemanticity_beside(other),
+                "observations": [_brief(o) for o in other.observations],
+            }
             for other in (s.scores.neurons, *s.scores.baselines)
         ],
         "training": _training(s),
@@ -176,7 +181,7 @@ def _has(run: Run, m: Metric) -> bool:
 
 
 def _summary(scores: UnitScores) -> dict[str, Any]:
-    return scores.model_dump(mode="json", exclude=_LEFT_OUT)
+    return {**scores.model_dump(mode="json", exclude=_LEFT_OUT), "not_sparse": scores.not_sparse}
 
 
 def _brief(o: Observation) -> dict[str, Any]:
@@ -227,6 +232,21 @@ def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
         return None
     flows = [{**flow.model_dump(mode="json"), "ribbons": ribbons(comparison, flow)} for flow in comparison.flows]
     return {**comparison.to_json(), "flows": flows}
+
+
+def _probed(probes: Probes | None) -> dict[str, Any] | None:
+    """Of each hook the probes' mean AUROC, and the share of the ceiling's that they recover; None without probes."""
+    if probes is None:
+        return None
+    hooks = []
+    for hook in probes.hooks:
+        rows = []
+        for u in probes.units:
+            if u.hook == hook.hook:
+                means = [*(u.mean(k) for k in probes.ks), u.mean(), u.mean(figure="reconstructed")]
+                rows.append({"name": u.name, "cells": [[x, probes.recovered(x, hook.hook)] for x in means]})
+        hooks.append({"hook": hook.hook, "d": hook.d, "all": hook.mean, "rows": rows})
+    return {"ks": probes.ks, "split": probes.report.split, "hooks": hooks}
 
 
 def _images(

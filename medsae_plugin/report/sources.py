@@ -17,7 +17,8 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
-from medsae_plugin.scores.models import UnitScores
+from medsae_plugin.scores.models import Split, UnitScores
+from medsae_plugin.scores.probe_results import PROBES_FILE, Probes
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
 
 NAMES = "names.json"
@@ -44,12 +45,13 @@ class ScoredSAE:
 
 @dataclass(frozen=True)
 class Run:
-    """The scored SAEs of a run, its evaluation (of several encoders the last one's, for what they share), and its
-    comparison, where there is one."""
+    """The scored SAEs of a run, its evaluation (of several encoders the last one's, for what they share), its
+    comparison, and its probes (of one encoder), where there are some."""
 
     evaluation: Evaluation
     saes: list[ScoredSAE]
     comparison: Comparison | None = None
+    probes: Probes | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -89,7 +91,8 @@ def open_run(
         sae.names.update(named.pop(sae.matrix.manifest["sae_sha256"], {}))
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
-    return Run(evaluation, opened, content)
+    probes = None if several or not (scores / PROBES_FILE).is_file() else Probes.open(scores)
+    return Run(evaluation, opened, content, probes)
 
 
 def _located(run: Path) -> tuple[Path, list[Path]]:
@@ -187,6 +190,6 @@ def ribbons(comparison: Comparison, flow: Flow) -> list[Ribbon]:
     return [(*pair, n) for pair, n in Counter(zip(fates, origins, strict=True)).items()]
 
 
-def report_rows(sae: ScoredSAE, split: str) -> np.ndarray:
-    """The rows of an SAE's latent matrix that are in this split."""
-    return np.flatnonzero(sae.matrix.images["split"].to_numpy() == split)
+def report_rows(sae: ScoredSAE, report: Split) -> np.ndarray:
+    """The rows of an SAE's latent matrix that figures are of."""
+    return report.rows(sae.matrix.images["split"].tolist())

@@ -13,9 +13,12 @@ _MODULES = {
     "SiteStatistics": "medsae_plugin.scores.sites",
     "site_statistics": "medsae_plugin.scores.sites",
     "Evaluation": "medsae_plugin.scores.results",
+    "JudgeStore": "medsae_plugin.scores.judge",
     "LabelledImages": "medsae_plugin.scores.images",
     "Units": "medsae_plugin.scores.units",
     "evaluate": "medsae_plugin.scores.protocols",
+    "Probes": "medsae_plugin.scores.probe_results",
+    "probe_units": "medsae_plugin.scores.probes",
     "metric": "medsae_plugin.scores.registry",
     "open_units": "medsae_plugin.scores.opening",
 }

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from medsae_plugin.scores import metrics, sketch
 from medsae_plugin.scores.registry import Show, mean_known, metric
 from medsae_plugin.scores.scoring import Scored
+from medsae_plugin.scores.specificity import partial_r
 from medsae_plugin.statistics.intervals import auroc_interval, correlation_interval, t_interval
 from medsae_plugin.statistics.multiple import benjamini_hochberg, holm
 from medsae_plugin.statistics.tails import permutation_p
@@ -68,6 +69,13 @@ def p_holm(s: Scored) -> PerLabel:
     return holm(s["p_top"])
 
 
+@metric("r_partial", title="partial", words="r given the other labels", per="top", better="higher", needs="images",
+        show=["table", "report", "card"])  # fmt: skip
+def r_partial(s: Scored) -> PerLabel:
+    """See `specificity.partial_r`."""
+    return np.where(s.top < 0, np.nan, partial_r(s.top_activations, s.labels))
+
+
 @metric("p", title="p of r", per="label", better="lower", digits="p", needs="images")
 def p(s: Scored) -> Both:
     """Two-sided, of the score test between patients (`statistics.score_test`); nan where a pair does not count."""
@@ -105,11 +113,18 @@ def entropy(s: Scored) -> PerLatent:
     return metrics.entropy(s["r"])
 
 
+@metric("entropy_floor", title="floor", words="floor of the entropy", per="top", unit="nats", needs="images",
+        show=["table", "report", "card"])  # fmt: skip
+def entropy_floor(s: Scored) -> PerLabel:
+    """See `specificity.entropy_floor`."""
+    return s.entropy_floor
+
+
 @metric("entropy_normalised", title="H / ln C", per="top", better="lower")
 def entropy_normalised(s: Scored) -> PerLabel:
-    """Entropy as a share of its largest, ln C of C labels; undefined for one label."""
-    n = len(s.label_names)
-    return s.of_top("entropy") / math.log(n) if n > 1 else np.full(n, np.nan)
+    """Entropy as a share of its largest, ln C of the C labels that vary; undefined where that is one."""
+    n = int(s.varying.sum())
+    return s.of_top("entropy") / math.log(n) if n > 1 else np.full(len(s.label_names), np.nan)
 
 
 @metric("auroc", title="AUROC", per="label", better="higher", low="auroc_low", high="auroc_high", needs="images",
@@ -172,6 +187,14 @@ def selectivity(s: Scored) -> Both:
 def monosemanticity(s: Scored) -> PerLatent:
     """See `metrics.monosemanticity`."""
     return metrics.monosemanticity(s.report)
+
+
+@metric("monosemanticity_judge", title="monosem. (judge)", words="monosemanticity by the judge's embeddings",
+        per="latent", better="higher", digits=".3f", needs="judge", show=["report"])  # fmt: skip
+def monosemanticity_judge(s: Scored) -> PerLatent:
+    """`metrics.monosemanticity`, by the embeddings of another encoder."""
+    assert s.judged is not None
+    return metrics.monosemanticity(s.judged)
 
 
 @metric("density", title="fires on", per="latent", unit="of images", digits=".0%", show=["report"])
@@ -243,8 +266,22 @@ def mean_top_r_same_split(s: Scored) -> float:
         better="lower",
         show=["table", "report", "comparison", "card", "rank"])  # fmt: skip
 def mean_top_entropy(s: Scored) -> float:
-    """Over the labels that have a top latent."""
-    return mean_known(s.of_top("entropy"))
+    """Over the labels that vary on `report` and have a top latent."""
+    return mean_known(s.of_top("entropy")[s.varying])
+
+
+@metric("mean_top_entropy_floor", title="mean floor of H", words="floor of that entropy", per="sae", unit="nats",
+        needs="images", show=["report", "comparison", "card"])  # fmt: skip
+def mean_top_entropy_floor(s: Scored) -> float:
+    """The mean of `entropy_floor` over the same labels."""
+    return mean_known(s["entropy_floor"][s.varying])
+
+
+@metric("mean_top_r_partial", title="mean partial r", words="mean r given the other labels", per="sae", better="higher",
+        needs="images", show=["report", "comparison", "card"])  # fmt: skip
+def mean_top_r_partial(s: Scored) -> float:
+    """The mean of `r_partial` over the labels that have one."""
+    return mean_known(s["r_partial"])
 
 
 @metric("mean_entropy", title="mean H of live latents", words="entropy of live latents", per="sae", unit="nats",
@@ -261,8 +298,16 @@ def mean_monosemanticity(s: Scored) -> float:
     return mean_known(s["monosemanticity"][s["density"] > 0])
 
 
+@metric("mean_monosemanticity_judge", title="monosemanticity by the judge's embeddings", per="sae", better="higher",
+        digits=".3f", needs="judge", show=["table", "report", "card"])  # fmt: skip
+def mean_monosemanticity_judge(s: Scored) -> float:
+    """Over the latents that fire."""
+    return mean_known(s["monosemanticity_judge"][s["density"] > 0])
+
+
 @metric("significant", title="latents that correlate with an observation (fdr < 0.05)", per="sae", better="higher",
-        words="latents that correlate (fdr < 0.05)", digits=".0f", needs="images", show=["report"])  # fmt: skip
+        words="latents that correlate (fdr < 0.05)", digits=".0f", needs="images",
+        show=["table", "report"])  # fmt: skip
 def significant(s: Scored) -> int:
     """How many latents have a false discovery rate below 0.05 with any label."""
     return int((s["fdr"] < 0.05).any(1).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from medsae_plugin.scores.cross_fitting import CrossFitted
 from medsae_plugin.scores.declared import NONE, gain_interval, mean_top_r
 from medsae_plugin.scores.models import Gain
 from medsae_plugin.scores.registry import mean_known, number
@@ -14,7 +15,7 @@ from medsae_plugin.statistics.intervals import FEW_LABELS
 
 def gain(sae: Scored, other: Scored) -> Gain:
     """How much larger the mean r of an SAE's top latents is than that of another's units, chosen likewise."""
-    at_live = expected_top_r(other["r_select"], other["r"], other.eligible, int(sae.eligible.sum()))
+    at_live = _expected_top_r(other, int(sae.eligible.sum()))
     made = Gain(
         mean_top_r=number(mean_top_r(sae) - mean_top_r(other)),
         over=other.units.name,
@@ -27,6 +28,13 @@ def gain(sae: Scored, other: Scored) -> Gain:
         made.low, made.high = (number(bound) for bound in between or NONE)
         made.no_interval = None if between else FEW_LABELS
     return made
+
+
+def _expected_top_r(of: Scored, n: int) -> Float[np.ndarray, " labels"]:
+    """See `expected_top_r`; with folds the mean over them, of units that are chosen on the others."""
+    if isinstance(of, CrossFitted):
+        return of.mean_over_folds([_expected_top_r(fold, n) for fold in of.folds])
+    return expected_top_r(of["r_select"], of["r"], of.eligible, n)
 
 
 def expected_top_r(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from medsae_plugin.data.images import ImageFile, ImageFolder
+from medsae_plugin.data.splits import folds_by_patient
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 ROLES = ("select", "report")
 EMBEDDINGS = ("hook_embedding", "hook_embedding_unit")  # one space, the second of unit length
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Cross-fitting: `k` folds of the patients of the splits `of` (`all` is every split), drawn with `seed`."""
+
+    k: int
+    of: tuple[str, ...] = ("val", "test")
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,12 @@ class LabelledImages:
     in_table: `(images,)`, the images that have a row in the table.
     splits: of each role the split whose images have it: `select`, where top latents and thresholds are chosen, and
         `report`, where they are scored. See `held_out`.
+    assigned: of each image its role, "" for none, whether or not the table has a row of it; None where `splits` say it.
+        See `members`.
+    folds, folds_of: of cross-fitting, the same images with the roles of each fold, and the splits that these are of.
+        See `cross_fitted`.
+    left_out: how many patients are left out of `report`. See `without_reported`.
+    data_set: what the table's images are of, such as "CheXpert"; "" where that is not known.
     reports: a text an image, "" where there is none; None where the table has no report column.
     covariates: what the table says of each image beside its labels (`sex`, `age` in years, `view`, `projection`,
         `laterality`, `site`, `device`), those that it has; "" or nan where it does not say, or has no such image.
@@ -45,6 +62,11 @@ class LabelledImages:
     uncertain: Bool[np.ndarray, "images labels"] | None = None
     in_table: Bool[np.ndarray, " images"] | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
+    assigned: Shaped[np.ndarray, " images"] | None = None
+    folds: tuple[LabelledImages, ...] = ()
+    folds_of: tuple[str, ...] = ()
+    left_out: int = 0
+    data_set: str = ""
     root: Path | ImageFolder = Path()
     reports: tuple[str, ...] | None = None
     d_embedding: int = 0
@@ -79,6 +101,7 @@ class LabelledImages:
             np.where(labels < 0, np.nan, labels),
             labels < 0,
             rows >= 0,
+            data_set=table.data_set,
             root=table.root,
             reports=reports,
             covariates=_covariates(table, rows),
@@ -92,6 +115,10 @@ class LabelledImages:
             embeddings=lambda rows: store.image_rows(hook, rows).numpy(),
         )
 
+    def with_roles(self, select: str = "train", report: str = "test", folds: Folds | None = None) -> LabelledImages:
+        """`held_out`, or with folds `cross_fitted`."""
+        return self.held_out(select, report) if folds is None else self.cross_fitted(folds)
+
     def held_out(self, select: str = "train", report: str = "test") -> LabelledImages:
         """The same, with the roles of two splits that share no patient.
 
@@ -99,13 +126,9 @@ class LabelledImages:
             MedSAEError: there are no labels, or uncertain ones that no policy has turned into 0, 1 or unknown; a split
                 without images; a patient in both splits.
         """
-        self.check_labels()
-        if self.uncertain is not None and self.uncertain.any():
-            raise MedSAEError(
-                "labels must be 0, 1 or nan (unknown), and this table keeps uncertain ones as -1; choose a policy for "
-                "them when reading (uncertain='ignore', 'zeros' or 'ones')"
-            )
-        members = {role: set(self._patients_in(split)) for role, split in zip(ROLES, (select, report), strict=True)}
+        self._check_scorable()
+        members = {role: set(self.patients[self.in_split(split)]) for role, split in
+                   zip(ROLES, (select, report), strict=True)}  # fmt: skip
         for role, split in zip(ROLES, (select, report), strict=True):
             if not members[role] and select != report:
                 raise MedSAEError(f"the store has no readable images in split {split!r} (it has: {self._has_splits()})")
@@ -124,6 +147,50 @@ class LabelledImages:
             raise MedSAEError(f"only {' and '.join(parts)} have a row in the table, so nothing can be scored")
         return made
 
+    def cross_fitted(self, folds: Folds) -> LabelledImages:
+        """The images of the splits `folds.of`, all of them `report`; and as its `folds` the same with the roles of each
+        fold: that fold `report`, the others `select`.
+
+        Folds are of patients, stratified over the labels (`folds_by_patient`).
+
+        Raises:
+            MedSAEError: as `held_out`; fewer than 2 folds, or than patients.
+        """
+        self._check_scorable()
+        pool = np.isin(np.arange(len(self.frame)), self.rows_in(folds.of))
+        of = tuple(split for split in folds.of if self.in_split(split).any())
+        names = " and ".join(of)
+        fold = np.full(len(self.frame), -1)
+        fold[pool] = folds_by_patient(self.patients[pool].tolist(), folds.k, folds.seed, self.labels[pool])
+        words = dict.fromkeys(ROLES, names)
+        parts = [
+            replace(self, splits=words, assigned=np.select([fold == k, pool], ["report", "select"], ""))
+            for k in range(folds.k)
+        ]
+        if not all(len(part.rows(role)) for part in parts for role in ROLES):
+            raise MedSAEError(f"a fold of {names} has no image with a row in the table; use fewer folds")
+        return replace(self, splits=words, assigned=np.where(pool, "report", ""), folds=tuple(parts), folds_of=of)
+
+    def without_reported(self, patients: Collection[str]) -> LabelledImages:
+        """The same with the images of these patients left out of `report`."""
+        if not patients:
+            return self
+        gone = (self.members == "report") & self.frame["patient"].isin(list(patients)).to_numpy()
+        return replace(
+            self,
+            assigned=np.where(gone, "", self.members),
+            folds=tuple(part.without_reported(patients) for part in self.folds),
+            left_out=len(patients),
+        )
+
+    def _check_scorable(self) -> None:
+        self.check_labels()
+        if self.uncertain is not None and self.uncertain.any():
+            raise MedSAEError(
+                "labels must be 0, 1 or nan (unknown), and this table keeps uncertain ones as -1; choose a policy for "
+                "them when reading (uncertain='ignore', 'zeros' or 'ones')"
+            )
+
     def check_labels(self) -> None:
         """Raises MedSAEError where the table has no label columns."""
         if not self.label_names:
@@ -134,21 +201,32 @@ class LabelledImages:
 
     def check_apart(self, one: str, other: str) -> None:
         """Raises MedSAEError where a patient has images in both splits, or where the two are one."""
-        if both := set(self._patients_in(one)) & set(self._patients_in(other)):
+        if both := set(self.patients[self.in_split(one)]) & set(self.patients[self.in_split(other)]):
             raise MedSAEError(
                 f"{len(both)} patients are in both {one!r} and {other!r}, so a name would be tried on images of "
                 "patients that it was made from; split by patient, or name another split"
             )
 
     @cached_property
+    def members(self) -> Shaped[np.ndarray, " images"]:
+        """Of each image its role, "" for none, whether or not the table has a row of it."""
+        if self.assigned is not None:
+            return self.assigned
+        return np.select([self.in_split(self.splits.get(role)) for role in ROLES], ROLES, "")
+
+    @cached_property
     def roles(self) -> np.ndarray:
         """Of each image its role, "" for none: it is of another split, or has no row in the table."""
-        split, told = self.frame["split"].to_numpy(), self._in_table()
-        return np.select([told & (split == self.splits.get(role)) for role in ROLES], ROLES, "")
+        return np.where(self._in_table(), self.members, "")
 
     def without_row(self, role: str) -> int:
-        """How many images of a role's split are left out because the table has no row of them."""
-        return int((~self._in_table() & (self.frame["split"].to_numpy() == self.splits[role])).sum())
+        """How many images of a role are left out because the table has no row of them."""
+        return int((~self._in_table() & (self.members == role)).sum())
+
+    def in_split(self, split: str | None) -> Bool[np.ndarray, " images"]:
+        """The images of a split; of `all`, unless a split is called so, every image."""
+        own = self.frame["split"].to_numpy() == split
+        return np.ones(len(self.frame), dtype=bool) if split == ALL and not own.any() else own
 
     def _in_table(self) -> Bool[np.ndarray, " images"]:
         return np.ones(len(self.frame), dtype=bool) if self.in_table is None else self.in_table
@@ -163,7 +241,7 @@ class LabelledImages:
         Raises:
             MedSAEError: there are none.
         """
-        rows = np.flatnonzero(self.frame["split"].isin(list(splits)).to_numpy())
+        rows = np.flatnonzero(np.any([self.in_split(split) for split in splits], axis=0))
         if len(rows) == 0:
             names = ", ".join(map(repr, splits))
             raise MedSAEError(f"there are no images in split {names} (there are: {self._has_splits()})")
@@ -196,9 +274,6 @@ class LabelledImages:
     def path(self, row: int | np.integer) -> Path | ImageFile:
         """Where the image of this row is."""
         return self.root / self.frame["path"].iloc[row]
-
-    def _patients_in(self, split: str) -> pd.Series:
-        return self.frame.loc[self.frame["split"] == split, "patient"]
 
     def _has_splits(self) -> str:
         return ", ".join(sorted(set(self.frame["split"]) - {""})) or "none"

@@ -13,6 +13,7 @@ from medsae_plugin.scores.sums import LatentStatistics
 
 DENSE = 0.1  # a latent that fires on a larger share of images is dense
 DENSITY_EDGES = np.linspace(-6, 0, 25)  # of log10 density
+BAND_EDGES = DENSITY_EDGES[::2]  # half a decade each
 
 
 def pearson(statistics: LatentStatistics) -> Float[np.ndarray, "latents labels"]:
@@ -35,13 +36,14 @@ def entropy(r: Float[np.ndarray, "latents labels"]) -> Float[np.ndarray, " laten
     """Entropy of a latent over the labels, in nats: H_j = -sum_c p_jc ln p_jc with p_jc = |r_jc| / sum_c |r_jc|.
 
     MedSAE (arXiv 2510.26411), entropy analysis. 0 for a latent that follows one label, ln C for one that follows all C
-    alike: low is monosemantic. A label whose r is nan counts as r = 0; a latent with no r at all has entropy nan.
+    alike: low is monosemantic. A label whose r is nan counts as r = 0; a latent has entropy nan that has an r with
+    fewer than two labels: with one there is nothing to choose between.
     """
     weight = np.abs(np.nan_to_num(r))
     total = weight.sum(1, keepdims=True)
     p = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
     h = -(p * np.log(p, out=np.zeros_like(p), where=p > 0)).sum(1)
-    return np.where(total[:, 0] > 0, np.abs(h), np.nan)
+    return np.where((total[:, 0] > 0) & ((~np.isnan(r)).sum(1) > 1), np.abs(h), np.nan)
 
 
 def top_latent(
@@ -133,6 +135,13 @@ def density_histogram(statistics: LatentStatistics) -> Int[np.ndarray, " bins"]:
     share = density(statistics)
     logs = np.log10(share[share > 0])
     return np.histogram(np.clip(logs, DENSITY_EDGES[0], DENSITY_EDGES[-1]), DENSITY_EDGES)[0]
+
+
+def density_bands(share: Float[np.ndarray, " latents"]) -> Int[np.ndarray, " latents"]:
+    """The band of `BAND_EDGES` that each latent's density is in, -1 for a dead one; at an edge it is the one above."""
+    logs = np.log10(share, out=np.full(share.shape, -np.inf), where=share > 0)
+    bands = np.clip(np.searchsorted(BAND_EDGES, logs, side="right") - 1, 0, len(BAND_EDGES) - 2)
+    return np.where(share > 0, bands, -1)
 
 
 def mean_ranks(figures: Sequence[Mapping[str, Any]], larger_is_better: Mapping[str, bool]) -> list[float | None]:

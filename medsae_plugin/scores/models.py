@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, read_json, write_text
 from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
+from medsae_plugin.scores.images import ALL
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind, as_folder_name
 
 R = TypeVar("R", bound="Result")
+NOT_SPARSE = 0.25  # of the latents, on a row: random directions with ReLU have 0.5
+LEAST_IN_BAND = 5
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
+
+
+def is_not_sparse(l0: float | None, d_sae: int | None) -> bool:
+    """Whether an L0 is so large a share of the latents that nothing is sparse about them."""
+    return l0 is not None and d_sae is not None and l0 >= NOT_SPARSE * d_sae
 
 
 class Figures(BaseModel):
@@ -97,6 +108,8 @@ class Split(Figures):
     """What a role is on: how many images and patients are scored, and how many images have no row in the table.
 
     in_thin_bands: patients who exchange labels with patients of unlike size (`statistics.permutation.in_thin_bands`).
+    folds: of cross-fitting, where each is `report` in turn and the others are `select`. folds_of: the splits that these
+        are of. left_out: patients that are not scored because an SAE was trained on them.
     """
 
     split: str
@@ -104,6 +117,14 @@ class Split(Figures):
     patients: int
     without_row: int = 0
     in_thin_bands: int | None = None
+    folds: int | None = None
+    folds_of: list[str] = []
+    left_out: int = 0
+
+    def rows(self, splits: Sequence[str]) -> Int[np.ndarray, " rows"]:
+        """The images of these, each with its split, that the role is on, scored or not."""
+        own = np.isin(np.asarray(splits), self.folds_of or [self.split])
+        return np.flatnonzero(own | (self.split == ALL and not own.any()))
 
 
 class Encoder(Figures):
@@ -111,6 +132,14 @@ class Encoder(Figures):
 
     name: str
     weights_sha256: str = ""
+
+
+class Judge(Figures):
+    """Whose embeddings, at which hook, monosemanticity was judged by beside the encoder's own."""
+
+    encoder: str
+    weights_sha256: str
+    hook: str
 
 
 class Observation(Figures):
@@ -128,6 +157,16 @@ class Observation(Figures):
     latent: int | str | None
     follows: str | None = None
     no_interval: str | None = None
+
+    @property
+    def scorable(self) -> bool:
+        """Whether some images of `report` have it and some have not."""
+        return 0 < self.positives < self.known
+
+    @property
+    def chosen_in(self) -> int | None:
+        """Of cross-fitting, how many folds chose the latent; figures are then of each fold's own choice."""
+        return (self.model_extra or {}).get("folds")
 
     @classmethod
     def titles(cls) -> dict[str, str]:
@@ -153,13 +192,25 @@ class Gain(Figures):
     at_live: float | None = None
 
 
+class DensityBand(Figures):
+    """The units that fire on at least `low` and less than `high` of the images (or on all), and their mean
+    monosemanticity."""
+
+    low: float
+    high: float
+    units: int
+    monosemanticity: float
+
+
 class UnitScores(Figures):
     """The scores of an SAE's latents, of a baseline's, or of a hook's neurons; figures per SAE are named as `METRICS`.
 
     baseline_of: the SAE that it stands beside; None for an SAE and for neurons, which stand beside all of their hook.
     fidelity: over the rows of `report` (`FidelitySums.figures`); None for neurons. image_level: `metrics.sparsity`.
+    density_bands: those with a unit whose monosemanticity is defined; None of files that are older.
     mean_rank: among the SAEs, over the figures that rank. gain_over_neurons, gains: of an SAE, over the raw neurons and
         over each of its baselines; see `headline`. no_interval: why `mean_top_r` has no interval, or None.
+    held_out_from: in words, whether the SAE and its encoder have seen the patients of `report`.
     """
 
     name: str
@@ -172,11 +223,13 @@ class UnitScores(Figures):
     fidelity: dict[str, float | None] | None
     image_level: dict[str, float | None] = {}
     density_histogram: list[int] = []
+    density_bands: list[DensityBand] | None = None
     observations: list[Observation]
     mean_rank: float | None = None
     gain_over_neurons: Gain | None = None
     no_interval: str | None = None
     gains: list[Gain] = []
+    held_out_from: str | None = None
     _scored: list[UnitScores] = PrivateAttr([])
 
     @classmethod
@@ -231,6 +284,28 @@ class UnitScores(Figures):
     @property
     def untrained(self) -> UnitScores | None:
         return next((c for c in self.baselines if c.kind == "untrained"), None)
+
+    @property
+    def not_sparse(self) -> bool:
+        """See `is_not_sparse`."""
+        return is_not_sparse(self.value("l0"), self.d_sae)
+
+    def monosemanticity_beside(self, other: UnitScores) -> tuple[float, float] | None:
+        """The mean monosemanticity of these units and of others, at the densities of these.
+
+        The rarer a unit fires, the more alike are the images on which it does, so two means compare only at like
+        densities: within each band where both have `LEAST_IN_BAND` units, bands weighed by these. None without a band.
+        """
+        theirs = {band.low: band for band in other.density_bands or []}
+        pairs = [
+            (band.units, band.monosemanticity, theirs[band.low].monosemanticity)
+            for band in self.density_bands or []
+            if band.low in theirs and min(band.units, theirs[band.low].units) >= LEAST_IN_BAND
+        ]
+        n = sum(units for units, _, _ in pairs)
+        if n == 0:
+            return None
+        return sum(units * own for units, own, _ in pairs) / n, sum(units * beside for units, _, beside in pairs) / n
 
     def of_label(self, label: str) -> Observation | None:
         return next((o for o in self.observations if o.label == label), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def open_latents(
         sae = given if folder is None else load_sae(folder, device)
         if to_score:
             check_scorable(sae, name)
-        latents = Latents.of(sae, name)
+        latents = replace(Latents.of(sae, name), folder=folder)
         if place is not None:
             latents.check_fits(place)
         opened[name] = latents, folder

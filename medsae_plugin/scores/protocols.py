@@ -8,7 +8,7 @@ Three protocols share one way: units are opened, each gives a matrix of image-le
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.cross_fitting import cross_fit
+from medsae_plugin.scores.images import Folds, LabelledImages
+from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix, latent_matrices
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.units import Latents, Units
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.fidelity import FidelitySums
-from medsae_plugin.training.validation import fidelity_sums
+from medsae_plugin.training.validation import fidelity_on
 
 
 def evaluate(
@@ -39,8 +42,11 @@ def evaluate(
     select: str = "train",
     report: str = "test",
     q: float = 0.3,
+    folds: Folds | None = None,
+    leave_out_trained: bool | Collection[str] = False,
     resampling: Resampling | None = None,
     baselines: Sequence[str | Path] = (),
+    judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
 ) -> Evaluation:
@@ -53,42 +59,49 @@ def evaluate(
 
     Args:
         saes: folders or SAEs, one or several, or what `train_saes` returned.
+        folds: cross-fitting: choose on all folds but one, score on that one, in turn, instead of `select` and `report`;
+            see `cross_fitting`.
+        leave_out_trained: leave out patients that an SAE was trained on, where the store is split otherwise than the
+            SAE's own, instead of refusing them; or which patients are to be left out for that.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations of patients' labels, 200 by default, with their seed.
         baselines: folders of `medsae baselines`, whose units are scored beside their SAEs.
+        judge: another encoder's store of the same images, by whose embeddings monosemanticity is given as well.
         device: where SAEs are computed.
 
     Returns:
         The evaluation; `print` it for its table.
 
     Raises:
-        MedSAEError: what `LabelledImages.held_out` and `open_units` refuse.
+        MedSAEError: what `LabelledImages.held_out` (of folds, `cross_fitted`), `open_units`, `JudgeStore` and
+            `check_held_out` refuse.
     """
-    images = LabelledImages.of(store, table).held_out(select, report)
-    held_out = HeldOut(images, q, resampling or Resampling())
-    units = open_units(store, saes, held_out.resampling.seed, device, baselines)
+    resampling = resampling or Resampling()
+    images = LabelledImages.of(store, table).with_roles(select, report, folds)
+    units = open_units(store, saes, resampling.seed, device, baselines)
+    if not isinstance(leave_out_trained, bool):
+        images = images.without_reported(leave_out_trained)
+    trained_on, seen = check_held_out(units, store, images, leave_out_trained is True)
+    images = images.without_reported(trained_on)
+    if judge is not None:
+        judge.ids(images)
+    held_out = HeldOut(images, q, resampling)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
-        scored = [
-            Scored(
-                one,
-                sum_up(matrix, images),
-                fidelity=fidelity_of(store, one, report),
-                matrix=matrix,
-                held_out=held_out,
-            )
-            for one, matrix in zip(units, matrices, strict=True)
-        ]
+        scored = [_scored(store, *both, held_out, judge) for both in zip(units, matrices, strict=True)]
         evaluation = Evaluation.of(
             scored,
             store.manifest["encoder"],
             aggregate,
             counts(images),
             q=q,
-            resampling=asdict(held_out.resampling),
+            judge=None if judge is None else judge.told,
+            resampling=asdict(resampling),
             images_without_labels=int(np.isnan(images.labels).all(1).sum()),
             unreadable_images=len(store.failures),
         )
+    for name, words in seen.items():
+        evaluation[name].held_out_from = words
     if out is not None:
         evaluation.save(out)
     return evaluation
@@ -102,11 +115,24 @@ def unit_matrices(
     return latent_matrices(store, units, folders, aggregate=aggregate, progress=progress)
 
 
-def fidelity_of(store: ActivationStore, units: Units, split: str) -> FidelitySums | None:
-    """How well an SAE reconstructs every row of a split; None of what does not reconstruct."""
+def _scored(
+    store: ActivationStore, units: Units, matrix: LatentMatrix, held_out: HeldOut, judge: JudgeStore | None
+) -> Scored:
+    images = held_out.images
+    fidelity = fidelity_of(store, units, images)
+    judged = None if judge is None else judge.sums(matrix, images)
+    if images.folds:
+        return cross_fit(units, matrix, held_out, fidelity, judged)
+    sums = sum_up(matrix, images)
+    return Scored(units, sums, fidelity=fidelity, matrix=matrix, held_out=held_out, judged=judged)
+
+
+def fidelity_of(store: ActivationStore, units: Units, images: LabelledImages) -> FidelitySums | None:
+    """How well an SAE reconstructs every row of `report`, labelled or not; None of what does not reconstruct."""
     if not isinstance(units, Latents):
         return None
-    return fidelity_sums(units.rows_from(store), units.sae, units.hook, split)
+    ids = images.frame["image_id"].to_numpy()[images.members == "report"]
+    return fidelity_on(units.rows_from(store), units.sae, units.hook, ids)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from medsae_plugin.errors import MedSAEError
 Per = Literal["latent", "label", "top", "sae"]
 Better = Literal["higher", "lower", ""]
 Show = Literal["latents", "observations", "table", "report", "comparison", "card", "rank"]
+Needs = Literal["sums", "images", "judge"]
 Figure = Callable[[Any], Any]
 """Of a `Scored`, which offers sums, activations and other figures; returns what `Metric.per` says."""
 
@@ -33,7 +34,8 @@ class Metric:
         `sae`, one number. Of the first two a label shows its top latent's.
     show: where: `latents` (latents.parquet), `observations` (metrics.json), and `table`, `report`, `comparison`,
         `card`; `rank` for a figure that SAEs are ranked by.
-    needs: `sums`, or `images` for what merged sums of sites cannot give.
+    needs: `sums`, or `images` for what merged sums of sites cannot give, or `judge` for what another encoder's
+        embeddings give.
     low, high: the figures that bound its interval, "" for none.
     """
 
@@ -45,7 +47,7 @@ class Metric:
     better: Better = ""
     digits: str = ".2f"
     show: frozenset[str] = frozenset()
-    needs: Literal["sums", "images"] = "sums"
+    needs: Needs = "sums"
     low: str = ""
     high: str = ""
     words: str = ""
@@ -78,7 +80,7 @@ def metric(
     digits: str = ".2f",
     show: Iterable[Show] = (),
     hide: Iterable[Show] = (),
-    needs: Literal["sums", "images"] = "sums",
+    needs: Needs = "sums",
     low: str = "",
     high: str = "",
     words: str = "",

@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, replacing
-from medsae_plugin.scores.models import Encoder, Result, Split, UnitScores
+from medsae_plugin.scores.models import Encoder, Judge, Result, Split, UnitScores
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.scores.summary import latent_frame, summaries
 from medsae_plugin.scores.table import format_table
@@ -25,7 +25,7 @@ class Evaluation(Result):
     """SAEs, baselines and neurons scored against labels. `str()` is the table, `frame()` one row a latent.
 
     select, report: where top latents were chosen, and where every figure is from. candidates: all that was scored, each
-    SAE with its baselines; `saes` are the SAEs. resampling: None where only sums are known.
+    SAE with its baselines; `saes` are the SAEs. resampling: None where only sums are known. judge: None without one.
     """
 
     FILE: ClassVar[str] = METRICS_FILE
@@ -39,6 +39,7 @@ class Evaluation(Result):
     report: Split
     q: float | None = None
     resampling: dict[str, int] | None = None
+    judge: Judge | None = None
     images_without_labels: int = 0
     unreadable_images: int = 0
     candidates: list[UnitScores]

@@ -15,11 +15,12 @@ from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.ranking import auroc_and_average_precision, detection_above, thresholds
 from medsae_plugin.scores.registry import METRICS
+from medsae_plugin.scores.specificity import FLOOR_SHUFFLES, entropy_floor
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import Units
 from medsae_plugin.statistics.intervals import reason_for_none
 from medsae_plugin.statistics.jackknife import PatientJackknife
-from medsae_plugin.statistics.permutation import largest_null, own_null
+from medsae_plugin.statistics.permutation import largest_null, own_null, patient_shuffles
 from medsae_plugin.statistics.score_test import PatientLabel, score_p
 from medsae_plugin.training.fidelity import FidelitySums
 
@@ -89,6 +90,7 @@ class Scored:
         units: what is scored.
         select, report: their sums over the images of each role.
         fidelity: how well they reconstruct `report`; None where they do not.
+        judged: their sums over the images of `report` with another encoder's embeddings; None without one.
         matrix, held_out: their activations and the images; None where only sums are known, as of merged sites.
     """
 
@@ -100,8 +102,9 @@ class Scored:
         fidelity: FidelitySums | None = None,
         matrix: LatentMatrix | None = None,
         held_out: HeldOut | None = None,
+        judged: LatentStatistics | None = None,
     ) -> None:
-        self.units, self.fidelity = units, fidelity
+        self.units, self.fidelity, self.judged = units, fidelity, judged
         self.select, self.report = (sums[role] for role in ROLES)
         self.matrix, self.held_out = matrix, held_out
         self._figures: dict[str, Any] = {}
@@ -114,11 +117,17 @@ class Scored:
 
     def has(self, name: str) -> bool:
         """Whether the figure can be computed here."""
-        return METRICS[name].needs == "sums" or self.matrix is not None
+        at_hand = {"sums": True, "images": self.matrix is not None, "judge": self.judged is not None}
+        return at_hand[METRICS[name].needs]
 
     def of_top(self, name: str) -> Float[np.ndarray, " labels"]:
         """A figure `per` latent or label: each label's entry of its top latent; nan where there is none."""
         return of_top(self[name], self.top)
+
+    @property
+    def folds_of_top(self) -> Int[np.ndarray, " labels"] | None:
+        """How many folds chose each top unit; None where they were chosen once."""
+        return None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -200,6 +209,25 @@ class Scored:
         columns = [matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top.tolist()]
         return np.stack(columns, axis=1)
 
+    @property
+    def labels(self) -> Float[np.ndarray, "rows labels"]:
+        """Those of the images of `report`."""
+        return self._images()[1].labels
+
+    @cached_property
+    def top_r(self) -> Float[np.ndarray, "labels labels"]:
+        """r of each label's top unit with every label; nan where there is none."""
+        return np.where((self.top < 0)[:, None], np.nan, self["r"][self.top])
+
+    @cached_property
+    def entropy_floor(self) -> Float[np.ndarray, " labels"]:
+        """Of each label's top unit the entropy that it would have without all labels but its strongest."""
+        _, held_out = self._images()
+        drawn = held_out.resampling
+        n = min(drawn.n_permutations, FLOOR_SHUFFLES)
+        orders = patient_shuffles(held_out.images.patients[held_out.report], n, drawn.seed)
+        return entropy_floor(self.top_activations, held_out.labels, orders)
+
     @cached_property
     def r_left_out(self) -> Float[np.ndarray, "patients labels"]:
         """r of each label's top unit without each patient of `report`; nan where it is constant then."""
@@ -215,8 +243,16 @@ class Scored:
     @cached_property
     def no_interval(self) -> list[str | None]:
         """Of each label why the figures of its top unit have no interval; None where they have one."""
+        return self._no_interval()
+
+    @property
+    def firing(self) -> Bool[np.ndarray, "rows labels"]:
+        """Of each label where its top unit fires on the images of `report`."""
+        return self.top_activations > 0
+
+    def _no_interval(self) -> list[str | None]:
         _, held_out = self._images()
-        fires, labels = self.top_activations > 0, held_out.labels
+        fires, labels = self.firing, held_out.labels
         together = patients_with(held_out.jackknife, fires & (labels == 1))
         firing = patients_with(held_out.jackknife, fires & ~np.isnan(labels))
         without, with_it = self.patients_showing

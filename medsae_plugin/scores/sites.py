@@ -25,6 +25,7 @@ from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.protocols import fidelity_of, kept_or_scratch, unit_matrices
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import Scored, sum_up
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import DESCRIPTION, described
@@ -142,6 +143,7 @@ def site_statistics(
     """
     images = LabelledImages.of(store, table).held_out(select, report)
     units = open_units(store, saes, seed, device)
+    check_held_out(units, store, images)
     about = {
         "schema_version": SCHEMA_VERSION,
         "encoder": store.manifest["encoder"],
@@ -153,7 +155,7 @@ def site_statistics(
     with kept_or_scratch(None) as folder:
         matrices = unit_matrices(store, units, folder, aggregate, progress)
         statistics = [sum_up(matrix, images) for matrix in matrices]
-    return SiteStatistics(about, statistics, [fidelity_of(store, one, report) for one in units])
+    return SiteStatistics(about, statistics, [fidelity_of(store, one, images) for one in units])
 
 
 def _file(k: int, what: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from medsae_plugin.scores import metrics
 from medsae_plugin.scores.gains import gain
 from medsae_plugin.scores.images import ROLES, LabelledImages
-from medsae_plugin.scores.models import Observation, Split, UnitScores
+from medsae_plugin.scores.models import DensityBand, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, number, shown
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.statistics.intervals import FEW_LABELS
@@ -25,14 +25,19 @@ def ranked() -> dict[str, bool]:
 
 def counts(images: LabelledImages) -> dict[str, Split]:
     """Of each role the split it is on, and how many images and patients that has."""
-    sizes = {role: np.unique(images.patient_codes[images.rows(role)], return_counts=True)[1] for role in ROLES}
+    folds = len(images.folds) or None
+    on = {role: "report" if folds else role for role in ROLES}
+    sizes = {role: np.unique(images.patient_codes[images.rows(on[role])], return_counts=True)[1] for role in ROLES}
     return {
         role: Split(
             split=images.splits[role],
             images=int(of.sum()),
             patients=len(of),
-            without_row=images.without_row(role),
+            without_row=images.without_row(on[role]),
             in_thin_bands=in_thin_bands(of),
+            folds=folds,
+            folds_of=list(images.folds_of),
+            left_out=images.left_out if role == "report" else 0,
         )
         for role, of in sizes.items()
     }
@@ -71,15 +76,30 @@ def _summary(scored: Scored) -> UnitScores:
         fidelity=None if fidelity is None else _finite(fidelity.figures()),
         image_level=_finite(metrics.sparsity(scored.report)),
         density_histogram=metrics.density_histogram(scored.report).tolist(),
+        density_bands=_density_bands(scored),
         observations=_observations(scored),
         no_interval=FEW_LABELS if scored.matrix is not None and scored.mean_degrees() is None else None,
         **figures,
     )
 
 
+def _density_bands(scored: Scored) -> list[DensityBand]:
+    score, band = scored["monosemanticity"], metrics.density_bands(scored["density"])
+    edges, defined = 10.0**metrics.BAND_EDGES, ~np.isnan(score)
+    return [
+        DensityBand(
+            low=float(edges[k]),
+            high=float(edges[k + 1]),
+            units=int((defined & (band == k)).sum()),
+            monosemanticity=float(score[defined & (band == k)].mean()),
+        )
+        for k in np.unique(band[defined & (band >= 0)])
+    ]
+
+
 def _observations(scored: Scored) -> list[Observation]:
     """Of each label its top latent's figures on `report`."""
-    report = scored.report
+    report, folds = scored.report, scored.folds_of_top
     columns = {
         m.name: scored[m.name] if m.per == "top" else scored.of_top(m.name)
         for m in _computed(scored)
@@ -93,19 +113,19 @@ def _observations(scored: Scored) -> list[Observation]:
             known=int(report.known[c]),
             patients=int(report.patients[c]),
             latent=scored.units.label(int(scored.top[c])),
-            follows=_followed(scored, int(scored.top[c])),
+            follows=_followed(scored, c),
             no_interval=why[c],
+            **({} if folds is None else {"folds": int(folds[c])}),
             **{name: number(values[c]) for name, values in columns.items()},
         )
         for c, label in enumerate(report.label_names)
     ]
 
 
-def _followed(scored: Scored, latent: int) -> str | None:
-    """The label that a latent has its largest r with, on `report`."""
-    if latent < 0 or np.isnan(scored["r"][latent]).all():
-        return None
-    return scored.label_names[int(np.nanargmax(scored["r"][latent]))]
+def _followed(scored: Scored, c: int) -> str | None:
+    """The label that the top latent of label `c` has its largest r with, on `report`."""
+    r = scored.top_r[c]
+    return None if np.isnan(r).all() else scored.label_names[int(np.nanargmax(r))]
 
 
 def _is_beside(other: Scored, sae: Scored) -> bool:

@@ -8,6 +8,13 @@ from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
 from medsae_plugin.text import aligned
 
+MEANS = {
+    "r": "mean_top_r",
+    "r_partial": "mean_top_r_partial",
+    "entropy": "mean_top_entropy",
+    "entropy_floor": "mean_top_entropy_floor",
+}
+"""The mean that stands below each of these columns of top latents."""
 SHOWN_FIDELITY = (
     ("explained_variance", "explained variance", "{:.3f}"),
     ("l0", "L0", "{:.1f}"),
@@ -15,9 +22,17 @@ SHOWN_FIDELITY = (
 )
 _RESAMPLED = """\
 r: Pearson's r, with its 95% interval over patients. null: what this latent's r stays under in 95% of shuffles of the
-patients' labels; p: how often a shuffle reaches r, adjusted for the observations (Holm). H: entropy over observations,
-nats. AUROC, F1: detection by the latent. Beside it r (H) of the hook's raw neurons, of an untrained SAE (which its TopK
-holds down) and of baselines, chosen likewise: all, or the best of as many candidates."""
+patients' labels; p: how often a shuffle reaches r, adjusted for the observations (Holm). partial: r given all the other
+observations, "-" where those determine it. H: entropy over observations, nats; floor: what H would be, by shuffles, if
+the latent followed its strongest observation alone. AUROC, F1: detection by the latent. Beside it r (H) of the hook's
+raw neurons, of an untrained SAE (which its TopK holds down) and of baselines, chosen likewise: all, or the best of as
+many candidates."""
+_CROSS_FITTED = """\
+r: Pearson's r, pooled over folds, with its 95% interval over patients where it is above chance. null: what it stays
+under in 95% of shuffles of the patients' labels, choosing included; p: how often a shuffle reaches r, adjusted for the
+observations (Holm). partial: r given all the other observations. H: entropy over observations, nats; floor: what H
+would be if the latent followed its strongest observation alone. AUROC, F1: detection by the latent. Beside it r (H) of
+the hook's raw neurons, of an untrained SAE and of baselines, likewise."""
 _SUMMED = """\
 r: Pearson's r. H: entropy over observations, nats. F1: detection by firing. Beside it r (H) of the raw neurons and of
 an untrained SAE (which its TopK holds down). No p, interval or claim: they need to know which images are of one
@@ -36,20 +51,20 @@ def format_table(
     """
     head = "\n".join(
         [
-            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions.",
-            *without_rows(select, report),
-            _RESAMPLED if resampled else _SUMMED,
+            _roles(select, report, aggregate),
+            *without_rows(*(select, report)[bool(select.folds) :]),
+            _CROSS_FITTED if report.folds else _RESAMPLED if resampled else _SUMMED,
             *(_thin_bands(report) if resampled else []),
         ]
     )
-    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled)) for sae in saes)])
+    return "\n\n".join([head, *(_sae_table(sae, _columns(resampled), report.folds) for sae in saes)])
 
 
 def _columns(resampled: bool) -> list[Metric]:
     return [m for m in shown("table") if m.per != "sae" and (resampled or m.needs == "sums")]
 
 
-def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
+def _sae_table(sae: UnitScores, columns: Sequence[Metric], folds: int | None = None) -> str:
     beside = _in_columns(sae)
     resampled = any(m.needs == "images" for m in columns)
     heads = [head for m in columns for head in ([m.title, "[95%]"] if resampled and m.name == "r" else [m.title])]
@@ -57,11 +72,11 @@ def _sae_table(sae: UnitScores, columns: Sequence[Metric]) -> str:
     for o in sae.observations:
         others = [_r_and_h(c.of_label(o.label)) for c in beside]
         latent = "-" if o.latent is None else str(o.latent)
+        latent += "" if o.chosen_in is None or o.latent is None else f" ({o.chosen_in}/{folds})"
         rows.append([o.label, str(o.positives), latent, *_cells(o, columns, resampled), *others])
-    means = {"r": sae.value("mean_top_r"), "entropy": sae.value("mean_top_entropy")}
     cells = []
     for m in columns:
-        cells.append(m.form(means[m.name]) if m.name in means else "")
+        cells.append(m.form(sae.value(MEANS[m.name])) if m.name in MEANS else "")
         if resampled and m.name == "r":
             cells.append(_between(sae.value("mean_top_r_low"), sae.value("mean_top_r_high")))
     means_beside = [_pair(c.value("mean_top_r"), c.value("mean_top_entropy")) for c in beside]
@@ -89,29 +104,30 @@ def _cells(o: Observation, columns: Sequence[Metric], resampled: bool) -> list[s
 
 
 def _below(sae: UnitScores) -> list[str]:
-    """The lines under a table: fidelity, gain, rank."""
+    """The lines under a table: fidelity, what is above chance, gain, rank; then the figures of all that is beside."""
     parts = [
         f"{title} {form.format(value)}" for key, title, form in SHOWN_FIDELITY if (value := sae.value(key)) is not None
     ]
-    in_columns = ("mean_top_r", "mean_top_entropy")
-    parts += [
-        f"{m.title} {m.form(value)}"
-        for m in shown("table", "sae")
-        if m.name not in in_columns and (value := sae.value(m.name)) is not None
-    ]
-    lines = ["  ".join(parts)]
-    tested = [o for o in sae.observations if o.value("p_holm") is not None]
-    if tested:
-        sure = [o for o in tested if (o.value("p_holm") or 0) < 0.05 and (o.value("r") or 0) > 0]
-        right = sum(o.follows == o.label for o in sure)
-        lines.append(
-            f"top latents above chance (p < 0.05): {len(sure)} of {len(sae.observations)}; that follow their own "
-            f"observation most: {right}"
-        )
-    lines += _claims([sae, *_in_columns(sae)])
+    parts += [f"NOT SPARSE: L0 is {sae.value('l0') or 0:.0f} of {sae.d_sae} latents"] if sae.not_sparse else []
     rank = f"  mean rank {sae.mean_rank:.2f}" if sae.mean_rank is not None else ""
-    lines.append(headline_words(sae) + rank)
-    return [*lines, *_beside_table(sae)]
+    seen = [sae.held_out_from] if sae.held_out_from else []
+    return ["  ".join(parts), *_above_chance(sae), headline_words(sae) + rank, *seen, *_beside_table(sae)]
+
+
+def _above_chance(sae: UnitScores) -> list[str]:
+    """Of the observations that can be scored, how many have a top latent that is no accident, and follows it most."""
+    scorable = [o for o in sae.observations if o.scorable]
+    if not scorable:
+        return ["no observation can be scored: none is there on some of these images and absent on others"]
+    tested = [o for o in scorable if o.value("p_holm") is not None]
+    if not tested:
+        return []
+    sure = [o for o in tested if (o.value("p_holm") or 0) < 0.05 and (o.value("r") or 0) > 0]
+    of = f"{len(scorable)}" + ("" if len(scorable) == len(sae.observations) else " that can be scored")
+    line = f"top latents above chance (p < 0.05): {len(sure)} of {of}"
+    if sure and len(scorable) > 1:
+        line += f"; that follow their own observation most: {sum(o.follows == o.label for o in sure)} of {len(sure)}"
+    return [line]
 
 
 def headline_words(sae: UnitScores) -> str:
@@ -146,36 +162,46 @@ def _in_columns(sae: UnitScores) -> list[UnitScores]:
 
 def _beside_table(sae: UnitScores) -> list[str]:
     """The SAE's own figures, and those of all that stands beside it, a row each."""
-    live, columns = sae.value("live"), shown("table", "sae")
-    if live is None or not sae.beside:
-        return []
+    units = [sae, *sae.beside]
+    columns = [m for m in shown("table", "sae") if any(one.value(m.name) is not None for one in units)]
     long = [m.title for m in columns if len(m.title) > _LONGEST_HEAD]  # said below, or the table would be of heads
     heads = [f"({long.index(m.title) + 1})" if m.title in long else m.title for m in columns]
-    rows = [["", "candidates", "L0", *heads, "mean r of as many", "gain"]]
+    rows = [["", "candidates", "L0", *heads, "at its densities", "mean r of as many", "gain"]]
     gains = {gain.over: gain for gain in (sae.gain_over_neurons, *sae.gains) if gain is not None}
-    for c in (sae, *sae.beside):
-        gain, l0 = gains.get(c.name), c.image_level.get("l0")
-        figures = [m.form(c.value(m.name)) for m in columns]
-        as_many = c.value("mean_top_r") if c is sae or gain is None else gain.at_live
-        name = "this SAE" if c is sae else c.kind
-        last = [METRICS["mean_top_r"].form(as_many), _gained(gain) if gain else ""]
-        rows.append([name, str(c.candidates), "-" if l0 is None else f"{l0:.1f}", *figures, *last])
-    note = (
-        f"live: units that could be chosen. mean r of as many: with {live:.0f} units, as many as the SAE has live,\n"
-        "drawn from the others' live ones at random (mean over all draws). gain: the SAE's mean r less theirs [95%]."
-    )
+    for one in units:
+        gain, l0 = gains.get(one.name), one.image_level.get("l0")
+        as_many = one.value("mean_top_r") if one is sae else gain.at_live if gain else None
+        matched = None if one is sae else sae.monosemanticity_beside(one)
+        last = [
+            "" if one is sae else "-" if matched is None else f"{matched[1]:.3f} ({matched[0]:.3f})",
+            METRICS["mean_top_r"].form(as_many),
+            _gained(gain) if gain else "",
+        ]
+        name = "this SAE" if one is sae else one.kind
+        l0_words = "-" if l0 is None else f"{l0:.1f}"
+        rows.append([name, str(one.candidates), l0_words, *(_figure(m, one) for m in columns), *last])
     said = [f"({k}) {title}" for k, title in enumerate(long, 1)]
-    return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), *said, note]
+    return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), *said, *_beside_notes(sae)]
 
 
-def _claims(of: Sequence[UnitScores]) -> list[str]:
-    """How many latents correlate with an observation, of an SAE and of what stands beside it."""
-    counts = [
-        f"{'' if one.kind == 'sae' else f'{one.kind} '}{found:.0f} ({pairs:,.0f} pairs)"
-        for one in of
-        if (found := one.value("significant")) is not None and (pairs := one.value("pairs_counted")) is not None
+def _beside_notes(sae: UnitScores) -> list[str]:
+    if not sae.beside:
+        return []
+    notes = [
+        "at its densities: monosemanticity within the bands of density where the SAE has latents (the SAE's own there)."
     ]
-    return [f"{METRICS['significant'].title}: {'; '.join(counts)}"] if counts else []
+    if (live := sae.value("live")) is not None:
+        notes += [
+            f"live: units that could be chosen. mean r of as many: with {live:.0f} units, as many as the SAE has live,",
+            "drawn from the others' live ones at random (mean over all draws). gain: the SAE's mean r less theirs.",
+        ]
+    return notes
+
+
+def _figure(m: Metric, one: UnitScores) -> str:
+    said = m.form(one.value(m.name))
+    pairs = one.value("pairs_counted") if m.name == "significant" else None
+    return said if pairs is None else f"{said} ({pairs:,.0f} pairs)"
 
 
 def _thin_bands(report: Split) -> list[str]:
@@ -186,6 +212,23 @@ def _thin_bands(report: Split) -> list[str]:
         f"Thin bands, so p is less sure: {thin} of {report.patients} patients exchange labels with patients of unlike "
         "numbers of images, or with fewer than ten."
     ]
+
+
+def _roles(select: Split, report: Split, aggregate: str) -> str:
+    """Where latents were chosen and scored."""
+    if report.folds:
+        words = (
+            f"Cross-fitted over {report.folds} folds of the patients of {_counts(report)}: top latents chosen on all "
+            f"folds but one,\nscored on that one, in turn, and pooled; {aggregate} over positions. latent (k/"
+            f"{report.folds}): the one that most folds chose, and how many did."
+        )
+    else:
+        words = (
+            f"Top latents chosen on {_counts(select)}, every figure on {_counts(report)}; {aggregate} over positions."
+        )
+    if report.left_out:
+        words += f"\nLeft out: {report.left_out} patients that an SAE was trained on."
+    return words
 
 
 def without_rows(*splits: Split) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -176,9 +177,10 @@ class Units:
 
 @dataclass(frozen=True)
 class Latents(Units):
-    """The latents of an SAE, trained or not."""
+    """The latents of an SAE, trained or not. folder: that it was opened from, if any."""
 
     sae: SAE[Any] = field(kw_only=True, repr=False, compare=False)
+    folder: Path | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     @classmethod
     def of(cls, sae: SAE[Any], name: str, kind: Kind = "sae", baseline_of: str | None = None) -> Latents:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from medsae_plugin.data.splits import split_hash
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import sha256_of
 from medsae_plugin.store import layout
@@ -81,10 +84,37 @@ class ActivationStore:
         """d of a hook; None where the store does not have it."""
         return self.hooks[hook].d if hook in self.hooks else None
 
+    @cached_property
+    def split_sha256(self) -> str:
+        """Of which patient is in which split; see `split_hash`."""
+        return split_hash(list(self.images["patient"]), list(self.images["split"]))
+
+    @cached_property
+    def training_patients(self) -> dict[str, set[str]]:
+        """By the hash of a split, the patients of its training split: what an SAE of that split was trained on."""
+        return {self.split_sha256: set(self.images.loc[self.images["split"] == "train", "patient"])}
+
     @property
     def readable_images(self) -> pd.DataFrame:
         """The rows of `images` that could be read, in the order of `image_batches`."""
         return self.images.iloc[self._readable].reset_index(drop=True)
+
+    def with_splits(self, splits: Sequence[str]) -> ActivationStore:
+        """The same store with other splits, one an image of `images`; what SAEs were trained on stays known.
+
+        Raises:
+            MedSAEError: not as many.
+        """
+        if len(splits) != len(self.images):
+            raise MedSAEError(f"{self.path} has {len(self.images)} images, and there are splits of {len(splits)}")
+        made = copy.copy(self)
+        made.__dict__ |= {"split_sha256": self.split_sha256, "training_patients": self.training_patients}
+        made.images = self.images.assign(split=list(splits))
+        made._split = made.images["split"].to_numpy()[self._readable]
+        told = split_hash(list(made.images["path"]), list(splits)) + str(self.manifest["images"]["sha256"])
+        images = {**self.manifest["images"], "sha256": hashlib.sha256(told.encode()).hexdigest()}
+        made.manifest = {**self.manifest, "images": images}
+        return made
 
     def summary(self) -> str:
         """One line: how many images and rows of what."""

@@ -22,6 +22,7 @@ from medsae_plugin.files import make_folder, refuse_other_content, replacing_fol
 from medsae_plugin.sae_folders import CHECKPOINTS, CONFIG, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.decoders import hold_decoder
+from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.plan import Plan
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
@@ -52,9 +53,9 @@ def train_saes(
 
     All SAEs see the same order of rows, from one pass over the data. Into `out` go a folder an SAE (`cfg.json` and
     `sae_weights.safetensors`, which plain `SAE.load_from_disk` loads and which take raw activations; `training.json`,
-    the figures on the validation split), and in `checkpoints/` as many as the config asks for: SAEs of raw activations
-    as well, each beside a folder `trainer` of what its training goes on from. An `abstopk` SAE is saved as the equal
-    top-k SAE of twice its latents, see `split_by_sign`.
+    the figures on the validation split; `patients.safetensors`, see `memory`), and in `checkpoints/` as many as the
+    config asks for: SAEs of raw activations as well, each beside a folder `trainer` of what its training goes on from.
+    An `abstopk` SAE is saved as the equal top-k SAE of twice its latents, see `split_by_sign`.
 
     Args:
         resume: go on from the last whole checkpoint in `out`, to the same weights as an unbroken run; start where
@@ -164,6 +165,9 @@ class _Run:
     def _save_of_raw(self, spec: SAESpec, folder: Path) -> None:
         center = self.center[spec.hook] if spec.normalize == CENTER_AND_SCALE else None
         save_of_raw(self.saes[spec.name], center, self._trainers()[spec.name].activation_scaler, folder)
+        images = self.store.readable_images
+        patients = images.loc[images["split"] == "train", "patient"]
+        TrainingPatients.of(patients, self.store.split_sha256, spec.name, spec.hook, spec.seed).save(folder)
 
     def _trainers(self) -> dict[str, Any]:
         """SAE-Lens's trainer of each SAE."""

@@ -15,6 +15,7 @@ from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import CHECKPOINTS, RUN
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.memory import SPLIT_SEED, SPLIT_SHA256
 from medsae_plugin.yaml_files import STRICT, FieldError, problem_with
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
 
 
 def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:
-    """What is saved with an SAE: what it stands at and was trained on, in counts; no path, no patient."""
+    """What is saved with an SAE: what it stands at and was trained on, in counts and a hash; no path, no patient."""
     encoder = store.manifest["encoder"]
     images = store.images[~store.images["image_id"].isin(store.failures["image_id"])]
     train = images[images["split"] == "train"]
@@ -315,6 +316,8 @@ def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> 
         "preprocessing": store.manifest["preprocessing"],
         "normalize": spec.normalize,
         "seed": spec.seed,
+        SPLIT_SHA256: store.split_sha256,
+        SPLIT_SEED: store.manifest["seed"],
         "training_images": len(train),
         "training_patients": int(train["patient"].nunique()),
         "training_rows": store.n_rows(spec.hook, "train"),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from medsae_plugin.store.reader import ActivationStore
@@ -54,14 +56,21 @@ class Validation:
         return {key: figures[key] for key in ("explained_variance", "l0", "dead")}
 
 
-@torch.no_grad()
 def fidelity_sums(store: ActivationStore, sae: SAE[Any], hook: str, split: str) -> FidelitySums:
     """The sums of a finished SAE over every row of a split, on raw activations; empty where it has no rows."""
+    images = store.readable_images
+    return fidelity_on(store, sae, hook, images.loc[images["split"] == split, "image_id"].to_numpy())
+
+
+@torch.no_grad()
+def fidelity_on(
+    store: ActivationStore, sae: SAE[Any], hook: str, image_ids: Int[np.ndarray, " images"]
+) -> FidelitySums:
+    """The same over the rows of these images."""
     sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
-    if store.n_rows(hook, split):
-        per_batch = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
-        for _, rows in store.image_batches(hook, split, per_batch):
-            x = rows.to(sae.device)
-            latents = sae.encode(x)
-            sums.update(x, latents, sae.decode(latents))
+    per_batch = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
+    for first in range(0, len(image_ids), per_batch):
+        x = store.rows_of(hook, image_ids[first : first + per_batch]).flatten(0, 1).to(sae.device)
+        latents = sae.encode(x)
+        sums.update(x, latents, sae.decode(latents))
     return sums

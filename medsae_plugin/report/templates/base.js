@@ -61,11 +61,13 @@ const shade = (x) => {
 };
 const styled = (e, style) => { Object.assign(e.style, style); return e; };
 
-const splitText = (role) => { const x = data.header[role]; return `${x.split} (${x.images} images, ${x.patients} patients)`; };
+const splitText = (role) => { const x = data.header[role], of = !x.folds ? "" : role === "select" ? `all but one of ${x.folds} folds of ` : "the folds, each in turn, of "; return `${of}${x.split} (${x.images} images, ${x.patients} patients)`; };
 const legend = (items) => h("div", { class: "legend" }, items.map(([color, name, ring]) => h("span", {}, styled(h("i", { class: ring ? "ring" : "" }), ring ? { borderColor: color } : { background: color }), name)));
 
+const scorable = (o) => o.positives > 0 && o.positives < o.known;
 // Whether an observation's top latent is no better than the best of all latents is under shuffled labels.
-const byChance = (o) => known(o.p_holm) && o.p_holm >= CHANCE;
+// One that cannot be scored, as it is on all of the images or on none, says nothing of its latent.
+const byChance = (o) => !scorable(o) || known(o.p_holm) && o.p_holm >= CHANCE;
 
 /* ---- figures: those that are declared, as `data.metrics` lists them ---- */
 const metrics = (place, ...per) => data.metrics.filter((m) => m.in.includes(place) && per.includes(m.per));

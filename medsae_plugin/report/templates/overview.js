@@ -9,17 +9,17 @@ function overview() {
     curve(series("dead"), "Share of dead latents, validation", "Share of latents that never fire on the validation split during training.")] : [];
   return [
     h("h1", {}, theirs(sae.name)),
-    h("p", { class: "sub" }, `${sae.architecture} at `, theirs(sae.hook), ` of `, theirs(sae.encoder), `: ${sae.d_sae} latents of ${sae.d_in} dimensions. Top latents chosen on ${splitText("select")}; every figure on ${splitText("report")}.`),
+    h("p", { class: "sub" }, `${sae.architecture} at `, theirs(sae.hook), ` of `, theirs(sae.encoder), `: ${sae.d_sae} latents of ${sae.d_in} dimensions. Top latents chosen on ${splitText("select")}; every figure on ${splitText("report")}. `, theirs(sae.held_out_from || "")),
     cards([
       card("explained variance", form(f.explained_variance, 3), known(f.cosine) ? `cosine ${form(f.cosine, 3)}` : ""),
-      card("L0", form(f.l0, 1), "active latents a row"),
+      card("L0", form(f.l0, 1), sae.not_sparse ? `not sparse: of ${sae.d_sae} latents` : "active latents a row"),
       card("dead", percent(f.dead), `dense ${percent(f.dense)}`),
       card("over the best baseline", best ? signed(best.mean_top_r) : "–", best ? [ci(best.low, best.high), `mean top r, ${kindName(best.kind)}: as many candidates`, best.no_interval && `no interval: ${best.no_interval}`].filter(Boolean).join(" ") : "no baseline of as many candidates was scored"),
       card("over raw neurons", signed(gain.mean_top_r), [ci(gain.low, gain.high), "mean top r", known(gain.candidates) && `${gain.candidates} candidates`, gain.no_interval && `no interval: ${gain.no_interval}`].filter(Boolean).join(", ")),
       metrics("report", "sae").map((m) => card(m.words, figure(m, sae[m.name]), interval(m, sae) || [m.unit, known(neurons[m.name]) && `neurons ${figure(m, neurons[m.name])}`].filter(Boolean).join(", "))),
     ].flat()),
     h("h2", {}, "Each observation’s top latent"),
-    h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what this latent’s r stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r, adjusted for the number of observations (Holm). Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(LABELS.length))}.`),
+    h("p", { class: "note" }, `Pearson’s r of the latent with the observation over held-out images, with its 95 % interval over patients. Grey band: what this latent’s r stays under in 95 % of shuffles of patients’ labels; p: how often a shuffle reaches r, adjusted for the number of observations (Holm). Grey rows: no better than chance (p ≥ 0.05). The scale runs from −0.2 to 1, with marks at 0, 0.5 and 1; what is below stands at its left end. H: entropy over observations, in nats, low for a latent that goes with one alone; at most ${form(Math.log(Math.max(1, sae.observations.filter(scorable).length)))}; floor: what H would be if the latent followed its strongest observation alone. Partial: r given all other observations.`),
     legend([["var(--accent)", "this SAE"], ...KINDS.filter((kind) => sae.beside.some((x) => x.kind === kind)).map((kind) => [ring(kind), kindName(kind), true]), ["var(--line)", "chance"]]),
     h("div", { class: "scroll" }, topTable(sae)),
     withoutInterval(sae).map((told) => h("p", { class: "note" }, theirs(told))),
@@ -28,6 +28,8 @@ function overview() {
     !curves.length && h("p", { class: "note" }, sae.training ? "The training noted too few validation points for curves." : "Training curves are left out: the SAE’s folder was not given."),
     h("h2", {}, "Beside the baselines"),
     h("div", { class: "scroll" }, baselineTable()),
+    matchedNote(sae),
+    data.probes && probes(data.probes),
   ];
 }
 
@@ -57,6 +59,20 @@ function withoutInterval(sae) {
   sae.observations.forEach((o) => note(o.label, o.no_interval));
   note("the mean", sae.no_interval);
   return [...reasons].map(([why, labels]) => `No interval: ${labels.join(", ")} (${why}).`);
+}
+
+// What few units tell of the observations, as a share of what all neurons do.
+function probes(found) {
+  const heads = [...found.ks.map((k) => `k = ${k}`), "all, L1", "all neurons, rebuilt"];
+  return [h("h2", {}, "Probes"), h("p", { class: "note" }, `Mean AUROC over observations on ${found.split}, of logistic regressions fitted where latents are chosen: on the k units that correlate most with each observation, on all with a penalty that leaves most out, and of all neurons’ own on what each SAE rebuilds. In brackets the share of what all neurons tell above 0.5.`),
+    found.hooks.map((hook) => h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, theirs(hook.hook), `: all ${hook.d} neurons ${form(hook.all)}`), heads.map((t) => h("th", { class: "n", scope: "col" }, t)))),
+      h("tbody", {}, hook.rows.map((row) => h("tr", {}, h("th", { scope: "row" }, theirs(row.name)), row.cells.map(([x, part]) => h("td", { class: "n" }, form(x), known(part) && h("span", { class: "ci" }, ` (${percent(part)})`)))))))))];
+}
+
+// Rare latents fire on images that are alike, so monosemanticity compares at like densities alone.
+function matchedNote(sae) {
+  const told = sae.beside.filter((x) => x.monosemanticity_matched).map((x) => { const [own, beside] = x.monosemanticity_matched; return `${kindName(x.kind)} ${form(beside, 3)}, this SAE ${form(own, 3)}`; });
+  return told.length > 0 && h("p", { class: "note" }, `Monosemanticity at this SAE’s densities, within bands of half a decade that both have latents in: ${told.join("; ")}.`);
 }
 
 function baselineTable() {

@@ -1,0 +1,177 @@
+"""`Probes`: what probes of units, of all neurons and of reconstructions tell, typed, as in `probes.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from medsae_plugin._version import __version__
+from medsae_plugin.files import make_folder
+from medsae_plugin.scores.models import Encoder, Figures, Result, Split
+from medsae_plugin.scores.registry import mean_known
+from medsae_plugin.scores.table import without_rows
+from medsae_plugin.scores.units import Kind
+from medsae_plugin.text import aligned
+
+PROBES_FILE = "probes.json"
+
+
+class ProbedLabel(Figures):
+    """What probes of some units tell of a label: AUROC on `report`, None where the label does not vary.
+
+    latents: those chosen, best first, of which the k-sparse probe of k takes the first k. k_sparse: by k; of fewer
+        units all.
+    sparse, sparse_units: of the probe with an L1 penalty, and how many units it kept.
+    reconstructed: of the probe of all neurons, on what the SAE makes of them; None of what does not reconstruct.
+    single: the unit whose own regression has the least cross-entropy on `select`; of that regression its weight, AUROC
+        and cross-entropy in nats, beside that of the label's share on `select` alone (`prevalence_bce`).
+    """
+
+    label: str
+    positives: int
+    known: int
+    latents: list[int | str | None]
+    k_sparse: dict[str, float | None]
+    sparse: float | None
+    sparse_units: int | None
+    reconstructed: float | None
+    single: int | str | None = None
+    single_weight: float | None = None
+    single_auroc: float | None = None
+    single_bce: float | None = None
+    prevalence_bce: float | None = None
+
+
+class ProbedUnits(Figures):
+    """The probes of an SAE's latents, of a baseline's, or of a hook's neurons."""
+
+    name: str
+    kind: Kind
+    hook: str
+    baseline_of: str | None
+    labels: list[ProbedLabel]
+
+    def mean(self, k: int | None = None, figure: str = "sparse") -> float | None:
+        """The mean AUROC over labels: of the k-sparse probes, or of another figure."""
+        found = mean_known([o.k_sparse[str(k)] if k else o.value(figure) for o in self.labels])
+        return None if found != found else found
+
+
+class HookProbe(Figures):
+    """The probe of all d neurons of a hook: its AUROC for each label."""
+
+    hook: str
+    d: int
+    auroc: dict[str, float | None]
+
+    @property
+    def mean(self) -> float | None:
+        found = mean_known(list(self.auroc.values()))
+        return None if found != found else found
+
+
+class Probes(Result):
+    """What `probe_units` found; `str()` is its tables."""
+
+    FILE: ClassVar[str] = PROBES_FILE
+    COMMAND: ClassVar[str] = "medsae probe"
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    medsae_plugin: str = __version__
+    encoder: Encoder
+    aggregate: str
+    select: Split
+    report: Split
+    ks: list[int]
+    hooks: list[HookProbe]
+    units: list[ProbedUnits]
+
+    def save(self, path: str | Path) -> None:
+        """Write `probes.json` into a folder."""
+        super().save(make_folder(Path(path)))
+
+    def ceiling(self, hook: str) -> HookProbe:
+        return next(h for h in self.hooks if h.hook == hook)
+
+    def recovered(self, auroc: float | None, hook: str) -> float | None:
+        """The share of what all neurons tell beyond chance: (AUROC - 0.5) / (theirs - 0.5); None where they tell
+        nothing."""
+        most = self.ceiling(hook).mean
+        return None if auroc is None or most is None or most <= 0.5 else (auroc - 0.5) / (most - 0.5)
+
+    def __str__(self) -> str:
+        select, report = self.select, self.report
+        head = [
+            f"Probes fitted on {select.split} ({select.images} images, {select.patients} patients), AUROC on "
+            f"{report.split} ({report.images} images, {report.patients} patients); {self.aggregate} over positions.",
+            *without_rows(select, report),
+            "k: logistic regression on the k units that correlate most with the observation on the first; L1: on all,",
+            "and how many it kept. all: on all neurons, the ceiling; rebuilt: that one on the SAE's reconstruction.",
+            "Means over observations, in brackets the share of the ceiling's AUROC above 0.5.",
+        ]
+        return "\n".join(["\n".join(head), *(f"\n{self._of_hook(h)}" for h in self.hooks),
+                          *(f"\n{self._of_sae(u)}" for u in self.units if u.kind == "sae")])  # fmt: skip
+
+    def _of_hook(self, hook: HookProbe) -> str:
+        rows = [["", *(f"k={k}" for k in self.ks), "L1", "units", "rebuilt"]]
+        for u in self.units:
+            if u.hook != hook.hook:
+                continue
+            means = [*(u.mean(k) for k in self.ks), u.mean()]
+            kept = mean_known([o.value("sparse_units") for o in u.labels])
+            rows.append(
+                [
+                    u.name,
+                    *(self._share(x, hook.hook) for x in means),
+                    "-" if kept != kept else f"{kept:.0f}",
+                    self._share(u.mean(figure="reconstructed"), hook.hook),
+                ]
+            )
+        title = f"{hook.hook}: all {hook.d} neurons {_form(hook.mean)}"
+        return "\n".join([title, *aligned(rows, rule_after=(1,))])
+
+    def _of_sae(self, sae: ProbedUnits) -> str:
+        ceiling = self.ceiling(sae.hook).auroc
+        heads = [
+            "all",
+            "rebuilt",
+            *(f"k={k}" for k in self.ks),
+            "L1",
+            "latents",
+            "one",
+            "AUROC",
+            "BCE",
+            "(share alone)",
+        ]
+        rows = [["observation", "+", *heads]]
+        for o in sae.labels:
+            single = "-" if o.single is None else f"{'-' if (o.single_weight or 0) < 0 else ''}#{o.single}"
+            rows.append(
+                [
+                    o.label,
+                    str(o.positives),
+                    _form(ceiling[o.label]),
+                    _form(o.reconstructed),
+                    *(_form(o.k_sparse[str(k)]) for k in self.ks),
+                    _form(o.sparse),
+                    "-" if o.sparse_units is None else str(o.sparse_units),
+                    single,
+                    _form(o.single_auroc),
+                    _form(o.single_bce, 3),
+                    f"({_form(o.prevalence_bce, 3)})",
+                ]
+            )
+        title = (
+            f"{sae.name} by observation; one: the latent of the least cross-entropy by itself, -# where it is silent"
+        )
+        return "\n".join([title, *aligned(rows, rule_after=(1,))])
+
+    def _share(self, auroc: float | None, hook: str) -> str:
+        share = self.recovered(auroc, hook)
+        return _form(auroc) + ("" if share is None else f" ({share:.0%})")
+
+
+def _form(x: float | None, digits: int = 2) -> str:
+    return "-" if x is None else f"{x:.{digits}f}"

@@ -1,0 +1,50 @@
+"""State dicts into modules: every key is accounted for."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from medsae_plugin import MedSAEError
+from medsae_plugin.encoders.checkpoints import check_keys, listed, load_exactly, read_checkpoint, read_shapes
+
+
+def test_each_kind_of_misfit_is_refused_alone():
+    sound = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    fits = nn.Linear(3, 2)
+    load_exactly(fits, sound, "it")
+    assert (fits.weight == 1).all()
+    for state, said in (
+        ({**sound, "extra": torch.zeros(1)}, "left over: extra$"),
+        ({"weight": sound["weight"]}, "missing: bias$"),
+        ({**sound, "bias": torch.ones(3)}, r"bias is \(3,\), should be \(2,\)$"),
+    ):
+        with pytest.raises(MedSAEError, match=said):
+            check_keys(nn.Linear(3, 2), state, "it")
+        with pytest.raises(MedSAEError, match=f"does not fit it; keys .*{said}"):
+            load_exactly(nn.Linear(3, 2), state, "it")
+
+
+def test_the_wanted_tensors_are_read_and_no_others(tmp_path):
+    state = {"a.x": torch.arange(3.0), "b.x": torch.zeros(2, 2)}
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "w.bin")
+    for name in ("w.safetensors", "w.bin"):
+        assert read_checkpoint(tmp_path / name).keys() == read_shapes(tmp_path / name).keys() == state.keys()
+        wanted = read_checkpoint(tmp_path / name, lambda key: key.startswith("a."))
+        assert list(wanted) == ["a.x"] and torch.equal(wanted["a.x"], state["a.x"])
+        shapes = read_shapes(tmp_path / name, lambda key: key.startswith("b."))
+        assert list(shapes) == ["b.x"] and shapes["b.x"].shape == (2, 2) and shapes["b.x"].is_meta
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+        for read in (read_checkpoint, read_shapes):
+            with pytest.raises(MedSAEError, match=name):
+                read(tmp_path / name)
+    for held in ([1, 2], {"a": 1}, {"a": torch.zeros(1), "b": "text"}):
+        torch.save(held, tmp_path / "other.bin")
+        with pytest.raises(MedSAEError, match="something other than named tensors"):
+            read_checkpoint(tmp_path / "other.bin")
+
+
+def test_long_lists_of_keys_are_cut():
+    assert listed(["a", "b"]) == "a, b" and listed(["a", "b", "c"], most=2) == "a, b and 1 more"
+    assert listed([str(k) for k in range(20)]).count(",") == 19 and "more" not in listed([str(k) for k in range(20)])
