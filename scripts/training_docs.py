@@ -18,7 +18,7 @@ BEGIN, END = "<!-- fields: python scripts/training_docs.py -->", "<!-- end of fi
 
 
 def documented(model: Any) -> dict[str, str]:
-    """What a dataclass's docstring says of its fields, by name: paragraphs `name: text`, which lines further in continue."""
+    """What a dataclass's docstring says of its fields, by name: `name: text`, which lines further in continue."""
     doc = re.sub(r"\n\s{8,}", " ", model.__doc__)
     return dict(re.findall(r"^\s{4}(\w+): (.+)$", doc, flags=re.M))
 

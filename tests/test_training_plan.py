@@ -1,7 +1,6 @@
 """What a recipe leaves open, what a training will be, and the page of its fields."""
 
 import re
-import time
 
 import pytest
 from helpers.planted import planted_rows, write_store
@@ -115,8 +114,7 @@ def test_minutes_are_samples_by_a_trial_and_the_same_command_goes_on_to_the_same
     assert samples == 64 * 15
     assert main([*arguments, "--minutes", "0.05", "--resume", "--quiet"]) == 0
     with pytest.raises(MedSAEError, match="no time to train in"):
-        in_minutes(store, load_recipe(tmp_path / "r.yaml").specs, load_recipe(tmp_path / "r.yaml").config, 0)
-    assert time.perf_counter() > 0
+        in_minutes(store, load_recipe(tmp_path / "r.yaml").specs, load_recipe(tmp_path / "r.yaml").config, 0.0)
 
 
 @pytest.mark.parametrize("hook", ["hook_embedding", "wide"])
@@ -143,7 +141,7 @@ def test_dead_latents_in_the_config_are_those_of_the_validation_figures(store, t
     spec = SAESpec("a", "wide", "topk", 2, options={"k": 2})
     folder = train_saes(store, [spec], TrainingConfig(2560, batch_size=128), tmp_path / "out", progress=False)["a"]
     dead = read_object(folder / "training.json")["validation"]["dead"] * 480
-    assert 0 < dead and load_sae(folder).cfg.metadata.num_dead_features == round(dead)
+    assert dead > 0 and load_sae(folder).cfg.metadata.num_dead_features == round(dead)
 
 
 def test_the_page_has_every_field_as_the_models_have_it():

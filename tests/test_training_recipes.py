@@ -92,10 +92,10 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, change, line, message):
 
 
 def test_no_recipe_there(tmp_path):
-    with pytest.raises(MedSAEError, match="no recipe at .*the package has: .*medsae-paper"):
+    with pytest.raises(MedSAEError, match=r"no recipe at .*the package has: .*medsae-paper"):
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(
-        MedSAEError, match="no recipe at nothing-such, .*the package has: five-layers, medsae-paper-grid"
+        MedSAEError, match=r"no recipe at nothing-such, .*the package has: five-layers, medsae-paper-grid"
     ):
         load_grid("nothing-such")
 

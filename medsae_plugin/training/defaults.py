@@ -23,8 +23,8 @@ less: at SAE-Lens's 1 the steps of what has died are too small to bring it back 
 
 
 def fitted(store: ActivationStore, specs: Sequence[SAESpec]) -> list[SAESpec]:
-    """The specs with what is left out filled in: the width, and where the architecture has them k and the coefficient of
-    the auxiliary loss.
+    """The specs with what is left out filled in: the width, and of architectures that have them k and the coefficient
+    of the auxiliary loss.
 
     Raises:
         MedSAEError: an unknown hook, architecture or option.

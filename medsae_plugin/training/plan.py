@@ -103,8 +103,8 @@ class Plan:
         lines = aligned([head, *table], rule_after=[1])
         config = self.config
         lines.append(
-            f"{self.n_images:,} training images; {config.total_training_samples:,} samples in {config.steps:,} steps of "
-            f"{config.batch_size:,} rows; about {self.n_bytes / 2**20:,.0f} MiB for {len(self.specs)} SAE(s)"
+            f"{self.n_images:,} training images; {config.total_training_samples:,} samples in {config.steps:,} steps "
+            f"of {config.batch_size:,} rows; about {self.n_bytes / 2**20:,.0f} MiB for {len(self.specs)} SAE(s)"
         )
         lines += [f"filled in: {line}" for line in self.filled]
         lines += [f"warning: {line}" for line in self.warnings]
@@ -158,7 +158,7 @@ def seconds_a_step(store: ActivationStore, plan: Plan) -> float:
 
 
 def in_minutes(
-    store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, minutes: float
+    store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig, minutes: int | float
 ) -> TrainingConfig:
     """The config with as many samples, whole batches, as take so long by a trial of a few steps; one batch at least."""
     if minutes <= 0:

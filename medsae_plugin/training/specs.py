@@ -177,7 +177,7 @@ class TrainingConfig:
 
     def in_steps(self) -> TrainingConfig:
         """The same with the fields that are left out and follow from the number of steps."""
-        follow = {
+        follow: dict[str, Any] = {
             "lr_warm_up_steps": self.steps // 20,
             "lr_decay_steps": self.steps // 5,
             "dead_feature_window": min(max(self.steps // 50, 10), 1000),
@@ -262,8 +262,8 @@ def _check_end(spec: SAESpec, d_in: int) -> None:
         raise MedSAEError(f"SAE {spec.name}: k is {k}, and there are {d_sae} latents; choose k between 1 and {d_sae}")
     if spec.normalize == "layer_norm" and hasattr(sae.cfg, "aux_loss_coefficient"):
         raise MedSAEError(
-            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails as soon as "
-            f"a latent is dead (its auxiliary loss knows no such norm); normalize: {CENTER_AND_SCALE} does"
+            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails as soon "
+            f"as a latent is dead (its auxiliary loss knows no such norm); normalize: {CENTER_AND_SCALE} does"
         )
     try:
         if spec.normalize in (CENTER_AND_SCALE, "covariance_whitening"):

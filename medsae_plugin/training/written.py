@@ -38,7 +38,7 @@ saes:
   - name: {hook.replace(".", "-").removeprefix("hook_")}
     hook: {hook}
     architecture: batchtopk  # keeps the k strongest latents a row, on average over a batch
-    expansion: {expansion}  # {round(expansion * d):,} latents: at most {WIDEST} x {d}, and as many as fire {FIRINGS} times a pass
+    expansion: {expansion}  # {round(expansion * d):,} latents, of {FIRINGS} firings a pass or more; at most {WIDEST} x {d}
     normalize: center_and_scale  # folded into the weights in the end
     options:
       k: {k}  # latents that fire on a row: the square root of {d}, to a multiple of 4
@@ -50,7 +50,7 @@ training:
   lr: {LR}
   # lr_warm_up_steps: {config.lr_warm_up_steps}  # a twentieth of the steps
   # lr_decay_steps: {config.lr_decay_steps}  # a fifth of the steps
-  # dead_feature_window: {config.dead_feature_window}  # a fiftieth of the steps: then the auxiliary loss revives a latent
+  # dead_feature_window: {config.dead_feature_window}  # a fiftieth of the steps
   validate_every: {max(config.steps // 20, 1)}  # steps
 """
 
