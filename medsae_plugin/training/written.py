@@ -38,7 +38,7 @@ saes:
   - name: {hook.replace(".", "-").removeprefix("hook_")}
     hook: {hook}
     architecture: batchtopk  # keeps the k strongest latents a row, on average over a batch
-    expansion: {expansion}  # {round(expansion * d):,} latents, of {FIRINGS} firings a pass or more; at most {WIDEST} x {d}
+    expansion: {expansion}  # {round(expansion * d):,} latents, of {FIRINGS} firings a pass; at most {WIDEST} x {d}
     normalize: center_and_scale  # folded into the weights in the end
     options:
       k: {k}  # latents that fire on a row: the square root of {d}, to a multiple of 4
