@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medsae_plugin.scores import Evaluation
 
 ENCODER = "phantom-swin"
-RECIPE = "demo.yaml"
+RECIPE = "demo"
 N_PHANTOMS = 2000
 BASELINES = ("random", "k-means")
 PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, and drawn in half the time of 224
@@ -42,14 +42,13 @@ def run_demo(
         MedSAEError: `out` holds something else than a demo with these arguments.
     """
     from medsae_plugin import Evaluation, HookedVisionEncoder, compare, extract, load_recipe, read_table, train_saes
-    from medsae_plugin.encoders.cards import pretrained_folder
     from medsae_plugin.phantoms import generate
     from medsae_plugin.report import write_report
     from medsae_plugin.training.baselines import Like, make_baselines
 
     out = Path(out)
     _claim(out, {"n": n, "seed": seed})
-    recipe = load_recipe(pretrained_folder() / RECIPE)
+    recipe = load_recipe(RECIPE)
     labels = out / "phantoms" / "labels.csv"
     if not labels.is_file():
         generate(n, labels.parent, seed=seed, size=PHANTOM_SIZE, progress=progress)

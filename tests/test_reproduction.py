@@ -20,8 +20,8 @@ def test_the_page_runs_from_its_first_to_its_last_command(tmp_path, monkeypatch,
     settings, commands = reproduction.commands_of(reproduction.PAGE.read_text("utf-8"))
     assert [command.split()[1] for command in commands] == ["-c", "extract", "store", "train", "evaluate", "sweep"]
     training = reproduction.as_chexpert(tmp_path / settings["DATA"], 24, 96)
-    swept = reproduction.smaller(reproduction.REPOSITORY / settings["GRID"], tmp_path / "grid.yaml", 2, 16)
-    reproduction.smaller(reproduction.REPOSITORY / settings["RECIPE"], tmp_path / "recipe.yaml", 2, 16)
+    swept = reproduction.smaller(recipe_file(settings["GRID"], SWEEPS), tmp_path / "grid.yaml", 2, 16)
+    reproduction.smaller(recipe_file(settings["RECIPE"]), tmp_path / "recipe.yaml", 2, 16)
     settings |= {"ENCODER": "phantom-swin", "WEIGHTS": str(load_card("phantom-swin").source_path), "DEVICE": "cpu"}
     settings |= {"RECIPE": "recipe.yaml", "GRID": "grid.yaml"}
     monkeypatch.chdir(tmp_path)

@@ -46,7 +46,7 @@ def rows_of(store: ActivationStore, hook: str, split: str) -> torch.Tensor:
 @pytest.mark.parametrize("normalize", ["none", "expected_average_only_in", "covariance_whitening"])
 def test_what_is_trained_is_what_sae_lens_own_trainer_makes_of_the_same_batches(store, tmp_path, normalize):
     """Its normalisations are folded by it, so what is saved takes raw activations."""
-    spec = SAESpec("a", "hook_embedding", "topk", 2, normalize, {"k": 3})
+    spec = SAESpec("a", "hook_embedding", "topk", 2, normalize, {"k": 3, "aux_loss_coefficient": 2.0})
     config = replace(QUICK, n_batches_for_norm_estimate=5)
     folder = train_saes(store, [spec], config, tmp_path / "out", progress=False)["a"]
     by_hand = build_sae(store, spec, config)
@@ -262,7 +262,7 @@ def test_the_metadata_counts_only_readable_images(tmp_path):
 def test_each_sae_has_its_own_learning_rate_and_passes_count_the_rows(store, tmp_path):
     """In one pass over the data as if each were trained by itself; and 2 passes are twice the training rows."""
     n = store.n_rows("hook_embedding", "train")
-    by_passes = TrainingConfig(batch_size=16, lr=1e-3, passes=2)
+    by_passes = TrainingConfig(batch_size=16, lr=1e-3, epochs=2)
     slow, fast = (
         SAESpec("slow", "hook_embedding", expansion=2, lr=1e-4),
         SAESpec("fast", "hook_embedding", expansion=2),
@@ -278,5 +278,5 @@ def test_each_sae_has_its_own_learning_rate_and_passes_count_the_rows(store, tmp
     with pytest.raises(MedSAEError, match="these have other counts of rows"):
         two = [slow, SAESpec("b", "hook_final_norm", expansion=2)]
         train_saes(store, two, by_passes, tmp_path / "two", progress=False)
-    with pytest.raises(MedSAEError, match=r"0\.01 passes are \d+ rows, less than one batch"):
-        train_saes(store, [slow], replace(by_passes, passes=0.01), tmp_path / "few", progress=False)
+    with pytest.raises(MedSAEError, match=r"0\.01 epochs are \d+ rows, less than one batch"):
+        train_saes(store, [slow], replace(by_passes, epochs=0.01), tmp_path / "few", progress=False)

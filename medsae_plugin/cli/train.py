@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medsae_plugin.cli.arguments import add_device, add_store, add_table, checked_device, read_table
 from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
+
+if TYPE_CHECKING:
+    from medsae_plugin.store import ActivationStore
+    from medsae_plugin.training import SAESpec, TrainingConfig
 
 
 def add(commands: Commands) -> None:
@@ -25,8 +30,26 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="which SAEs, and how to train them")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder for the SAEs, one folder each")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        required=True,
+        metavar="RECIPE",
+        help="which SAEs, and how to train them: a YAML file, or the name of one that ships, such as medsae-paper",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a folder for the SAEs, one folder each")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs", type=float, metavar="N", help="passes over the training rows, whatever the recipe says"
+    )
+    length.add_argument(
+        "--minutes", type=float, metavar="M", help="as many samples as take so long, by the time of a few steps"
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print rows, passes, steps, memory and an estimate of the time; train nothing",
+    )
     parser.add_argument(
         "--checkpoint-minutes",
         type=float,
@@ -52,18 +75,28 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.scores import MeanTopR
     from medsae_plugin.store import ActivationStore
     from medsae_plugin.training import load_recipe, train_saes
+    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, duration, seconds_a_step
 
     if args.resume:
         print("medsae: --resume does nothing: the same command goes on; it goes with 0.3", file=sys.stderr)
     if args.checkpoint_minutes < 0:
         raise MedSAEError("--checkpoint-minutes should be at least 0")
-    recipe = load_recipe(args.recipe)
+    if args.out is None and not args.plan:
+        raise MedSAEError("say where the SAEs go: --out DIR (or --plan, to train nothing)")
+    recipe, store = load_recipe(args.recipe), ActivationStore(args.store)
     config = replace(recipe.config, device=checked_device(args.device))
-    store = ActivationStore(args.store)
+    config = _as_long_as_said(args, store, recipe.specs, config)
+    plan = Plan.of(store, recipe.specs, config)
+    if args.plan:
+        seconds = seconds_a_step(store, plan)
+        print(f"{plan}\ntime: {duration(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
+        return
+    if not args.quiet:
+        print(plan, file=sys.stderr)
     paths = train_saes(
         store,
-        recipe.specs,
-        config,
+        plan.specs,
+        plan.config,
         args.out,
         top_r=None if args.table is None else MeanTopR(store, read_table(args)),
         wandb_project=args.wandb,
@@ -72,3 +105,22 @@ def run(args: argparse.Namespace) -> None:
     )
     for name, path in paths.items():
         print(f"{name}: {path}")
+
+
+def _as_long_as_said(
+    args: argparse.Namespace, store: ActivationStore, specs: list[SAESpec], config: TrainingConfig
+) -> TrainingConfig:
+    """The config with `--epochs` or `--minutes`; a run that `--minutes` began goes on to the samples it began with."""
+    from dataclasses import replace
+
+    from medsae_plugin.sae_folders import RUN, read_object
+    from medsae_plugin.training.plan import in_minutes
+
+    if args.epochs is not None:
+        return replace(config, epochs=args.epochs, total_training_samples=None)
+    if args.minutes is None:
+        return config
+    if args.out is not None and (args.out / RUN).is_file():
+        samples = read_object(args.out / RUN)["training"]["total_training_samples"]
+        return replace(config, epochs=None, total_training_samples=samples)
+    return in_minutes(store, specs, config, args.minutes)

@@ -76,7 +76,8 @@ class Published:
         """`cfg.json` with the metadata that SAE-Lens knows and medical images have no other value for.
 
         model_class_name: what loads the model. dataset_path: of a data set on the Hub; none. exclude_special_tokens:
-        whether prefix tokens were left out of the rows that it was trained on. neuronpedia_id: none.
+        whether prefix tokens were left out of the rows that it was trained on. neuronpedia_id: none. num_dead_features:
+        as the evaluation counts them, so that it agrees with the metrics beside it.
         """
         config = read_object(self.folder / CONFIG)
         metadata = config.get("metadata") or {}
@@ -84,7 +85,8 @@ class Published:
         known["model_class_name"] = "HookedVisionEncoder"
         if (positions := metadata.get("positions")) is not None:
             known["exclude_special_tokens"] = positions == "mean"
-        return config | {"metadata": known | metadata}
+        counted = {"num_dead_features": round(self.scores.value("dead") * self.config.d_sae)}
+        return config | {"metadata": known | metadata | counted}
 
 
 def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> list[Published]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,15 @@ from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
-from medsae_plugin.sae_folders import HISTORY, REPORT, RUN, load_sae, read_object
+from medsae_plugin.sae_folders import CONFIG, HISTORY, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import differences
 from medsae_plugin.training.checkpoints import Checkpoints, load
 from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
-from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
+from medsae_plugin.training.plan import Plan
+from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 from medsae_plugin.training.validation import TopR, Validation, fidelity_sums
 from medsae_plugin.training.watch import Watch
 
@@ -68,8 +70,10 @@ def train_saes(
         MedSAEError: specs that do not fit the store; `out` holds another run; a damaged checkpoint; a training that
             diverged, once the other SAEs of the run are saved; Weights & Biases does not start.
     """
-    check_specs(store, specs)
-    config = config.counted_in(store, [spec.hook for spec in specs])
+    plan = Plan.of(store, specs, config)
+    for line in plan.warnings:
+        warnings.warn(line, stacklevel=2)
+    specs, config = plan.specs, plan.config
     out = Path(out)
     folders = {spec.name: out / spec.name for spec in specs}
     is_begun = _claim(what := _what_it_is(store, specs, config), out)
@@ -195,6 +199,10 @@ class _Run:
         with replacing_folder(folder) as temporary:
             self._save_of_raw(spec, temporary)
             sums = fidelity_sums(self.store, load_sae(temporary), spec.hook, "val")
+            if sums.n:  # what SAE-Lens counts is what has not fired for a while in training
+                config = read_object(temporary / CONFIG)
+                config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
+                (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
             report = {
                 "sae": spec.fields(),
                 "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
