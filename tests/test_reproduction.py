@@ -12,6 +12,7 @@ from sae_lens import SAE
 import medsae_plugin as medsae
 from medsae_plugin.cli import main
 from medsae_plugin.encoders import load_card
+from medsae_plugin.training.recipes import SWEEPS, recipe_file
 
 reproduction = script("reproduction")
 
