@@ -22,6 +22,7 @@ from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.comparison.winner import rank
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.scores.images import Folds, LabelledImages
+from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
 from medsae_plugin.scores.scoring import Resampling
@@ -45,6 +46,7 @@ def compare(
     leave_out_trained: bool = False,
     resampling: Resampling | None = None,
     baselines: Sequence[str | Path] = (),
+    judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
@@ -65,6 +67,7 @@ def compare(
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
         baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
+        judge: as of `evaluate`, for the SAEs of every store.
         folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
             the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
@@ -96,6 +99,7 @@ def compare(
             leave_out_trained=trained_on,
             resampling=resampling,
             baselines=source.baselines,
+            judge=judge,
             device=device,
             progress=progress,
         )
