@@ -25,9 +25,8 @@ from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
-from medsae_plugin.scores.scoring import Resampling
+from medsae_plugin.scores.scoring import HeldOut, Resampling
 from medsae_plugin.scores.seen import check_held_out
-from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.store.reader import ActivationStore
 
 SCORES = "scores"
@@ -104,10 +103,10 @@ def compare(
             progress=progress,
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
-    jackknife = PatientJackknife(images.patients[images.rows("report")])
-    layers = _layers(sources, images, jackknife, progress)
+    held_out = HeldOut(images)
+    layers = _layers(sources, held_out, progress)
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
-    without_each = [left_out(c, images, jackknife) for c in tqdm(compared, "jackknife", disable=not progress)]
+    without_each = [left_out(c, images, held_out.jackknife) for c in tqdm(compared, "jackknife", disable=not progress)]
     recipes = recipes_of(compared)
     found = Found(
         evaluation=evaluation,
@@ -133,13 +132,11 @@ def _trained_on(sources: Sequence[Source], images: LabelledImages, leave_out: bo
     return {patient for store, one in opened for patient in check_held_out([one], store, images, leave_out)[0]}
 
 
-def _layers(
-    sources: Sequence[Source], images: LabelledImages, jackknife: PatientJackknife, progress: bool
-) -> list[Layer]:
+def _layers(sources: Sequence[Source], held_out: HeldOut, progress: bool) -> list[Layer]:
     places = [(source, hook) for source in sources for hook in source.store.hooks]
     made: list[Layer] = []
     for source, hook in tqdm(places, "probing layers", disable=not progress):
-        visibility: Visibility = probe(source.store, hook, images, jackknife)
+        visibility: Visibility = probe(source.store, hook, held_out)
         made.append(Layer(source.label, hook, source.store.hooks[hook].d, visibility))
     return made
 
