@@ -65,20 +65,20 @@ def test_one_unit_ranks_as_it_does_itself_and_k_as_scikit_learns_regression(plan
     for c, o in enumerate(whole.labels[:3]):
         known = train[~np.isnan(labels[train, c])]
         r = np.abs([np.corrcoef(latents[known, j], labels[known, c])[0, 1] for j in range(FEATURES)])
-        assert o.latents == np.argsort(-r).tolist()
+        assert o.latents == [np.argsort(-r).tolist()]
         seen = test[~np.isnan(labels[test, c])]
-        best = np.corrcoef(latents[known, o.latents[0]], labels[known, c])[0, 1]
-        expected = roc_auc_score(labels[seen, c], np.sign(best) * latents[seen, o.latents[0]])
+        best = np.corrcoef(latents[known, o.latents[0][0]], labels[known, c])[0, 1]
+        expected = roc_auc_score(labels[seen, c], np.sign(best) * latents[seen, o.latents[0][0]])
         assert o.k_sparse["1"] == pytest.approx(expected)
         assert o.positives == (labels[seen, c] == 1).sum() and o.known == len(seen)
-        pair = latents[:, o.latents[:2]] / latents[known][:, o.latents[:2]].std(0)
+        pair = latents[:, o.latents[0][:2]] / latents[known][:, o.latents[0][:2]].std(0)
         found = [
             roc_auc_score(labels[seen, c], LogisticRegression(C=s).fit(pair[known], labels[known, c])
                           .decision_function(pair[seen])) for s in (0.01, 0.1, 1)
         ]  # fmt: skip
         assert min(abs(o.k_sparse["2"] - auroc) for auroc in found) < 1e-3
     either = whole.labels[2]
-    assert set(either.latents[:2]) == {2, 3} and either.k_sparse["2"] > either.k_sparse["1"] + 0.1
+    assert set(either.latents[0][:2]) == {2, 3} and either.k_sparse["2"] > either.k_sparse["1"] + 0.1
     assert either.sparse > 0.95 and either.sparse_units >= 2
     never = whole.labels[3]
     assert never.k_sparse == dict.fromkeys(map(str, probes.ks)) and never.sparse is None and never.single is None
@@ -94,7 +94,9 @@ def test_the_ceiling_tells_all_and_a_reconstruction_what_the_sae_writes_back(pro
     assert abs(lossy.labels[0].reconstructed - 0.5) < 0.2 and lossy.labels[1].reconstructed > 0.95
     neurons = next(u for u in probes.units if u.kind == "neurons")
     assert all(o.reconstructed is None for o in neurons.labels)
-    assert all(str(j).isdecimal() for o in neurons.labels for j in o.latents), "an axis and its negative tell the same"
+    assert all(str(j).isdecimal() for o in neurons.labels for j in o.latents[0]), (
+        "an axis and its negative tell the same"
+    )
     assert probes.recovered(whole.mean(1), "h") == pytest.approx((whole.mean(1) - 0.5) / (hook.mean - 0.5))
 
 
@@ -159,6 +161,6 @@ def test_a_spatial_hook_is_probed_by_its_means_and_an_axis_may_go_both_ways(plan
     table = read_table(tmp_path / "labels.csv", label_columns=["low", "other"])
     probes = probe_units(store, {"a": sae}, table, progress=False)
     neurons = probes.units[-1].labels[0]
-    assert neurons.latents[0] == "-1" and neurons.k_sparse["1"] == 1 and probes.hooks[0].auroc["low"] > 0.95
+    assert neurons.latents[0][0] == "-1" and neurons.k_sparse["1"] == 1 and probes.hooks[0].auroc["low"] > 0.95
     by_mean = probe_units(store, {"a": sae}, table, aggregate="mean", progress=False)
-    assert by_mean.units[-1].labels[0].latents[0] == 1 and by_mean.units[-1].labels[0].k_sparse["1"] > 0.95
+    assert by_mean.units[-1].labels[0].latents[0][0] == 1 and by_mean.units[-1].labels[0].k_sparse["1"] > 0.95
