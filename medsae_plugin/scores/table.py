@@ -148,8 +148,8 @@ def headline_words(sae: UnitScores) -> str:
 def _gained(gain: Gain) -> str:
     if gain.mean_top_r is None:
         return "-"
-    bounds = f" {_between(gain.low, gain.high)}" if gain.low is not None or gain.no_interval else ""
-    return f"{gain.mean_top_r:+.3f}{bounds}"
+    bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
+    return f"{gain.mean_top_r:+.3f}{' (no interval)' if gain.no_interval else bounds}"
 
 
 def _in_columns(sae: UnitScores) -> list[UnitScores]:
