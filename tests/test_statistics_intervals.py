@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from medsae_plugin.statistics import bootstrap
 from medsae_plugin.statistics.bootstrap import studentised_interval
 from medsae_plugin.statistics.intervals import (
     auroc_interval,
@@ -119,8 +120,36 @@ def test_a_studentised_interval_covers_a_skewed_mean_where_percentiles_do_not():
     assert covered / trials > 0.92 > plain / trials
 
 
+def test_a_studentised_interval_is_that_of_a_loop_over_resampled_patients(monkeypatch):
+    rng = np.random.default_rng(5)
+    counts = rng.integers(1, 5, 14).astype(float)
+    totals = counts * rng.exponential(size=14)
+
+    def mean_and_error(totals, counts):
+        mean = totals.sum() / counts.sum()
+        n = len(totals)
+        return mean, np.sqrt(((totals - mean * counts) ** 2).sum() * n / (n - 1)) / counts.sum()
+
+    mean, error = mean_and_error(totals, counts)
+    draws = np.random.default_rng(7)
+    drawn = [np.repeat(np.arange(14), draws.multinomial(14, np.full(14, 1 / 14))) for _ in range(300)]
+    t = [(m - mean) / e for m, e in (mean_and_error(totals[one], counts[one]) for one in drawn)]
+    expected = mean - np.quantile(t, 0.975) * error, mean - np.quantile(t, 0.025) * error
+    assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
+    for elements in (0, 14 * 7):
+        monkeypatch.setattr(bootstrap, "_CHUNK_ELEMENTS", elements)
+        assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
+    assert studentised_interval(totals, counts) == studentised_interval(totals, counts, 1000, seed=0)
+
+
 def test_resamples_without_a_spread_are_undefined():
     one = np.zeros(12)
     one[0] = 1.0  # in a third of resamples the one patient with an effect is missing
     assert np.isnan(studentised_interval(one, np.ones(12))).all()
     assert np.isnan(studentised_interval(np.ones(12), np.ones(12))).all()
+    three = np.zeros(12)
+    three[:3] = 1, 2, 3  # in 3% all three are missing: few enough
+    assert np.isfinite(studentised_interval(three, np.ones(12))).all()
+    two = np.zeros(12)
+    two[:2] = 1, 2  # in 11%, which are too many
+    assert np.isnan(studentised_interval(two, np.ones(12), 4000)).all()
