@@ -18,6 +18,7 @@ ENCODER = "phantom-swin"
 RECIPE = "demo"
 N_PHANTOMS = 2000
 BASELINES = ("random", "k-means")
+DATA_SET = "medsae phantoms"  # what the card of its encoder calls what that was trained on
 PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, and drawn in half the time of 224
 
 
@@ -52,7 +53,7 @@ def run_demo(
     labels = out / "phantoms" / "labels.csv"
     if not labels.is_file():
         generate(n, labels.parent, seed=seed, size=PHANTOM_SIZE, progress=progress)
-    table = read_table(labels).split_by_patient(seed=seed)
+    table = read_table(labels, data_set=DATA_SET).split_by_patient(seed=seed)
     encoder = HookedVisionEncoder.from_pretrained(ENCODER, device=device)
     hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
     store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
