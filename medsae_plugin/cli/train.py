@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
     plan = Plan.of(store, recipe.specs, config)
     if args.plan:
         seconds = seconds_a_step(store, plan)
-        print(f"{plan}\ntime: {duration(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
+        print("\n".join([str(plan), *(f"warning: {line}" for line in plan.warnings)]))
+        print(f"time: {duration(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
         return
     if not args.quiet:
         print(plan, file=sys.stderr)

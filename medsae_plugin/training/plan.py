@@ -107,7 +107,6 @@ class Plan:
             f"of {config.batch_size:,} rows; about {self.n_bytes / 2**20:,.0f} MiB for {len(self.specs)} SAE(s)"
         )
         lines += [f"filled in: {line}" for line in self.filled]
-        lines += [f"warning: {line}" for line in self.warnings]
         return "\n".join(lines)
 
 
