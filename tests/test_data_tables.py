@@ -36,7 +36,7 @@ def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
 ROWS = (("patient00001/study1/view1.jpg", "1.0", ""), ("patient00001/study2/view1.jpg", "-1.0", "0.0"))
 
 
-@pytest.mark.parametrize(("uncertain", "expected"), [("ignore", np.nan), ("zeros", 0), ("ones", 1)])
+@pytest.mark.parametrize(("uncertain", "expected"), [("ignore", np.nan), ("zeros", 0), ("ones", 1), ("keep", -1)])
 def test_chexpert_labels_and_details(tmp_path, uncertain, expected):
     table = read_table(write(tmp_path, chexpert(*ROWS)), uncertain=uncertain)
     assert table.label_names == OBSERVATIONS and table.labels.dtype == np.float32

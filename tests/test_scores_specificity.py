@@ -77,6 +77,10 @@ def test_partial_r_is_the_correlation_of_statsmodels_residuals(unknown):
         controls = np.column_stack([np.nan_to_num(others), np.isnan(others)]) if unknown else others
         x, y = (residuals(v, controls) for v in (a[known, c], labels[known, c]))
         assert found[c] == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-9)
+    for unit in (1e-6, 1e6):
+        np.testing.assert_allclose(partial_r(unit * a, labels), found, atol=1e-6)
+        of_others = unit * np.stack([np.nan_to_num(np.delete(labels, c, 1)).sum(1) for c in range(5)], 1)
+        assert np.isnan(partial_r(of_others, labels)).all(), "nothing of it is left"
     if not unknown:  # the textbook's other formula, of the inverse of the correlations
         precision = np.linalg.inv(np.corrcoef(np.column_stack([a[:, 2], labels]).T))
         assert found[2] == pytest.approx(-precision[0, 3] / np.sqrt(precision[0, 0] * precision[3, 3]), abs=1e-9)
