@@ -83,6 +83,12 @@ def test_nine_patients_with_a_finding_have_no_interval_and_ten_have_one(tmp_path
     whole = summary._summary(scored)
     assert whole.mean_top_r_low is None and whole.no_interval.startswith("fewer than half of the observations")
     split = Split(split="report", images=n, patients=n)
+    # One of two has: the mean has one.
+    (tmp_path / "half").mkdir()
+    roles = ["select"] * n + ["report"] * n
+    two = np.column_stack([labels[:, 1:], np.zeros(2 * n)])  # and a label of nobody, which does not count
+    half = scores_of(activations.astype(np.float32), roles, tmp_path / "half", two)
+    assert [why is None for why in half.no_interval] == [True, False, False] and np.isfinite(half["mean_top_r_low"])
     whole.link([whole])
     said = format_table([whole], split, split, "max")
     assert "no interval: half (fewer than 10 patients with the finding)" in said

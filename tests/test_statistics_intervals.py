@@ -72,6 +72,7 @@ def test_the_interval_of_r_is_near_fishers_where_fisher_holds():
     low, high = correlation_interval(float(r.statistic), without, n - 1.0)
     expected = r.confidence_interval()
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.003)
+    assert correlation_interval(-float(r.statistic), -without, n - 1.0) == pytest.approx((-high, -low))
 
 
 def test_the_interval_of_auroc_solves_newcombes_equation():

@@ -73,10 +73,10 @@ def test_the_null_is_the_same_however_little_memory_it_takes(monkeypatch):
     rng = np.random.default_rng(6)
     a, labels = rng.random((40, 7)), (rng.random((40, 3)) < 0.4).astype(float)
     blocks = [sparse.csc_array(a[:, :2]), sparse.csc_array(a[:, 2:])]
-    whole = largest_null(blocks, labels, np.arange(40), 11)
-    for elements in (0, 3 * 40 * 4 + 1):
+    whole = largest_null(blocks, labels, np.arange(40), 10)
+    for elements in (0, 3 * 40 * 3 + 1):
         monkeypatch.setattr(permutation, "_CHUNK_ELEMENTS", elements)
-        np.testing.assert_allclose(largest_null(blocks, labels, np.arange(40), 11), whole)
+        np.testing.assert_allclose(largest_null(blocks, labels, np.arange(40), 10), whole)
 
 
 def test_r_is_numpys_up_to_its_ends_and_none_where_a_side_is_constant():
@@ -85,6 +85,8 @@ def test_r_is_numpys_up_to_its_ends_and_none_where_a_side_is_constant():
     a = np.stack([y[:, 0], 1 - y[:, 1], rng.random(50), np.full(50, 0.1), 1 + 1e-5 * y[:, 2]])
     y = np.column_stack([y, np.ones(50), np.full(50, np.nan)])
     r = pearson_of(sparse.csr_array(a), y)
+    score = rng.normal(size=(50, 1))  # labels are any numbers
+    assert pearson_of(sparse.csr_array(a), score)[2, 0] == pytest.approx(np.corrcoef(a[2], score[:, 0])[0, 1])
     for j in (0, 1, 2, 4):
         for c in range(3):
             assert r[j, c] == pytest.approx(np.corrcoef(a[j], y[:, c])[0, 1], abs=1e-5)
