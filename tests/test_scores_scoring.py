@@ -190,6 +190,15 @@ def test_a_latent_is_chosen_that_fires_on_ten_images_or_of_few_on_a_twentieth_an
     assert found == {0: 2, 39: 2, 40: 2, 59: 2, 60: 3, 199: 9, 200: 10, 10**6: 10}
 
 
+def test_what_fires_too_seldom_on_select_is_not_chosen(tmp_path):
+    fires = np.zeros((160, 4), np.float32)
+    for j, n in enumerate((3, 4, 5)):
+        fires[:n, j] = fires[80 : 80 + n, j] = 1
+    labels = np.tile((fires[:, :1] > 0).astype(float), 3)  # that of three images, which the first latent is
+    scored = scores_of(fires, ["select"] * 80 + ["report"] * 80, tmp_path, labels)
+    assert scored.eligible.tolist() == [False, True, True, False] and scored.top.tolist() == [1, 1, 1]
+
+
 def known_pairs(a, labels, rows, j, c):
     rows = rows[~np.isnan(labels[rows, c])]
     return a[rows, j], labels[rows, c]
