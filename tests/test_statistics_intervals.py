@@ -49,6 +49,9 @@ def test_what_rests_on_one_patient_is_undefined_without_it():
     r = PatientJackknife(patients).pearson(a, labels)
     assert np.isnan(r[5, 0]) and not np.isnan(r[:5]).any()
     assert np.isnan(variance(r[:, 0]))
+    for unit in np.random.default_rng(0).uniform(1e-6, 1e6, 30):  # and so are sums that cancel but for rounding errors
+        again = PatientJackknife(patients).pearson(unit * (a + 0.1), labels)
+        np.testing.assert_allclose(again, r, atol=1e-6)
     one_positive = np.array([[0.0, 0, 0, 0, 0, 1]]).T
     auroc = PatientJackknife(patients).auroc(a, one_positive)
     assert np.isnan(auroc[5, 0]) and (auroc[:5] == 1).all()

@@ -91,6 +91,10 @@ def test_r_is_numpys_up_to_its_ends_and_none_where_a_side_is_constant():
         for c in range(3):
             assert r[j, c] == pytest.approx(np.corrcoef(a[j], y[:, c])[0, 1], abs=1e-5)
     assert r[0, 0] == 1 and r[1, 1] == -1
+    for k in range(3, 40):  # one value, but for rounding errors
+        same = np.stack([np.full(k, x) for x in (0.1, 1 / 3, 0.7)] + [1 + 1e-7 * rng.normal(size=k)], axis=1)
+        assert np.isnan(pearson_of(sparse.csr_array(a[2:3, :k]), same)).all()
+        assert np.isnan(pearson_of(sparse.csr_array(same.T), a[2, :k, None])).all()
     assert np.isnan(r[3]).all() and np.isnan(r[:, 3:]).all()
     assert pearson_of(sparse.csr_array([[2.0, 0, 5]]), np.array([[0.0], [np.nan], [1]])).item() == pytest.approx(1)
 
