@@ -166,6 +166,8 @@ def test_the_seed_matters_and_another_process_agrees():
 
 
 def test_splits_that_cannot_be_made_are_refused():
+    with pytest.raises(MedSAEError, match="positive and add up to 1"):
+        split_by_patient(["a", "b", "c"], {"train": 1.0, "val": -0.5})
     with pytest.raises(MedSAEError, match="add up to 1"):
         split_by_patient(["a", "b"], {"train": 0.5, "test": 0.6})
     with pytest.raises(MedSAEError, match="2 patients cannot be split into train, val, test"):

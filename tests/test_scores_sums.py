@@ -123,6 +123,9 @@ def test_monosemanticity_is_the_pair_loops():
                 weights += scaled[i] * scaled[k]
         assert score[j] == pytest.approx(weighted / weights, abs=1e-8)
     assert np.isnan(metrics.monosemanticity(statistics_of(a, y, e[:, :0]))).all()
+    for unit in (1e-6, 1e6):
+        again = metrics.monosemanticity(statistics_of(unit * a, y, e))
+        np.testing.assert_allclose(again, score, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -47,6 +47,7 @@ def test_a_shuffle_gives_whole_patients_the_labels_of_patients_of_their_band():
         assert found == (ones if name in ones else set(rows_of) - ones)
     again = [order.tolist() for order in patient_shuffles(patients, 3, seed=1)]
     other = [order.tolist() for order in patient_shuffles(patients, 3, seed=2)]
+    assert next(patient_shuffles(patients, 1)).tolist() == next(patient_shuffles(patients, 1, seed=0)).tolist()
     assert again == [order.tolist() for order in patient_shuffles(patients, 3, seed=1)] != other
 
 
