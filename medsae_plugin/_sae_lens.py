@@ -1,4 +1,4 @@
-"""SAE-Lens knows our releases and our architecture once `medsae_plugin` is imported, in whichever order, at no cost before it is used.
+"""SAE-Lens knows our releases and architecture once `medsae_plugin` is imported, in whichever order, at no cost before.
 
 Imported for its one function by `medsae_plugin` itself, so nothing here may be heavy: what SAE-Lens is told stands in
 `medsae_plugin.release` and `training.sparse_topk`, which are looked up by name, as in `_lazy`, when it is needed.
