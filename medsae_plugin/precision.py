@@ -40,9 +40,10 @@ class Precision:
         """
         if name not in PRECISIONS:
             raise MedSAEError(f"precision {name!r}: use {', '.join(PRECISIONS)}")
+        has = computes_in_bfloat16(device)
         if name != AUTO:
-            return cls(name)
-        return None if computes_in_bfloat16(device) else cls(FP32, f"auto: no bfloat16 in this chip ({device})")
+            return cls(name, "" if has or name == FP32 else f"emulated: no bfloat16 in this chip ({device})")
+        return None if has else cls(FP32, f"auto: no bfloat16 in this chip ({device})")
 
     @classmethod
     def checked(cls, agreements: Collection[Agreement]) -> Precision:

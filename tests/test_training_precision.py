@@ -35,7 +35,7 @@ def bf16_chip(monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", ["topk", "medsae_topk", "batchtopk", "gated", "matching_pursuit"])
-def test_steps_in_bf16_save_float32(store, tmp_path, architecture):
+def test_steps_in_bf16_save_float32(store, tmp_path, bf16_chip, architecture):
     options = {"k": 3} if "topk" in architecture else {}
     spec = SAESpec("a", HOOK, architecture, 2, "none", options)
     config, precision = in_precision("bf16", store, [spec], CONFIG, None)
@@ -72,6 +72,8 @@ def test_auto_on_a_chip_without_bfloat16(store, monkeypatch):
     monkeypatch.setattr("medsae_plugin.precision.computes_in_bfloat16", lambda device: False)
     config, precision = in_precision("auto", store, [TOPK], CONFIG, None)
     assert not config.autocast and str(precision) == "computed in fp32 (auto: no bfloat16 in this chip (cpu))"
+    config, precision = in_precision("bf16", store, [TOPK], CONFIG, None)
+    assert config.autocast and str(precision) == "computed in bf16 (emulated: no bfloat16 in this chip (cpu))"
 
 
 @pytest.mark.parametrize("recipe", [True, False])
