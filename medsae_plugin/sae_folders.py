@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import read_json, reading
+from medsae_plugin.files import read_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
-# What training adds: its report and its validation history in an SAE's folder; what it is, and its checkpoints, in the
+# What training adds: its record and its validation history in an SAE's folder; what it is, and its checkpoints, in the
 # folder of the run.
 HISTORY = "history.parquet"
 REPORT, RUN, CHECKPOINTS = "training.json", "run.json", "checkpoints"
@@ -116,38 +116,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     check_sae_folder(path)
     return read_object(Path(path) / CONFIG)
-
-
-def read_report(path: str | Path) -> dict[str, Any] | None:
-    """The report of an SAE's training in its folder, with the fields `sae` and `training`, and the `history` of its
-    figures on the validation split, a dict a row; None where there is none.
-
-    Raises:
-        MedSAEError: it is damaged, or something else.
-    """
-    file = Path(path) / REPORT
-    if not file.is_file():
-        return None
-    report = read_object(file)
-    if not all(isinstance(report.get(field), dict) for field in ("sae", "training")):
-        raise MedSAEError(f"{file} is not what medsae train writes; move it away")
-    return {"history": read_history(path), **report}
-
-
-def read_history(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of `history.parquet` in an SAE's folder, None for what is undefined; none where there is no such file.
-
-    Raises:
-        MedSAEError: it is damaged.
-    """
-    import pandas as pd
-
-    file = Path(path) / HISTORY
-    if not file.is_file():
-        return []
-    with reading(file):
-        rows = pd.read_parquet(file).to_dict("records")
-    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
 
 
 def read_object(path: Path) -> dict[str, Any]:

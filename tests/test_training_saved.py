@@ -11,10 +11,11 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from safetensors.torch import load_file
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.sae_folders import load_sae, read_report
+from medsae_plugin.sae_folders import load_sae
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, split_by_sign, train_saes
+from medsae_plugin.training.records import read_training
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAE_LENS_NORMALIZATIONS
 
 HOOK = "hook_embedding"
@@ -75,7 +76,7 @@ def test_every_architecture_with_every_normalisation_is_saved_for_raw_activation
     assert scored[0].name and torch.equal(scored[0].encode(x), sae.encode(x))
     if normalize == CENTER_AND_SCALE and "batchtopk" not in architecture:
         # One centre and one scale leave the explained variance as it is.
-        last = read_report(folder)["history"][-1]
+        last = read_training(folder).history[-1]
         assert last["explained_variance"] == pytest.approx(explained(sae, x), abs=1e-4)
         assert last["l0"] == pytest.approx(report["validation"]["l0"], abs=1e-6)
 

@@ -12,6 +12,11 @@ from medsae_plugin.errors import MedSAEError
 
 # What is saved, in which file by which command, and the model that says its form.
 _SAVED = {
+    "store": ("manifest.json of medsae extract", "medsae_plugin.store.layout", "Manifest"),
+    "run": ("run.json of medsae train", "medsae_plugin.training.records", "TrainingRun"),
+    "training": ("training.json of medsae train", "medsae_plugin.training.records", "TrainingRecord"),
+    "baseline": ("baseline.json of medsae baselines", "medsae_plugin.training.baseline_folders", "Note"),
+    "latents": ("manifest.json in latents/ of medsae evaluate", "medsae_plugin.scores.matrix", "MatrixManifest"),
     "evaluation": ("metrics.json of medsae evaluate and merge", "medsae_plugin.scores.results", "Evaluation"),
     "paper": ("metrics.json of --protocol medsae-paper", "medsae_plugin.scores.paper", "PaperEvaluation"),
     "fidelity": ("fidelity.json of medsae fidelity", "medsae_plugin.causal.results", "Fidelity"),

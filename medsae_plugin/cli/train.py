@@ -114,14 +114,14 @@ def _as_long_as_said(
     """The config with `--epochs` or `--minutes`; a run that `--minutes` began goes on to the samples it began with."""
     from dataclasses import replace
 
-    from medsae_plugin.sae_folders import RUN, read_object
     from medsae_plugin.training.plan import in_minutes
+    from medsae_plugin.training.records import TrainingRun
 
     if args.epochs is not None:
         return replace(config, epochs=args.epochs, total_training_samples=None)
     if args.minutes is None:
         return config
-    if args.out is not None and (args.out / RUN).is_file():
-        samples = read_object(args.out / RUN)["training"]["total_training_samples"]
+    if args.out is not None and TrainingRun.file_at(args.out).is_file():
+        samples = TrainingRun.open(args.out).training.total_training_samples
         return replace(config, epochs=None, total_training_samples=samples)
     return in_minutes(store, specs, config, args.minutes)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.comparison.differences import Replicates
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import distinct_names, read_report
+from medsae_plugin.sae_folders import distinct_names
 from medsae_plugin.scores.baselines import open_baselines
 from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import LabelledImages
@@ -25,7 +25,8 @@ from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, least_firing
 from medsae_plugin.scores.units import Latents, Neurons, Units
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.training.baseline_folders import baseline_folders, read_note
+from medsae_plugin.training.baseline_folders import Note, baseline_folders
+from medsae_plugin.training.records import read_training
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def sources_of(
     sources = _sources(stores, saes, device)
     of_weights = {latents.sae_sha256: k for k, s in enumerate(sources) for latents, _ in s.saes.values()}
     folders = baseline_folders(baselines)
-    place = [of_weights.get(read_note(folder).of_sha256, 0) for folder in folders]  # evaluate refuses what is of none
+    place = [of_weights.get(Note.open(folder).of_sha256, 0) for folder in folders]  # evaluate refuses what is of none
     mine = [tuple(f for f, at in zip(folders, place, strict=True) if at == k) for k in range(len(sources))]
     return [replace(source, baselines=found) for source, found in zip(sources, mine, strict=True)]
 
@@ -123,8 +124,7 @@ def sources_of(
 def _sources(stores: Sequence[ActivationStore], saes: Any, device: str) -> list[Source]:
     if len(stores) == 1:
         opened = open_latents(saes, stores[0], device)
-        return [Source(str(stores[0].manifest["encoder"]["name"]), stores[0], opened)]
-    encoders = [store.manifest["encoder"] for store in stores]
+        return [Source(stores[0].encoder_name, stores[0], opened)]
     hashes = [store.weights_sha256 for store in stores]
     if len(set(hashes)) < len(hashes):
         raise MedSAEError("two of the stores are of the same encoder; extract all its hooks into one store")
@@ -135,7 +135,7 @@ def _sources(stores: Sequence[ActivationStore], saes: Any, device: str) -> list[
         store = _store_of(latents, stores)
         latents.check_fits(store)
         of_store[store.weights_sha256].append((latents, path))
-    names = [encoder["name"] for encoder in encoders]
+    names = [store.encoder_name for store in stores]
     labels = [name if names.count(name) == 1 else f"{name}@{sha[:8]}" for name, sha in zip(names, hashes, strict=True)]
     return [
         Source(label, store, _named(of_store[sha], keep=isinstance(saes, Mapping)))
@@ -203,9 +203,10 @@ def recipes_of(compared: Sequence[Compared]) -> list[Replicates]:
 
 def _made(latents: Latents, path: Path | None) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
-    if path is not None and (report := read_report(path)):
-        spec = {k: v for k, v in report["sae"].items() if k not in ("name", "hook")}
-        return {**spec, "training": {k: v for k, v in report["training"].items() if k != "seed"}}
+    if path is not None and (record := read_training(path)):
+        made = record.trained_by
+        spec = {k: v for k, v in made["sae"].items() if k not in ("name", "hook")}
+        return {**spec, "training": {k: v for k, v in made["training"].items() if k != "seed"}}
     config = json.loads(json.dumps(latents.sae.cfg.to_dict(), default=str))
     metadata = config.pop("metadata", {})
     return {**{k: v for k, v in config.items() if k not in ("device", "d_in")}, "seed": metadata.get("seed")}

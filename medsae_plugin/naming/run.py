@@ -96,7 +96,7 @@ def name_latents(
 def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Evidence) -> dict[str, Any]:
     """How names are made, as JSON holds it."""
     made = {
-        "encoder": firing.store.manifest["encoder"],
+        "encoder": firing.store.manifest.encoder.model_dump(),
         "hook": firing.units.hook,
         "sae_sha256": firing.units.sae_sha256,
         "namer": dict(namer.identity),

@@ -20,7 +20,6 @@ from medsae_plugin.training.baseline_folders import (
     Note,
     baseline_folders,
     parts_sha256,
-    read_note,
     read_parts,
 )
 
@@ -112,7 +111,7 @@ def open_baselines(
     by_weights = {latents.sae_sha256: name for name, latents in saes.items()}
     found: dict[str, list[Units]] = {}
     for folder in baseline_folders(given):
-        note = read_note(folder)
+        note = Note.open(folder)
         name = by_weights.get(note.of_sha256)
         if name is None:
             raise MedSAEError(

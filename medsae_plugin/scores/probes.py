@@ -89,7 +89,7 @@ def probe_units(
         one.held_out_from = seen.get(one.name)
     splits = counts(held_out.images)
     probes = Probes(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         ks=list(KS),
         hooks=[HookProbe(hook=hook, d=store.hooks[hook].d, **found.by_label()) for hook, found in hooks.items()],
@@ -301,9 +301,7 @@ def _candidates(
 ) -> Int[np.ndarray, " chosen"]:
     """The units to choose from: those that fire on enough images of `select`; of neurons that have one activation an
     image, or the mean of several, the axes alone, since a negative tells what its axis does."""
-    if units.kind == "neurons" and (
-        store.hooks[units.hook].rows_per_image == 1 or matrix.manifest["aggregate"] == "mean"
-    ):
+    if units.kind == "neurons" and (store.hooks[units.hook].rows_per_image == 1 or matrix.manifest.aggregate == "mean"):
         return np.arange(units.d_in)
     fired = np.bincount(on_select.indices[on_select.data > 0], minlength=units.n)
     return np.flatnonzero(fired >= least_firing(on_select.shape[0]))

@@ -21,6 +21,7 @@ from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix, latent_matrices
+from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
@@ -91,7 +92,7 @@ def evaluate(
         scored = [_scored(store, *both, held_out, judge) for both in zip(units, matrices, strict=True)]
         evaluation = Evaluation.of(
             scored,
-            store.manifest["encoder"],
+            Encoder.of(store),
             aggregate,
             counts(images),
             q=q,

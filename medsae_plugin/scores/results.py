@@ -62,15 +62,13 @@ class Evaluation(Result):
     def of(
         cls,
         scored: Sequence[Scored],
-        encoder: Mapping[str, Any],
+        encoder: Encoder,
         aggregate: str,
         splits: Mapping[str, Any],
         **more: Any,
     ) -> Evaluation:
         """The figures of these units."""
-        evaluation = cls(
-            encoder=Encoder(**encoder), aggregate=aggregate, candidates=summaries(scored), **splits, **more
-        )
+        evaluation = cls(encoder=encoder, aggregate=aggregate, candidates=summaries(scored), **splits, **more)
         evaluation._frame = latent_frame(scored)
         return evaluation
 

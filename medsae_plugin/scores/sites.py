@@ -146,7 +146,7 @@ def site_statistics(
     check_held_out(units, store, images)
     about = {
         "schema_version": SCHEMA_VERSION,
-        "encoder": store.manifest["encoder"],
+        "encoder": store.manifest.encoder.model_dump(),
         "aggregate": aggregate,
         "labels": list(images.label_names),
         **{role: split.model_dump(exclude={"in_thin_bands"}) for role, split in counts(images).items()},
