@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.scores.baselines import Baselines
 from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.judge import JudgeStore
@@ -46,7 +47,7 @@ def evaluate(
     folds: Folds | None = None,
     leave_out_trained: bool | Collection[str] = False,
     resampling: Resampling | None = None,
-    baselines: Sequence[str | Path] = (),
+    baselines: Baselines = (),
     judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -66,7 +67,8 @@ def evaluate(
             SAE's own, instead of refusing them; or which patients are to be left out for that.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations of patients' labels, 200 by default, with their seed.
-        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs.
+        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs, or what `open_baselines`
+            returned.
         judge: another encoder's store of the same images, by whose embeddings monosemanticity is given as well.
         device: where SAEs are computed.
 
