@@ -74,8 +74,9 @@ def run(args: argparse.Namespace) -> None:
 
     from medsae_plugin.scores import MeanTopR
     from medsae_plugin.store import ActivationStore
+    from medsae_plugin.text import clock
     from medsae_plugin.training import load_recipe, train_saes
-    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, duration, seconds_a_step
+    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, seconds_a_step
 
     if args.resume:
         print("medsae: --resume does nothing: the same command goes on; it goes with 0.3", file=sys.stderr)
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plan:
         seconds = seconds_a_step(store, plan)
         print("\n".join([str(plan), *(f"warning: {line}" for line in plan.warnings)]))
-        print(f"time: {duration(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
+        print(f"time: about {clock(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
         return
     if not args.quiet:
         print(plan, file=sys.stderr)
