@@ -18,7 +18,7 @@ Maps = Float[np.ndarray, "images rows columns"]
 PerImage = Float[np.ndarray, " images"]
 
 
-def bilinear(maps: Maps, shape: tuple[int, int]) -> Maps:
+def bilinear(maps: Maps, shape: tuple[int, int]) -> Float[np.ndarray, "images _ _"]:
     """Maps between the centres of their cells, at another number of rows and columns; constant beyond the outermost."""
     tensor = torch.from_numpy(np.ascontiguousarray(maps))[:, None]
     return torch.nn.functional.interpolate(tensor, size=shape, mode="bilinear", align_corners=False)[:, 0].numpy()
@@ -72,7 +72,7 @@ def morans_i(maps: Maps) -> PerImage:
     squares = (z**2).sum((1, 2))
     # Of values of this size less would be rounding error.
     varies = squares > 1e-12 * np.maximum(maps.astype(np.float64), 0).max((1, 2)) ** 2
-    return _ratio(rows * columns * products, pairs * squares, varies * pairs)
+    return _ratio(rows * columns * products, pairs * squares, varies * float(pairs))
 
 
 def best_threshold(maps: Maps, covers: Maps, figure: Callable[[Maps, Maps, float], PerImage], steps: int = 32) -> float:
