@@ -32,7 +32,7 @@ def estimate(
     values, chance, jackknife = values[known], chance[known], PatientJackknife(patients[known])
     made = Figure(images=int(known.sum()), mean=number(values.mean()))
     n = jackknife.n_patients
-    made.no_interval = reason_for_none(n, LEAST_PATIENTS, n, n)
+    made.no_interval = reason_for_none(float(n), float(LEAST_PATIENTS), float(n), float(n))
     if made.no_interval is None:
         made.interval = _interval(values, jackknife)
         made.no_interval = SAME if made.interval is None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,9 +28,10 @@ class Places:
     images: LabelledImages
     regions: Regions
     pixels: bool = False
+    _kept: dict[tuple[str, int, tuple[int, int]], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def check(self, hook: str) -> None:
-        """Raises MedSAEError unless the store has every position of a hook that has positions, and its preprocessing."""
+        """Raises MedSAEError unless the store has all positions of a hook that has some, and its preprocessing."""
         if not self.store.manifest["preprocessing"]:
             raise MedSAEError(f"{self.store.path} does not say how its images were prepared, so regions have no place")
         if self.store.hooks[hook].grid is None:
@@ -51,10 +52,14 @@ class Places:
         """The share of each cell that the region takes, float32; what the encoder does not see of it is left out."""
         preprocessor = Preprocessor.from_config(self.store.manifest["preprocessing"])
         grid = preprocessor.shape if self.pixels else self.store.hooks[hook].grid
+        assert grid is not None
         paths = self.images.frame["path"].to_numpy()
-        found = [self.regions[paths[row]][finding] for row in rows]
-        covers = [region.cover(preprocessor.framing(region.image).edges(grid)) for region in found]
-        return np.array(covers, dtype=np.float32).reshape(-1, *(grid or ()))
+        for row in rows:
+            if (finding, row, grid) not in self._kept:  # phantoms draw each anew
+                region = self.regions[paths[row]][finding]
+                cover = region.cover(preprocessor.framing(region.image).edges(grid))
+                self._kept[finding, row, grid] = cover.astype(np.float32)
+        return np.array([self._kept[finding, row, grid] for row in rows], dtype=np.float32).reshape(-1, *grid)
 
     def maps(
         self, units: Units, which: list[int], rows: Int[np.ndarray, " images"]

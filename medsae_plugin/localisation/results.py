@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from medsae_plugin._version import __version__
 from medsae_plugin.files import make_folder, replacing
@@ -116,8 +116,8 @@ class Localisation(Result):
     inside_finding: str | None = None
     inside_images: int = 0
     inside_share: float | None = None
-    inside: list[InsideUnits] = []
-    _inside_frame: pd.DataFrame | None = None
+    inside: list[InsideUnits] = Field(default_factory=list)
+    _inside_frame: pd.DataFrame | None = PrivateAttr(default=None)
 
     def save(self, path: str | Path) -> None:
         """Write `localisation.json` and its rows as parquet into a folder."""

@@ -145,7 +145,7 @@ def _r_on_select(images: LabelledImages, matrix: LatentMatrix) -> Float[np.ndarr
 
 @dataclass(frozen=True)
 class _Case:
-    """The maps of some units and the regions of one finding. others: of each round, whose region each image is given."""
+    """The maps of some units and the regions of a finding. others: of each round, whose region each image is given."""
 
     units: Units
     which: list[int]
