@@ -33,7 +33,9 @@ def planted(tmp_path_factory):
     rows[present, cell[present], 0] = rng.uniform(1, 2, present.sum())
     rows[present, 0, 1] = rng.uniform(1, 2, present.sum()) * (rng.random(present.sum()) < 0.8)
     rows[np.arange(N), (cell + 1) % 16, 2] = 1
-    store = write_store(folder / "store", {"h": rows, "pooled": rows.max(1)}, images=images, preprocessing=PREPROCESSING)
+    store = write_store(
+        folder / "store", {"h": rows, "pooled": rows.max(1)}, images=images, preprocessing=PREPROCESSING
+    )
     for name in images["path"]:
         path = folder / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,9 +121,11 @@ def test_which_latents_fire_outside_of_a_region_of_every_image(planted, found):
 def test_bilinear_pixels_find_the_same_place(planted, found):
     folder, store, sae = planted
     table = the_table(folder)
-    pixels = score_regions(
-        store, sae, table, read_regions(folder / "masks", table), maps="pixels", progress=False
-    ).units[0].best("spot")
+    pixels = (
+        score_regions(store, sae, table, read_regions(folder / "masks", table), maps="pixels", progress=False)
+        .units[0]
+        .best("spot")
+    )
     assert pixels.unit == 0 and pixels.figures["pointing"].mean == 1
     assert 0.4 < pixels.figures["iou"].mean < 1, "a cell's map is a hill"
 

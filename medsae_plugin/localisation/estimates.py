@@ -47,4 +47,4 @@ def _interval(values: Float[np.ndarray, " images"], jackknife: PatientJackknife)
     """None where all values are one, of which nothing tells how far it may be off."""
     if np.ptp(values) < 1e-12:
         return None
-    return t_interval(float(values.mean()), jackknife.mean(values), jackknife.n_patients - 1)
+    return t_interval(float(values.mean()), jackknife.mean(values), float(jackknife.n_patients - 1))
