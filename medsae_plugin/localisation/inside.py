@@ -19,6 +19,7 @@ from medsae_plugin.scores.units import Units
 from medsae_plugin.statistics.intervals import LEAST_PATIENTS, LEVEL
 
 _CHUNK_ELEMENTS = 2**23
+_ROUNDING = 1e-6  # of sums in float32: less is no difference
 
 
 @torch.no_grad()
@@ -83,7 +84,7 @@ def _shares(places: Places, units: Units, rows: np.ndarray, covers: Float[np.nda
         difference = shares - even
         low, high = _interval(difference, fired)
         share, of_region = shares.sum(0) / n, even.sum(0) / n
-    flag = np.select([high < 0, low > 0], ["outside", "inside"], "")
+    flag = np.select([high < -_ROUNDING, low > _ROUNDING], ["outside", "inside"], "")
     return pd.DataFrame({"images": n.astype(int), "patients": (fired > 0).sum(0), "share_inside": share,
                          "region_share": of_region, "difference": share - of_region, "low": low, "high": high,
                          "flag": flag})  # fmt: skip
@@ -100,5 +101,5 @@ def _interval(
     centre = left_out.sum(0) / n
     variance = (n - 1) / n * (np.where(there, left_out - centre, 0) ** 2).sum(0)
     half = t.ppf((1 + LEVEL) / 2, np.maximum(n - 1, 1)) * np.sqrt(variance)
-    enough = (n >= LEAST_PATIENTS) & (variance > 0)
+    enough = n >= LEAST_PATIENTS
     return np.where(enough, mean - half, np.nan), np.where(enough, mean + half, np.nan)
