@@ -15,7 +15,7 @@ from medsae_plugin.data.regions import read_regions
 from medsae_plugin.localisation.results import FIGURES, Localisation
 from medsae_plugin.localisation.score import score_regions
 
-N, SIDE, PIXELS = 180, 4, 16
+N, SIDE, PIXELS = 300, 4, 16
 PREPROCESSING = {"mode": "L", "size": PIXELS, "fit": "pad", "resample": "bilinear", "mean": [0.5], "std": [0.5]}
 
 
