@@ -16,6 +16,11 @@ _SAVED = {
     "paper": ("metrics.json of --protocol medsae-paper", "medsae_plugin.scores.paper", "PaperEvaluation"),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
     "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
+    "confounders": (
+        "confounders.json of medsae confounders",
+        "medsae_plugin.confounding.results",
+        "Confounders",
+    ),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
