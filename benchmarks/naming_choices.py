@@ -28,6 +28,7 @@ from medsae_plugin.naming.paper import PaperEvidence, PaperTrials
 from medsae_plugin.naming.trials import Trial, TrialRule, Trials
 from medsae_plugin.phantoms import FINDINGS, generate, read_truth
 from medsae_plugin.sae_folders import load_sae
+from medsae_plugin.text import to_the_left
 
 SPLITS = {"train": 0.5, "val": 0.1, "test": 0.4}
 UNREAD = 0.1
@@ -122,9 +123,7 @@ class Study:
         for name, (accuracy, precision, recall, f1, shuffled) in self.lines:
             told = (accuracy, accuracy - first, precision, recall, f1, shuffled, accuracy - shuffled)
             rows.append([name, *(_signed[k](x) for k, x in enumerate(told))])
-        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-        for row in rows:
-            print("  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip())
+        print("\n".join(to_the_left(rows)))
 
 
 _plain: Callable[[float], str] = "{:.3f}".format

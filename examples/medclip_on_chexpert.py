@@ -11,7 +11,7 @@ from pathlib import Path
 
 import medsae_plugin as medsae
 
-RECIPE = Path(__file__).parent / "recipes" / "medsae-paper.yaml"
+RECIPE = "medsae-paper"
 
 
 def main() -> None:
@@ -30,8 +30,8 @@ def main() -> None:
     specs, config = medsae.load_recipe(RECIPE)
     config = dataclasses.replace(config, device=args.device)
     if args.samples:
-        config = dataclasses.replace(config, passes=None, total_training_samples=args.samples)
-    saes = medsae.train_saes(store, specs, config, args.out / "saes", resume=True)
+        config = dataclasses.replace(config, epochs=None, total_training_samples=args.samples)
+    saes = medsae.train_saes(store, specs, config, args.out / "saes")
     print(medsae.evaluate(store, saes, table, args.out / "scores"))
 
 

@@ -10,12 +10,12 @@ import medsae_plugin as medsae
 from medsae_plugin.phantoms import generate
 
 
-def main(out: Path, n: int = 600, samples: int = 100_000) -> None:
+def main(out: Path, n: int = 600, samples: int = 200_000) -> None:
     table = medsae.read_table(generate(n, out / "phantoms", seed=0)).split_by_patient(seed=0)
     encoder = medsae.HookedVisionEncoder.from_pretrained("phantom-swin")
     store = medsae.extract(encoder, table, ["hook_embedding"], out / "store")
-    spec = medsae.SAESpec("embedding", "hook_embedding", "batchtopk", expansion=8, options={"k": 8})
-    config = medsae.TrainingConfig(total_training_samples=samples, batch_size=256, lr=1e-3)
+    spec = medsae.SAESpec("embedding", "hook_embedding", "batchtopk", expansion=2 / 3, options={"k": 8})
+    config = medsae.TrainingConfig(total_training_samples=samples, batch_size=128, lr=3e-3)
     saes = medsae.train_saes(store, [spec], config, out / "saes")
     print(medsae.evaluate(store, saes, table, out / "scores"))
 

@@ -17,8 +17,8 @@ def main(out: Path, n: int = 600, samples: int = 100_000) -> None:
     hooks = [*last_of_stage.values(), "hook_embedding"]
     # Eight positions an image are plenty to train on, and keep the early stages, which have hundreds, small.
     store = medsae.extract(encoder, table, hooks, out / "store", positions="sample:8")
-    specs = [medsae.SAESpec(hook, hook, "batchtopk", expansion=4, options={"k": 8}) for hook in hooks]
-    config = medsae.TrainingConfig(total_training_samples=samples, batch_size=256, lr=1e-3)
+    specs = [medsae.SAESpec(hook, hook, "batchtopk", expansion=1, options={"k": 8}) for hook in hooks]
+    config = medsae.TrainingConfig(total_training_samples=samples, batch_size=128, lr=3e-3)
     saes = medsae.train_saes(store, specs, config, out / "saes")
     print(medsae.evaluate(store, saes, table, out / "scores"))
 

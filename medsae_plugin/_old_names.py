@@ -50,7 +50,7 @@ def old_functions() -> dict[str, tuple[str, Callable[..., Any]]]:
         "format_table": ("print(evaluation)", lambda metrics: str(_new("Evaluation").read(metrics))),
         "compare_saes": ("compare", lambda *a, **k: _new("compare")(*a, **k).to_json()),
         "prompts_for": ("EncoderCard.own_prompts", _prompts_for),
-        "format_comparison": ("print(comparison)", lambda c: str(_new("Comparison").model_validate(c))),
+        "format_comparison": ("print(comparison)", lambda c: str(_new("Comparison").read(c))),
         "downstream_fidelity": ("fidelity", lambda *a, **k: _new("fidelity")(*a, **k).to_json()),
         "format_fidelity": ("print(fidelity)", lambda f: str(_new("Fidelity").read(f))),
         "summarise_attribution": (

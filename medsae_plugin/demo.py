@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from medsae_plugin.scores import Evaluation
 
 ENCODER = "phantom-swin"
-RECIPE = "demo.yaml"
+RECIPE = "demo"
 N_PHANTOMS = 2000
 BASELINES = ("random", "k-means")
+DATA_SET = "medsae phantoms"  # what the card of its encoder calls what that was trained on
 PHANTOM_SIZE = 128  # pixels on a side: a little more than the encoder takes, and drawn in half the time of 224
 
 
@@ -42,24 +43,21 @@ def run_demo(
         MedSAEError: `out` holds something else than a demo with these arguments.
     """
     from medsae_plugin import Evaluation, HookedVisionEncoder, compare, extract, load_recipe, read_table, train_saes
-    from medsae_plugin.encoders.cards import pretrained_folder
     from medsae_plugin.phantoms import generate
     from medsae_plugin.report import write_report
     from medsae_plugin.training.baselines import Like, make_baselines
 
     out = Path(out)
     _claim(out, {"n": n, "seed": seed})
-    recipe = load_recipe(pretrained_folder() / RECIPE)
+    recipe = load_recipe(RECIPE)
     labels = out / "phantoms" / "labels.csv"
     if not labels.is_file():
         generate(n, labels.parent, seed=seed, size=PHANTOM_SIZE, progress=progress)
-    table = read_table(labels).split_by_patient(seed=seed)
+    table = read_table(labels, data_set=DATA_SET).split_by_patient(seed=seed)
     encoder = HookedVisionEncoder.from_pretrained(ENCODER, device=device)
     hooks = list(dict.fromkeys(spec.hook for spec in recipe.specs))
     store = extract(encoder, table, hooks, out / "store", seed=seed, progress=progress)
-    saes = train_saes(
-        store, recipe.specs, replace(recipe.config, device=device), out / "saes", resume=True, progress=progress
-    )
+    saes = train_saes(store, recipe.specs, replace(recipe.config, device=device), out / "saes", progress=progress)
     compared, baselines = out / "comparison", out / "baselines"
     for name, path in saes.items():
         make_baselines(Like.of(path, store, seed), baselines / name, BASELINES)

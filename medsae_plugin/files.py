@@ -70,7 +70,7 @@ def _cannot_be_written(error: Exception, target: Path) -> str | None:
         code = int(number[1])
         words = os.strerror(code)
     elif isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error)):
-        code = None if (free := _free_bytes(target)) is None or free > 1 << 20 else errno.ENOSPC
+        code = None if (free := free_bytes(target)) is None or free > 1 << 20 else errno.ENOSPC
         words = os.strerror(code) if code else reason_of(error)
     else:
         return None
@@ -85,7 +85,9 @@ def _is_at(path: Path, target: Path) -> bool:
     return path.is_relative_to(target.parent) and target.name in path.relative_to(target.parent).parts[0]
 
 
-def _free_bytes(path: Path) -> int | None:
+def free_bytes(path: Path) -> int | None:
+    """Of the disk where a file or folder is, or is to be made; None where the system does not tell."""
+    path = path.absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
     with suppress(OSError):

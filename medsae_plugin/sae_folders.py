@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import read_json
+from medsae_plugin.files import read_json, reading
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
-# What training adds: its report in an SAE's folder; what it is, and its checkpoints, in the folder of the run.
+# What training adds: its report and its validation history in an SAE's folder; what it is, and its checkpoints, in the
+# folder of the run.
+HISTORY = "history.parquet"
 REPORT, RUN, CHECKPOINTS = "training.json", "run.json", "checkpoints"
 _LFS = b"version https://git-lfs"
 _FOREIGN = ("*.pt", "*.pth", "*.bin", "*.ckpt")
@@ -117,7 +119,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_report(path: str | Path) -> dict[str, Any] | None:
-    """The report of an SAE's training in its folder, with the fields `sae` and `training`; None where there is none.
+    """The report of an SAE's training in its folder, with the fields `sae` and `training`, and the `history` of its
+    figures on the validation split, a dict a row; None where there is none.
 
     Raises:
         MedSAEError: it is damaged, or something else.
@@ -128,7 +131,23 @@ def read_report(path: str | Path) -> dict[str, Any] | None:
     report = read_object(file)
     if not all(isinstance(report.get(field), dict) for field in ("sae", "training")):
         raise MedSAEError(f"{file} is not what medsae train writes; move it away")
-    return report
+    return {"history": read_history(path), **report}
+
+
+def read_history(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of `history.parquet` in an SAE's folder, None for what is undefined; none where there is no such file.
+
+    Raises:
+        MedSAEError: it is damaged.
+    """
+    import pandas as pd
+
+    file = Path(path) / HISTORY
+    if not file.is_file():
+        return []
+    with reading(file):
+        rows = pd.read_parquet(file).to_dict("records")
+    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -199,7 +218,7 @@ def _check_architecture(config: dict[str, Any], folder: Path) -> None:
     if "decoder_init_norm" in config and metadata.get("normalize") == "center_and_scale":
         raise MedSAEError(
             f"{folder} is a checkpoint whose weights take centred and scaled activations, and it does not hold by "
-            "what; take the finished SAE, or go on with its training (medsae train --resume)"
+            "what; take the finished SAE, or go on with its training (the same medsae train)"
         )
     if architecture in SAE_CLASS_REGISTRY:
         if architecture == "topk" and "k" not in config and "k" not in (config.get("activation_fn_kwargs") or {}):

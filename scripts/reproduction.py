@@ -26,13 +26,13 @@ import yaml
 
 from medsae_plugin.phantoms import generate
 from medsae_plugin.scores.paper import PaperEvaluation
+from medsae_plugin.training.recipes import SWEEPS, recipe_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "reproduction.md"
-RECIPE, GRID = "examples/recipes/medsae-paper.yaml", "examples/sweeps/medsae-paper-grid.yaml"
 FULL_IMAGES, FULL_TRAINING, FULL_PASSES = 223_648, 223_414, 200  # train.csv and valid.csv; train.csv; of the recipes
 FULL_SAES, FULL_SUBSET = 192, 1947
-BARS = {"extract": "extracting", "train": "Training (?:Multi-)?SAE", "score": "scoring"}
+BARS = {"extract": "extracting", "train": "training", "score": "scoring"}
 _SETTING = re.compile(r"(\w+)=(\S+)(?:\s+#.*)?")
 
 
@@ -79,7 +79,7 @@ def as_chexpert(folder: Path, n: int, size: int) -> int:
 def smaller(recipe: Path, out: Path, passes: int, batch_size: int) -> int:
     """A recipe with fewer passes, and of each list its first and last entry; how many SAEs it has."""
     content: dict[str, Any] = yaml.safe_load(recipe.read_text("utf-8"))
-    content["training"] |= {"passes": passes, "batch_size": batch_size, "n_checkpoints": 0, "validate_every": 1000}
+    content["training"] |= {"epochs": passes, "batch_size": batch_size, "n_checkpoints": 0, "validate_every": 1000}
     count = 0
     for sae in content["saes"]:
         here = 1
@@ -148,8 +148,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     settings, commands = commands_of(PAGE.read_text("utf-8"))
     training = as_chexpert(out / settings["DATA"], args.images, args.size)
-    smaller(REPOSITORY / RECIPE, out / "recipe.yaml", args.passes, args.batch_size)
-    swept = smaller(REPOSITORY / GRID, out / "grid.yaml", args.passes, args.batch_size)
+    smaller(recipe_file(settings["RECIPE"]), out / "recipe.yaml", args.passes, args.batch_size)
+    swept = smaller(recipe_file(settings["GRID"], SWEEPS), out / "grid.yaml", args.passes, args.batch_size)
     ours = {"WEIGHTS": str(args.weights.resolve()), "RECIPE": "recipe.yaml", "GRID": "grid.yaml", "DEVICE": "cpu"}
     ours |= {"ENCODER": args.encoder} if args.encoder else {}
     ran = [run(command, {**settings, **ours}, out) for command in commands]

@@ -5,7 +5,9 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,7 +103,7 @@ def test_no_error_is_a_traceback(monkeypatch, capsys, error, said):
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["train", "s", "--recipe", "r", "--out", "o"], "the same command with --resume goes on"),
+        (["train", "s", "--recipe", "r", "--out", "o"], "the same command goes on from the last checkpoint"),
         (["extract", "e", "--images", "i", "--out", "o"], "the same command goes on from there"),
         (["report", "run", "--out", "o"], "starts again from the beginning"),
     ],
@@ -158,3 +160,64 @@ def test_every_command_and_option_that_is_named_exists():
 def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     inner = [a.choices.values() for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     return [parser, *(p for group in inner for sub in group for p in _parsers(sub))]
+
+
+SAES = """
+saes:
+  - {name: a, hook: hook_embedding, architecture: topk, expansion: 1, options: {k: 2}, seed: 0}
+  - {name: b, hook: hook_embedding, architecture: topk, expansion: 1, options: {k: 2}, seed: 1}
+training: {total_training_samples: 64, batch_size: 8}
+"""
+TABLE = "--table phantoms/labels.csv"
+LONG = (
+    "phantoms --n 12 --out phantoms",
+    f"extract phantom-swin {TABLE} --hooks hook_embedding --workers 0 --out store",
+    "train store --recipe recipe.yaml --out saes",
+    f"evaluate store saes/a {TABLE} --permutations 9 --out scores",
+    f"compare store saes/a saes/b {TABLE} --permutations 9 --out comparison",
+    f"fidelity phantom-swin saes/a {TABLE} --workers 0",
+    f"attribute phantom-swin saes/a {TABLE} --workers 0",
+    f"linearity phantom-swin {TABLE} --pairs 5",
+    f"name store saes/a {TABLE} --backend label --out names",
+    "report comparison --out report.html",
+)
+# One process for all, since most of a command's time is what it imports.
+IN_TURN = """
+import shlex, sys
+from medsae_plugin.cli import main
+for line in sys.argv[1:]:
+    print("$ medsae", line, flush=True)
+    if main(shlex.split(line)):
+        sys.exit(1)
+"""
+
+
+def on_a_terminal(lines: list[str], folder: Path) -> dict[str, str]:
+    """What a terminal of 100 columns is sent by commands that run in turn in a process of their own, each command's."""
+    termios, pty = pytest.importorskip("termios", reason="no pseudo-terminals here"), pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 100))
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", IN_TURN, *lines], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        sent = b""
+        with suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # EIO: nobody writes there any more
+            while part := terminal.read(65_536):
+                sent += part
+    text = sent.decode()
+    assert process.returncode == 0, text
+    return dict(command.split("\r\n", 1) for command in text.split("$ medsae ")[1:])
+
+
+def test_a_quiet_command_shows_no_bar_on_a_terminal(tmp_path):
+    """Nor anything else that goes back in its line: SAE-Lens's, transformers' and the Hub's bars among them."""
+
+    def goes_back(shown: str) -> bool:
+        return re.search(r"\r(?!\n)|\x1b|\d%\|", shown) is not None
+
+    (tmp_path / "recipe.yaml").write_text(SAES)
+    assert all(map(goes_back, on_a_terminal(["phantoms --n 3 --out loud"], tmp_path).values()))
+    quiet = on_a_terminal([f"{line} --quiet" for line in LONG], tmp_path)
+    assert len(quiet) == len(LONG)
+    assert not [line for line, shown in quiet.items() if goes_back(shown)]

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,9 @@ from helpers.small_run import LABELS
 from medsae_plugin import MedSAEError, SAESpec, TrainingConfig
 from medsae_plugin.cli import main
 from medsae_plugin.comparison import load_grid, sweep
-from medsae_plugin.comparison.sweeps import pack, training_bytes
+from medsae_plugin.comparison.sweeps import pack
 from medsae_plugin.report import open_run, write_figures
+from medsae_plugin.training.plan import training_bytes
 from medsae_plugin.training.specs import build_sae
 
 GRID = """
@@ -41,7 +41,7 @@ def test_lists_stand_for_every_combination(tmp_path):
 
 
 def test_the_sweep_that_ships_is_five_layers_times_two_seeds():
-    specs, _ = load_grid(Path(__file__).parent.parent / "examples" / "sweeps" / "five-layers.yaml")
+    specs, _ = load_grid("five-layers")
     assert len({spec.hook for spec in specs}) == 5 and [spec.seed for spec in specs] == [0, 1] * 5
 
 

@@ -118,6 +118,11 @@ def test_ages_as_dicom_writes_them(tmp_path):
     )
     np.testing.assert_array_equal(table.frame["age"], [58, 0.5, np.nan, 61])
     assert "1 ages are not understood and left unknown, such as 'old'" in table.describe()
+    table = read(tmp_path, "path,patient,Patient Age,nodule\na.png,1,-5,1\nb.png,2,6e1,0\nc.png,3,061Y,0\n")
+    np.testing.assert_array_equal(table.frame["age"], [np.nan, 60, 61])
+    assert "1 ages are none that a patient has, such as -5, and left unknown" in table.describe()
+    table = read(tmp_path, "path,patient,Patient Age,nodule\na.png,1,052W,1\nb.png,2,100D,0\nc.png,3,018m,0\n")
+    np.testing.assert_allclose(table.frame["age"].astype(float), [52 * 7 / 365.25, 100 / 365.25, 1.5])
 
 
 def test_the_tables_own_split_is_read_and_said(tmp_path):

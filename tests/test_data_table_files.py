@@ -65,6 +65,11 @@ WRONG = {
     "a spreadsheet's workbook": zipped(b"<xml/>", "[Content_Types].xml"),
     "packed, and damaged": gzip.compress(TEXT.encode())[:-9],
     "a damaged Parquet file": b"PAR1" + bytes(50),
+    "git-lfs pointer in the table's place.*git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    r"a web page \(HTML\) in the table's place": b"\n<!DOCTYPE html><html><body>Log in, please</body></html>\n",
+    "is JSON; save it as CSV or Parquet": b'[{"path": "a.png", "patient": 1}]',
+    "JSON; save": gzip.compress(b'{"path": "a.png", "patient": 1}\n{"path": "b.png", "patient": 2}\n'),
+    "text: it holds zero bytes": b"path,patient,nodule\na.png,1,1\0\n",
     "zero bytes": b"path,patient\n" + b"a.png,1\n" * 200 + b"b\0.png,1\n",
     "line 3, has a row of 2 cells under 4": b"path,patient,nodule,report\na.png,1,1,x\nb.png,2\n",
 }

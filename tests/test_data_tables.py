@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
 ROWS = (("patient00001/study1/view1.jpg", "1.0", ""), ("patient00001/study2/view1.jpg", "-1.0", "0.0"))
 
 
-@pytest.mark.parametrize(("uncertain", "expected"), [("ignore", np.nan), ("zeros", 0), ("ones", 1)])
+@pytest.mark.parametrize(("uncertain", "expected"), [("ignore", np.nan), ("zeros", 0), ("ones", 1), ("keep", -1)])
 def test_chexpert_labels_and_details(tmp_path, uncertain, expected):
     table = read_table(write(tmp_path, chexpert(*ROWS)), uncertain=uncertain)
     assert table.label_names == OBSERVATIONS and table.labels.dtype == np.float32
@@ -165,6 +166,8 @@ def test_the_seed_matters_and_another_process_agrees():
 
 
 def test_splits_that_cannot_be_made_are_refused():
+    with pytest.raises(MedSAEError, match="positive and add up to 1"):
+        split_by_patient(["a", "b", "c"], {"train": 1.0, "val": -0.5})
     with pytest.raises(MedSAEError, match="add up to 1"):
         split_by_patient(["a", "b"], {"train": 0.5, "test": 0.6})
     with pytest.raises(MedSAEError, match="2 patients cannot be split into train, val, test"):
@@ -194,4 +197,16 @@ def test_some_rows_of_a_table_are_a_table(tmp_path):
     assert some.frame["path"].tolist() == ["c.png", "a.png"] and some.frame["image_id"].tolist() == [0, 1]
     assert some.frame["report"].tolist() == ["", "wet"] and some.label_names == ("Edema",)
     np.testing.assert_array_equal(some.labels, [[np.nan], [1]])
-    assert len(table) == 3
+    assert len(table) == 3 and list(some.frame) == list(table.frame)
+
+
+def test_a_table_that_was_written_is_read_as_it_was(tmp_path):
+    (tmp_path / "t.csv").write_text("path,patient,split,Edema\na.png,p1,test,1\nb.png,p2,train,\nc.png,p3,train,0\n")
+    table = read_table(tmp_path / "t.csv")
+    for k, one in enumerate((table, table.with_splits([""] * 3))):
+        one.write(tmp_path / f"again{k}.csv")
+        again = read_table(tmp_path / f"again{k}.csv")
+        pd.testing.assert_frame_equal(again.frame, one.frame)
+        np.testing.assert_array_equal(again.labels, one.labels)
+        header = (tmp_path / f"again{k}.csv").read_text().splitlines()[0]
+        assert header == ("path,patient,split,Edema" if k == 0 else "path,patient,Edema")

@@ -17,18 +17,27 @@ def run(code: str, *arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["quickstart", "several_layers"])
-def test_examples_on_phantoms(tmp_path, name):
-    out = run(f"from pathlib import Path; import {name}; {name}.main(Path({str(tmp_path / 'run')!r}), 60, 2048)")
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A folder, and what the quickstart prints that makes it."""
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    return folder, run(f"from pathlib import Path; import quickstart; quickstart.main(Path({str(folder)!r}), 60, 2048)")
+
+
+def test_the_quickstart_on_few_phantoms(quickstart):
+    assert "Cardiomegaly" in quickstart[1] and "explained variance" in quickstart[1]
+
+
+def test_several_layers_on_few_phantoms(tmp_path):
+    out = run(
+        f"from pathlib import Path; import several_layers as e; e.main(Path({str(tmp_path / 'run')!r}), 60, 2048)"
+    )
     assert "Cardiomegaly" in out and "explained variance" in out
 
 
-def test_editing_what_the_quickstart_has_made(tmp_path):
-    folder = f"Path({str(tmp_path / 'run')!r})"
-    out = run(
-        f"from pathlib import Path; import quickstart, edit_latents; quickstart.main({folder}, 60, 2048); "
-        f"edit_latents.main({folder}, 'Cardiomegaly', 6)"
-    )
+def test_editing_what_the_quickstart_has_made(quickstart):
+    folder = f"Path({str(quickstart[0])!r})"
+    out = run(f"from pathlib import Path; import edit_latents; edit_latents.main({folder}, 'Cardiomegaly', 6)")
     edited = out[out.index("Cardiomegaly: latent ") :]
     assert re.search(r"as it is +[+-]0\.\d{3}\n +ablated +[+-]0\.\d{3}\n +doubled +[+-]0\.\d{3}\n", edited)
 

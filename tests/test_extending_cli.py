@@ -2,13 +2,19 @@
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import jsonschema
 import pytest
 from helpers.extending import prepare, run
+
+import medsae_plugin
+from medsae_plugin.cli.schema import _SAVED
+from medsae_plugin.scores.models import Result
 
 METRIC = """
 import numpy as np
@@ -73,6 +79,16 @@ def test_what_is_saved_fits_its_schema_which_names_every_metric(folder, evaluate
             jsonschema.validate(saved | wrong, schema)
     assert "peak" not in run(folder, "schema", "evaluation").stdout
     assert "comparison" in run(folder, "schema").stdout
+
+
+def test_every_result_has_a_schema():
+    for _, module, _ in pkgutil.walk_packages(medsae_plugin.__path__, "medsae_plugin."):
+        if not module.endswith("__main__"):
+            import_module(module)
+    saved = {getattr(import_module(module), model) for _, module, model in _SAVED.values()}
+    assert saved == {kind for kind in Result.__subclasses__() if kind.__module__.startswith("medsae_plugin.")}
+    for kind in saved:
+        jsonschema.Draft202012Validator.check_schema(kind.model_json_schema(mode="serialization"))
 
 
 @pytest.mark.parametrize(

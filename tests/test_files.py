@@ -116,7 +116,7 @@ def test_a_training_on_a_full_disk_says_so_and_is_resumed(tmp_path, n_checkpoint
     with files_of_at_most(8192), pytest.raises(MedSAEError, match="cannot be written"):
         train_saes(store, specs, config, tmp_path / "full", progress=False)
     assert not (tmp_path / "full" / "a").exists()
-    resumed = train_saes(store, specs, config, tmp_path / "full", resume=True, progress=False)
+    resumed = train_saes(store, specs, config, tmp_path / "full", progress=False)
     whole = train_saes(store, specs, config, tmp_path / "whole", progress=False)
     weights = "sae_weights.safetensors"
     assert (resumed["a"] / weights).read_bytes() == (whole["a"] / weights).read_bytes()

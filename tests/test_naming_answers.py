@@ -135,12 +135,13 @@ def test_answers_are_found_by_what_was_asked_of_whom(tmp_path):
         "turn": {**base, "conversation": (turn, Turn("assistant", ("x",)))},
     }
     answers.put(request_of(**base), "an effusion")
-    assert Answers(tmp_path).get(request_of(**base))["answer"] == "an effusion"
+    assert Answers(tmp_path).get(request_of(**base)).answer == "an effusion"
     assert all(answers.get(request_of(**other)) is None for other in changed.values())
     (file,) = tmp_path.rglob("*.json")
     assert "one" not in json.loads(file.read_text())["request"]["turns"][0]["parts"], "pictures are kept by their hash"
-    file.write_text(file.read_text()[:20])
-    assert answers.get(request_of(**base)) is None, "a damaged answer is asked for again"
+    for damaged in (file.read_text()[:20], "[]", json.dumps({"request": request_of(**base)})):
+        file.write_text(damaged)
+        assert answers.get(request_of(**base)) is None, "a damaged answer is asked for again"
 
 
 def test_what_is_filled_into_a_prompt_adds_no_place():

@@ -39,7 +39,7 @@ def name(case, sae, out, *more):
 
 
 def names_in(folder):
-    return {unit.latent: unit.concept for unit in Names.read(folder).of("latent")}
+    return {unit.latent: unit.concept for unit in Names.open(folder).of("latent")}
 
 
 def test_names_of_other_latents_stay_in_both_folders(case, sae, tmp_path, capsys):
@@ -51,7 +51,7 @@ def test_names_of_other_latents_stay_in_both_folders(case, sae, tmp_path, capsys
     assert "names.json keeps 2 names of other latents" in capsys.readouterr().out
     evidence = json.loads((tmp_path / "a" / "evidence.json").read_text())
     assert set(evidence["latents"]) == {"0", "1", "4", "5"}, "what the names were made from stays too"
-    assert "runs" not in Names.read(sae).made, "made alike, they are as if of one run"
+    assert "runs" not in Names.open(sae).made, "made alike, they are as if of one run"
 
 
 def test_names_of_another_run_stay_unless_told_to_go(case, sae, tmp_path, capsys):
@@ -69,10 +69,10 @@ def test_names_of_another_run_stay_unless_told_to_go(case, sae, tmp_path, capsys
         assert name(case, sae, tmp_path / "b", *chat, "--replace") == 0 and len(server.asked) == asked
         assert names_in(sae) == before | {"0": "a shadow", "5": "a shadow"}
         # The file says of each name how it was made, and the other folder is as it was.
-        label, other = Names.read(sae).runs()
+        label, other = Names.open(sae).runs()
         assert (label.made["namer"]["backend"], other.made["namer"]["backend"]) == ("label", "chat")
         assert {unit.latent for unit in other.units} == {"0", "5"} and names_in(tmp_path / "a") == before
-        assert label.made["sae_sha256"] == other.made["sae_sha256"] and Names.read(sae).splits == ["train"]
+        assert label.made["sae_sha256"] == other.made["sae_sha256"] and Names.open(sae).splits == ["train"]
         server.asked.clear()
         assert name(case, sae, tmp_path / "a", *chat) == 1
         assert "13 names that were made otherwise (another namer)" in capsys.readouterr().err
@@ -90,11 +90,12 @@ def test_a_name_is_not_lost_to_a_namer_without_one(case, sae, tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('{"3": {"concept": "interstitial oedema"}}', "damaged or no list of names"),
-        ("{", "damaged or no list of names"),
+        ('{"3": {"concept": "interstitial oedema"}}', "is not what medsae name writes (made: Field required)"),
+        ('{"made": {"runs": 3}, "names": []}', "made does not tell how each name was made"),
+        ("{", "names.json is damaged"),
         ("of another", "names of an SAE with other weights; move it away"),
     ],
-    ids=["by hand", "cut", "of another SAE"],
+    ids=["by hand", "by hand in its form", "cut", "of another SAE"],
 )
 def test_what_is_no_list_of_this_saes_names_is_not_written_over(case, sae, tmp_path, capsys, content, told):
     if content == "of another":
@@ -106,17 +107,21 @@ def test_what_is_no_list_of_this_saes_names_is_not_written_over(case, sae, tmp_p
     assert told in capsys.readouterr().err and (sae / "names.json").read_text() == content
 
 
+def named(kind, latent, concept, **more):
+    return NamedUnit(kind=kind, latent=latent, status="named", concept=concept, **more)
+
+
 def test_a_refined_name_stays_beside_a_first_proposal():
     base = {"encoder": {}, "hook": "h", "sae_sha256": "0", "namer": {"by": "x"}, "split": "train", "seed": 0}
-    first = Names(base, tuple(NamedUnit("latent", str(k), "named", f"name {k}") for k in (0, 2, 10)))
-    better = NamedUnit("latent", "2", "named", "better", round=1)
-    refined = Names({**base, "refined": {"rounds": 1}}, (better,))
+    first = Names(made=base, units=tuple(named("latent", str(k), f"name {k}") for k in (0, 2, 10)))
+    better = named("latent", "2", "better", round=1)
+    refined = Names(made={**base, "refined": {"rounds": 1}}, units=(better,))
     both = merged(first, refined)
     assert [unit.concept for unit in both.units] == ["name 0", "better", "name 10"]
     assert [run["latents"] for run in both.made["runs"]] == [["0", "10"], ["2"]]
     assert merged(both, first) == both, "proposing the first names again takes nothing back"
     assert merged(first, first) == first
-    neurons = Names(base, tuple(NamedUnit("neuron", label, "named", "x") for label in ("-0", "3", "-12")))
+    neurons = Names(made=base, units=tuple(named("neuron", label, "x") for label in ("-0", "3", "-12")))
     assert [unit.latent for unit in merged(first, neurons).units] == ["0", "2", "10", "3", "-0", "-12"]
 
 
@@ -130,19 +135,19 @@ def test_a_refined_name_stays_beside_a_first_proposal():
 def test_names_are_not_tried_where_they_were_chosen(case, sae, tmp_path, made, why):
     names = case.names({0: FINDINGS[0], 1: FINDINGS[1]})
     names.made.update(made)
-    names.write(tmp_path)
+    names.save(tmp_path)
     judge = {"x": Judge(Asker(oracle_judge(case), Answers(tmp_path / "answers"), progress=False))}
     with pytest.raises(MedSAEError, match=rf"cannot be tried on 'val': {why}.*such as test"):
         score_names(case.store, sae, case.table, tmp_path, judge, split="val", progress=False)
     scores = score_names(case.store, sae, case.table, tmp_path, judge, split="test", progress=False)
-    assert scores["split"] == "test" and scores["judges"]
+    assert scores.split == "test" and scores["x"].latents.names == 2
 
 
 def test_names_of_several_runs_are_scored_apart_from_all_their_splits(case, sae, tmp_path):
     one, other = case.names({0: FINDINGS[0]}), case.names({1: FINDINGS[1]})
     other.made["split"] = "test"
-    merged(one, other).write(tmp_path)
-    assert Names.read(tmp_path).splits == ["train", "test"]
+    merged(one, other).save(tmp_path)
+    assert Names.open(tmp_path).splits == ["train", "test"]
     judge = Judge(Asker(oracle_judge(case), Answers(tmp_path / "answers"), progress=False))
     namer = ChatNamer(Asker(oracle_namer(case), Answers(tmp_path / "answers"), progress=False))
     with pytest.raises(MedSAEError, match="patients are in both 'test' and 'test'"):
@@ -153,7 +158,7 @@ def test_names_of_several_runs_are_scored_apart_from_all_their_splits(case, sae,
 
 def test_a_judge_that_answers_in_the_wrong_form_ends_the_test_of_names(case, sae, tmp_path, capsys):
     names = case.names(dict(enumerate(FINDINGS)))
-    names.write(tmp_path / "names")
+    names.save(tmp_path / "names")
     arguments = ["name", "score", str(case.store.path), str(sae), str(tmp_path / "names"), "--quiet"]
     table = ["--table", str(case.table.root / "labels.csv"), "--root", str(case.table.root)]
     with ChatServer(lambda asked: '{"answer": "yes"}') as server:
@@ -163,7 +168,7 @@ def test_a_judge_that_answers_in_the_wrong_form_ends_the_test_of_names(case, sae
     assert not (tmp_path / "names" / "scores.json").exists()
     with ChatServer(lambda asked: "I cannot say") as server:
         few = case.names({0: FINDINGS[0]})
-        few.write(tmp_path / "few")
+        few.save(tmp_path / "few")
         arguments[4] = str(tmp_path / "few")
         assert main([*arguments, *table, "--judge", f"server:m@{server.url}", "--images", "2"]) == 1
         assert "gave no answer that can be used on any image" in capsys.readouterr().err
@@ -195,7 +200,7 @@ def test_a_latent_without_a_label_above_chance_is_not_named_by_one(case, tmp_pat
     sae = save_sae(tmp_path / "sae", relu_sae(HOOK, torch.eye(len(FINDINGS))))
     arguments = ["name", str(store.path), str(sae), "--table", str(case.table.root / "labels.csv"), "--quiet"]
     assert main([*arguments, "--out", str(tmp_path / "out"), "--backend", "label", *EVIDENCE]) == 0
-    units = Names.read(tmp_path / "out").units
+    units = Names.open(tmp_path / "out").units
     problems = [unit.problem for unit in units if unit.status == "unanswered"]
     assert len(problems) >= len(units) - 2, "one in twenty is above chance by chance"
     assert all(p.startswith("follows no label above chance on held-out patients (strongest: ") for p in problems)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from helpers.chat_server import ChatServer
+from helpers.libraries import needs_medgemma
 from helpers.naming_case import FINDINGS, HOSTILE, concept_in, shared_finding
 
 from medsae_plugin.cli import main
@@ -124,7 +125,7 @@ def test_names_are_made_scored_and_refined_from_the_command_line(case, paths, tm
         (["--backend", "label", "--report-column", "x"], "no report column 'x'"),
         (["--backend", "vocabulary", "--vocabulary", "absent.tsv"], "no vocabulary at absent.tsv"),
         (["--backend", "vocabulary", "--encoder", "phantom-swin"], "other weights of phantom-swin"),
-        (["--backend", "medgemma", "--4bit"], "4 bits need an NVIDIA GPU"),
+        pytest.param(["--backend", "medgemma", "--4bit"], "4 bits need an NVIDIA GPU", marks=needs_medgemma),
     ],
 )
 def test_mistakes_are_told_in_a_line(paths, tmp_path, capsys, extra, message):

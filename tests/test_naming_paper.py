@@ -15,7 +15,6 @@ from medsae_plugin.naming.evidence import Sample, TooSeldom
 from medsae_plugin.naming.namers import ChatNamer
 from medsae_plugin.naming.paper import PaperEvidence, PaperTrials
 from medsae_plugin.naming.run import name_latents
-from medsae_plugin.naming.score_output import format_scores
 from medsae_plugin.naming.trials import Judge
 from medsae_plugin.phantoms import FINDINGS
 
@@ -91,15 +90,15 @@ def test_names_are_made_without_labels_and_tried_on_their_own_evidence(case, tmp
     }  # fmt: skip
     judge = Judge(Asker(oracle_judge(case), Answers(tmp_path / "answers"), progress=False), PaperTrials.group)
     scores = score_names(case.store, case.sae, case.table, tmp_path, {"oracle": judge}, rule=PaperTrials(), **how)
-    assert (scores["trial"], scores["split"], scores["images_each"]) == ("medsae-paper", "train", 30)
+    assert (scores.trial, scores.split, scores.images_each) == ("medsae-paper", "train", 30)
     # The evidence's 15 strongest are among the trial's 30.
-    assert scores["leak"]["firing_images"] == 30 * len(units) and scores["leak"]["in_evidence"] >= 15 * len(units)
-    printed = format_scores(scores)
-    assert f"{scores['leak']['in_evidence']} of the {30 * len(units)} firing images were in their own" in printed
+    assert scores.leak.firing_images == 30 * len(units) and scores.leak.in_evidence >= 15 * len(units)
+    printed = str(scores)
+    assert f"{scores.leak.in_evidence} of the {30 * len(units)} firing images were in their own" in printed
     on_test = score_names(
         case.store, case.sae, case.table, tmp_path, {"oracle": judge}, rule=PaperTrials(), split="test", **how
     )
-    assert "this leaks" not in format_scores(on_test)
+    assert "this leaks" not in str(on_test)
 
 
 def test_an_unread_answer_is_a_no_there_and_none_here(case, tmp_path):
@@ -108,17 +107,15 @@ def test_an_unread_answer_is_a_no_there_and_none_here(case, tmp_path):
         return json.dumps({"fitting": fitting}) if len(fitting) != 2 else "two of them"
 
     unit = common(case)[0]
-    case.names({unit: FINDINGS[unit]}).write(tmp_path)
+    case.names({unit: FINDINGS[unit]}).save(tmp_path)
     judge = Judge(Asker(Model("mute", answer), Answers(tmp_path / "answers"), progress=False), PaperTrials.group)
     rules = {"theirs": PaperTrials(), "ours": None}
     found = {}
     for name, rule in rules.items():
         how = {"split": "train" if rule else "test", "each": 10, "rule": rule, "progress": False}
-        found[name] = score_names(case.store, case.sae, case.table, tmp_path, {"mute": judge}, **how)["judges"][0][
-            "latents"
-        ]
-    assert found["theirs"]["unanswered"] == 0 and found["theirs"]["recall"] < 1 and found["theirs"]["precision"] == 1
-    assert found["ours"]["unanswered"] > 0 and found["ours"]["recall"] == 1
+        found[name] = score_names(case.store, case.sae, case.table, tmp_path, {"mute": judge}, **how)["mute"].latents
+    assert found["theirs"].unanswered == 0 and found["theirs"].recall < 1 and found["theirs"].precision == 1
+    assert found["ours"].unanswered > 0 and found["ours"].recall == 1
 
 
 @pytest.mark.parametrize(
@@ -136,7 +133,7 @@ def test_an_unread_answer_is_a_no_there_and_none_here(case, tmp_path):
 )
 def test_a_preset_and_counts_of_ones_own_are_not_mixed(case, tmp_path, capsys, words, message):
     if words[1] == "score":
-        case.names({0: FINDINGS[0]}).write(tmp_path)
+        case.names({0: FINDINGS[0]}).save(tmp_path)
         places = [str(case.store.path), str(case.sae), str(tmp_path), "--judge", "server:m@http://127.0.0.1:9/v1"]
     else:
         places = [str(case.store.path), str(case.sae), "--out", str(tmp_path), "--backend", "label"]

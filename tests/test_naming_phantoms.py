@@ -5,10 +5,12 @@ import json
 import math
 import shutil
 
+import jsonschema
 import numpy as np
 import pytest
 from helpers.naming_case import oracle_judge, oracle_namer
 
+from medsae_plugin.cli import main
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming import Names, score_names
 from medsae_plugin.naming.answers import Answers
@@ -16,8 +18,8 @@ from medsae_plugin.naming.asking import Asker
 from medsae_plugin.naming.evidence import Counts
 from medsae_plugin.naming.namers import ChatNamer, LabelNamer
 from medsae_plugin.naming.refinement import refine_names
+from medsae_plugin.naming.results import NameScores
 from medsae_plugin.naming.run import name_latents
-from medsae_plugin.naming.score_output import format_scores
 from medsae_plugin.naming.trials import Judge
 from medsae_plugin.phantoms import FINDINGS
 
@@ -35,7 +37,7 @@ def judge(model, folder, group=1):
 
 
 def score(case, folder, judges, names, **options):
-    names.write(folder)
+    names.save(folder)
     options = {"each": 6, "progress": False, **options}
     return score_names(case.store, case.sae, case.table, folder, judges, **options)
 
@@ -44,26 +46,26 @@ def score(case, folder, judges, names, **options):
 def test_an_oracle_is_right_and_shuffled_names_fall_to_chance(case, tmp_path, group):
     oracle = oracle_judge(case)
     scores = score(case, tmp_path, {"oracle": judge(oracle, tmp_path, group)}, case.names(TRUE, WRONG))
-    (figures,) = scores["judges"]
-    latents, shuffled, neurons = figures["latents"], figures["shuffled"], figures["neurons"]
-    assert latents["names"] >= 10 and latents["unanswered"] == 0
-    assert (latents["balanced_accuracy"], latents["precision"], latents["recall"], latents["f1"]) == (1, 1, 1, 1)
-    assert latents["p_value"] < 1e-12
+    (figures,) = scores.judges
+    latents, shuffled, neurons = figures.latents, figures.shuffled, figures.neurons
+    assert latents.names >= 10 and latents.unanswered == 0
+    assert (latents.balanced_accuracy, latents.precision, latents.recall, latents.f1) == (1, 1, 1, 1)
+    assert latents.p_value < 1e-12
     # Findings occur together, so another finding's name is not quite a coin.
-    assert shuffled["names"] == latents["names"] and abs(shuffled["balanced_accuracy"] - 0.5) < 0.15
-    assert shuffled["interval"][0] <= 0.55 and shuffled["interval"][1] < 0.8
-    assert neurons["balanced_accuracy"] < 0.8, "neurons were given wrong names"
-    names = latents["names"] + shuffled["names"] + neurons["names"]
+    assert shuffled.names == latents.names and abs(shuffled.balanced_accuracy - 0.5) < 0.15
+    assert shuffled.interval[0] <= 0.55 and shuffled.interval[1] < 0.8
+    assert neurons.balanced_accuracy < 0.8, "neurons were given wrong names"
+    names = latents.names + shuffled.names + neurons.names
     assert names * 2 / group < len(oracle.asked) <= names * math.ceil(12 / group), "what it costs in requests"
 
 
 def test_a_coin_is_a_coin(case, tmp_path):
     coin = oracle_judge(case, "coin", wrong=0.5)
     scores = score(case, tmp_path, {"coin": judge(coin, tmp_path)}, case.names(TRUE))
-    figures = scores["judges"][0]["latents"]
-    low, high = figures["interval"]
+    figures = scores.judges[0].latents
+    low, high = figures.interval
     assert low <= 0.5 <= high and high - low < 0.3
-    assert figures["p_value"] > 0.01
+    assert figures.p_value > 0.01
 
 
 def test_images_are_balanced_held_out_plain_and_of_different_patients(case, tmp_path):
@@ -87,20 +89,36 @@ def test_several_judges_agree_as_far_as_they_do(case, tmp_path):
         "tired": judge(oracle_judge(case, "tired", wrong=0.2), tmp_path),
     }
     scores = score(case, tmp_path, judges, case.names(TRUE))
-    by_judge = {figures["judge"]: figures["latents"]["balanced_accuracy"] for figures in scores["judges"]}
+    by_judge = {figures.judge: figures.latents.balanced_accuracy for figures in scores.judges}
     assert by_judge["oracle"] == 1.0
     # Two of three are right where at most one of the hasty and the tired errs: 0.96 of the time.
     assert by_judge["majority"] > max(by_judge["hasty"], by_judge["tired"])
     assert by_judge["hasty"] == pytest.approx(0.8, abs=0.1)
-    kappas = {tuple(pair["judges"]): pair["kappa"] for pair in scores["agreement"]["cohen_kappa"]}
+    kappas = {pair.judges: pair.kappa for pair in scores.agreement.cohen_kappa}
     assert kappas[("oracle", "hasty")] == pytest.approx(0.6, abs=0.2)
     assert kappas[("hasty", "tired")] == pytest.approx(0.36, abs=0.25)
-    assert 0.2 < scores["agreement"]["fleiss_kappa"] < 0.8
-    table = format_scores(scores)
+    assert 0.2 < scores.agreement.fleiss_kappa < 0.8
+    table = str(scores)
     assert "Fleiss' kappa" in table and "majority" in table
     lines = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert {line["judge"] for line in lines} == {"oracle", "hasty", "tired", "majority"}
-    assert json.loads((tmp_path / "scores.json").read_text())["judges"] == scores["judges"]
+    assert NameScores.open(tmp_path) == scores and scores["tired"].latents.names == len(TRUE)
+
+
+def test_names_and_scores_fit_the_schemas_that_are_told_of_them(case, tmp_path, capsys):
+    judges = {name: judge(oracle_judge(case, name, wrong=0.2), tmp_path, 5) for name in ("one", "other")}
+    score(case, tmp_path, judges, case.names(TRUE, WRONG))
+    for what, change in (("names", {"names": [{"kind": "latent"}]}), ("scores", {"by_name": [{"judge": "one"}]})):
+        capsys.readouterr()
+        assert main(["schema", what]) == 0
+        schema = json.loads(capsys.readouterr().out)
+        saved = json.loads((tmp_path / f"{what}.json").read_text())
+        jsonschema.validate(saved, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(saved | change, schema)
+    (tmp_path / "scores.json").write_text(json.dumps(saved | {"judges": [{"judge": "one"}]}))
+    with pytest.raises(MedSAEError, match=r"scores\.json is not what medsae name score writes \(judges\.0\.identity: "):
+        NameScores.open(tmp_path)
 
 
 def test_what_a_judge_leaves_unanswered_is_counted_as_that(case, tmp_path):
@@ -108,14 +126,14 @@ def test_what_a_judge_leaves_unanswered_is_counted_as_that(case, tmp_path):
     told = silent.answer
     silent.answer = lambda text, captioned: "I cannot say." if "Edema" in text else told(text, captioned)
     scores = score(case, tmp_path, {"silent": judge(silent, tmp_path)}, case.names(TRUE))
-    figures = scores["judges"][0]["latents"]
-    assert figures["balanced_accuracy"] == 1.0 and figures["unanswered"] >= 4
+    figures = scores.judges[0].latents
+    assert figures.balanced_accuracy == 1.0 and figures.unanswered >= 4
     edema = next(
         line
         for line in csv.DictReader((tmp_path / "scores.csv").open())
         if line["concept"] == "Edema" and line["condition"] == "latents"
     )
-    assert edema["balanced_accuracy"] == edema["p_value"] == "" and int(edema["unanswered"]) == figures["unanswered"]
+    assert edema["balanced_accuracy"] == edema["p_value"] == "" and int(edema["unanswered"]) == figures.unanswered
     assert (edema["tp"], edema["fp"], edema["fn"], edema["tn"]) == ("0", "0", "0", "0")
 
 
@@ -162,7 +180,7 @@ def test_refinement_takes_a_better_name_and_keeps_a_better_old_one(case, tmp_pat
     sae = shutil.copytree(case.sae, tmp_path / "sae")
     effusion, edema = FINDINGS.index("Pleural Effusion"), FINDINGS.index("Edema")
     names = case.names({effusion: "Fracture", edema: "Edema"})
-    names.write(tmp_path)
+    names.save(tmp_path)
     # This judge errs now and then, so the right name is put in question too; the namer then offers a wrong one.
     doctor = oracle_judge(case, "doctor", wrong=0.15)
     model = oracle_namer(case)
@@ -175,7 +193,7 @@ def test_refinement_takes_a_better_name_and_keeps_a_better_old_one(case, tmp_pat
     assert [unit.concept for unit in refined.of("latent")] == ["Pleural Effusion", "Edema"]
     assert [unit.round for unit in refined.of("latent")] == [1, 0]
     assert any('"concept": "Edema"' in text for text in model.asked), "it was offered a worse name"
-    assert Names.read(sae).of("latent") == refined.of("latent")
+    assert Names.open(sae).of("latent") == refined.of("latent")
     shown = case.table.frame.iloc[[case.image(p) for p in (*doctor.shown, *model.shown)]]
     assert set(shown["split"]) == {"train", "val"}, "the split that names are scored on stays untouched"
 
@@ -185,7 +203,7 @@ def test_names_of_another_sae_are_refused(case, tmp_path):
     names.made["sae_sha256"] = "0" * 64
     with pytest.raises(MedSAEError, match="another SAE"):
         score(case, tmp_path, {"oracle": judge(oracle_judge(case), tmp_path)}, names)
-    with pytest.raises(MedSAEError, match="no names"):
+    with pytest.raises(MedSAEError, match=r"there is no names\.json at .*empty; medsae name writes it"):
         score_names(case.store, case.sae, case.table, tmp_path / "empty", {}, progress=False)
 
 
@@ -195,4 +213,4 @@ def test_equal_names_are_not_shuffled_into_each_other(case, tmp_path):
     lines = [line for line in csv.DictReader((tmp_path / "scores.csv").open()) if line["condition"] == "shuffled"]
     assert lines and all(same[int(x["latent"])] != x["concept"] for x in lines)
     alone = score(case, tmp_path, {"oracle": judge(oracle_judge(case), tmp_path)}, case.names({5: "Edema"}))
-    assert alone["judges"][0]["shuffled"] is None and np.isfinite(alone["judges"][0]["latents"]["p_value"])
+    assert alone.judges[0].shuffled is None and np.isfinite(alone.judges[0].latents.p_value)

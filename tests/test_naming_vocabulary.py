@@ -145,7 +145,7 @@ def test_the_text_tower_names_directions_and_images(phantoms, tmp_path, capsys, 
     arguments = ["name", str(store.path), str(sae), "--table", str(table), "--out", str(tmp_path), "--quiet"]
     evidence = ["--strongest", "2", "--spread", "2", "--silent", "2"]
     assert main([*arguments, "--backend", "vocabulary", "--by", by, *evidence]) == 0
-    units = {int(unit.latent): unit for unit in Names.read(tmp_path).of("latent")}
+    units = {int(unit.latent): unit for unit in Names.open(tmp_path).of("latent")}
     loaded = SAE.load_from_disk(sae)
     if by == "decoder":
         directions = loaded.W_dec.detach().double().numpy()
@@ -178,7 +178,7 @@ def test_the_unit_embedding_is_in_the_space_of_the_texts(phantoms, phantom_case,
     expected = nearest_terms(encoder, (directions - directions.mean(0)).double().numpy())
     arguments = ["name", str(store.path), str(unit), "--table", str(table), "--quiet", "--backend", "vocabulary"]
     assert main([*arguments, "--out", str(tmp_path / "decoder")]) == 0
-    named = {int(u.latent): u.concept for u in Names.read(tmp_path / "decoder").of("latent")}
+    named = {int(u.latent): u.concept for u in Names.open(tmp_path / "decoder").of("latent")}
     assert named and all(concept in expected[latent] for latent, concept in named.items())
     assert main([*arguments, "--by", "images", "--out", str(tmp_path / "images")]) == 0
 
@@ -189,7 +189,7 @@ def test_at_other_hooks_images_name_and_decoders_are_refused(phantoms, tmp_path,
     assert main([*arguments, "--backend", "vocabulary", "--by", "decoder"]) == 1
     assert "name by images instead" in capsys.readouterr().err
     assert main([*arguments, "--backend", "vocabulary"]) == 0
-    names = Names.read(tmp_path)
+    names = Names.open(tmp_path)
     assert names.made["namer"]["by"] == "images" and len(names.of("latent")) >= 6
 
 

@@ -12,7 +12,10 @@ import pytest
 from helpers.planted import planted_rows, reading_weights, relu_sae, write_store
 
 import medsae_plugin as medsae
-from medsae_plugin._old_names import MODULES, old_functions
+from medsae_plugin._old_names import MODULES, MOVED, old_functions
+from medsae_plugin.causal.passes import PixelBatches
+from medsae_plugin.data import prompts
+from medsae_plugin.encoders import ZeroShot
 from medsae_plugin.scores import Resampling
 
 
@@ -65,6 +68,34 @@ def test_old_functions_do_as_they_did(tmp_path):
     with pytest.warns(DeprecationWarning, match=r"format_comparison is now print\(comparison\)"):
         assert medsae.format_comparison(compared) == str(medsae.Comparison.open(tmp_path / "compared"))
     np.testing.assert_array_equal([s["name"] for s in compared["saes"]], ["a", "b", "neurons of late"])
+
+
+def test_what_has_left_the_evaluation_is_told_where_it_is():
+    evaluation = import_module("medsae_plugin.evaluation")
+    for name, package in MOVED.items():
+        with pytest.warns(DeprecationWarning, match=rf"\.{name} is now {package}\.{name}; the old name goes"):
+            assert getattr(evaluation, name) is getattr(import_module(package), name)
+
+
+def test_old_functions_of_encoders_do_as_they_did(demo_saes):
+    encoder, table = demo_saes.encoder, demo_saes.split("test").take(np.arange(12))
+    saes = medsae.causal.load_saes(encoder, [demo_saes.folders["embedding"]])
+    with pytest.warns(DeprecationWarning, match=r"EncoderCard\.own_prompts"):
+        assert prompts.prompts_for(encoder.name) == encoder.card.own_prompts()
+        assert prompts.prompts_for("of no card") == prompts.load_prompts(prompts.CHEXPERT)
+    with pytest.warns(DeprecationWarning, match="downstream_fidelity is now fidelity"):
+        found = medsae.downstream_fidelity(encoder, saes, table, progress=False)
+    assert found == medsae.fidelity(encoder, saes, table, progress=False).to_json()
+    with pytest.warns(DeprecationWarning, match=r"format_fidelity is now print\(fidelity\)"):
+        assert medsae.format_fidelity(found) == str(medsae.Fidelity.read(found))
+    zero_shot, batches = ZeroShot(encoder, encoder.card.own_prompts()), PixelBatches(encoder, table, progress=False)
+    attribution = medsae.attribute(encoder, saes["embedding"], zero_shot, batches)
+    with pytest.warns(DeprecationWarning, match=r"summarise_attribution is now AttributionReport\.of"):
+        summary = medsae.summarise_attribution(attribution, table, seed=1)
+    report = medsae.AttributionReport.of(attribution, table, seed=1)
+    assert summary == report.to_json()
+    with pytest.warns(DeprecationWarning, match=r"format_attribution is now print\(report\)"):
+        assert medsae.format_attribution(summary) == str(report)
 
 
 def test_the_warning_is_of_the_line_that_uses_the_name(tmp_path):

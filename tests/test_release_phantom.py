@@ -3,11 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from helpers.repository_scripts import script
 
-from medsae_plugin import demo
+from medsae_plugin import Evaluation, demo
+from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.fetch import check_files
 from medsae_plugin.release.cards import read_releases
+from medsae_plugin.sae_folders import read_object
 
 make_release = script("release_phantom").make_release
 
@@ -35,3 +38,12 @@ def test_the_same_demo_makes_the_same_release(tmp_path, monkeypatch):
     sae = release.saes["embedding"]
     check_files(first / "medsae-phantom" / sae.path, sae.sha256)
     assert (release.name, sae.hook) == ("medsae-phantom", "hook_embedding")
+
+
+@pytest.mark.parametrize("name", ["embedding", "last-block"])
+def test_the_bundled_configs_count_the_dead_latents_that_the_table_has(name):
+    folder = pretrained_folder() / "medsae-phantom" / name
+    config, (scores,) = read_object(folder / "cfg.json"), Evaluation.open(folder / "metrics.json").saes
+    dead = config["metadata"]["num_dead_features"]
+    assert dead == round(scores.value("dead") * config["d_sae"])
+    assert dead < 0.1 * config["d_sae"]

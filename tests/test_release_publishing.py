@@ -106,14 +106,17 @@ def test_what_sae_lens_has_beside_its_weights_is_there(made, tmp_path):
         assert metadata["model_class_name"] == "HookedVisionEncoder" and metadata["exclude_special_tokens"] is False
         assert metadata["dataset_path"] is None and metadata["neuronpedia_id"] is None
         before = json.loads((made / "run" / name / "cfg.json").read_text())
-        assert {k: metadata[k] for k in before["metadata"]} == before["metadata"]
+        counted = "num_dead_features"  # of val in training, of the reported rows when published
+        kept = {k: v for k, v in before["metadata"].items() if k != counted}
+        assert {k: metadata[k] for k in kept} == kept
         runner = json.loads((out / name / "runner_cfg.json").read_text())
-        assert runner["training"]["total_training_samples"] == 6400 and runner["sae"]["options"] == {"k": 3}
+        assert runner["training"]["total_training_samples"] == 6400 and runner["sae"]["options"]["k"] == 3
         sae = SAE.load_from_disk(out / name)
         assert sae.cfg.metadata.model_class_name == "HookedVisionEncoder"
         rows = np.concatenate([batch for batch, _ in rows_of_split(store, name, "test")])
         with torch.no_grad():
             share = (sae.encode(torch.from_numpy(rows)) != 0).double().mean(0)
+        assert metadata[counted] == (share == 0).sum()
         sparsity = load_file(out / name / "sparsity.safetensors")["sparsity"]
         assert sparsity.dtype == torch.float32
         torch.testing.assert_close(sparsity, (share + 1e-10).log10().float(), rtol=1e-5, atol=1e-5)
@@ -144,7 +147,8 @@ def test_the_card_says_what_a_reader_needs(made, run, tmp_path):
         assert re.search(r"\| \d+ \| \d+ \| -?\d\.\d\d \[", row)
     for said in ("Not a medical device", "## Intended use", "## Limits", "## Licence", "2510.26411", "Planted rows"):
         assert said in card.text
-    assert 'SAE.from_pretrained("lab/saes", "early")' in card.text and "topk, k = 3, expansion 2" in card.text
+    assert 'SAE.from_pretrained("lab/saes", "early")' in card.text
+    assert re.search(r"topk, k = 3, aux_loss_coefficient = 32(\.0)?, expansion 2", card.text)
     dry(run, tmp_path / "again", data="Planted rows")
     assert files_in(out) == files_in(tmp_path / "again")
 
@@ -186,17 +190,20 @@ def without_nulls_but(before, after):
 
 
 def test_figures_of_version_0_1_are_sent_as_they_are(tmp_path):
-    """The bundled release's `metrics.json` has schema 2: only its keys change."""
-    folder = pretrained_folder() / "medsae-phantom"
-    out = dry(folder, tmp_path / "out")
-    for name in (path.parent.name for path in folder.glob("*/metrics.json")):
-        old, new = (json.loads((where / name / "metrics.json").read_text()) for where in (folder, out))
-        assert new["schema"] == 3 and [c["name"] for c in new["candidates"]] == [c["name"] for c in old["candidates"]]
-        for before, after in zip(old["candidates"], new["candidates"], strict=True):
-            after["mean_top_r_interval"] = [after.pop("mean_top_r_low"), after.pop("mean_top_r_high")]
-            assert after.pop("baseline_of") == (name if before["kind"] == "untrained" else None)
-            assert after.pop("gains") == []
-            assert without_nulls_but(before, after) == before
+    """`metrics-0.1.json` has schema 2, as version 0.1 wrote it of two observations: only its keys change."""
+    shutil.copytree(pretrained_folder() / "medsae-phantom" / "embedding", tmp_path / "run" / "embedding")
+    old = json.loads((Path(__file__).parent / "data" / "metrics-0.1.json").read_text())
+    for scores in old["candidates"][:2]:  # a file is of an SAE of its width
+        scores["d_sae"] = json.loads((tmp_path / "run" / "embedding" / "cfg.json").read_text())["d_sae"]
+    (tmp_path / "run" / "embedding" / "metrics.json").write_text(json.dumps(old))
+    out = dry(tmp_path / "run", tmp_path / "out")
+    new = json.loads((out / "embedding" / "metrics.json").read_text())
+    assert new["schema"] == 3 and [c["name"] for c in new["candidates"]] == [c["name"] for c in old["candidates"]]
+    for before, after in zip(old["candidates"], new["candidates"], strict=True):
+        after["mean_top_r_interval"] = [after.pop("mean_top_r_low"), after.pop("mean_top_r_high")]
+        assert after.pop("baseline_of") == ("embedding" if before["kind"] == "untrained" else None)
+        assert after.pop("gains") == []
+        assert without_nulls_but(before, after) == before
 
 
 def test_an_evaluation_is_narrowed_to_one_sae(made):

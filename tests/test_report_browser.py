@@ -104,7 +104,7 @@ def test_it_opens_from_disk_ready_and_shows_the_figures(driver, run):
         r = "–" if o.value("r") is None else f"{o.value('r'):.2f}".replace("-", "−")
         assert o.label in shown and r in shown
     assert "untrained embedding-seed1" in shown and "neurons of hook_embedding" in shown
-    assert len(driver.find_elements(By.CSS_SELECTOR, "main figure svg")) == 4  # density and three training curves
+    assert len(driver.find_elements(By.CSS_SELECTOR, "main figure svg")) == 5  # density and four training curves
 
 
 def test_search_sort_and_filter(driver, run):

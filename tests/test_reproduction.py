@@ -12,6 +12,7 @@ from sae_lens import SAE
 import medsae_plugin as medsae
 from medsae_plugin.cli import main
 from medsae_plugin.encoders import load_card
+from medsae_plugin.training.recipes import SWEEPS, recipe_file
 
 reproduction = script("reproduction")
 
@@ -20,8 +21,8 @@ def test_the_page_runs_from_its_first_to_its_last_command(tmp_path, monkeypatch,
     settings, commands = reproduction.commands_of(reproduction.PAGE.read_text("utf-8"))
     assert [command.split()[1] for command in commands] == ["-c", "extract", "store", "train", "evaluate", "sweep"]
     training = reproduction.as_chexpert(tmp_path / settings["DATA"], 24, 96)
-    swept = reproduction.smaller(reproduction.REPOSITORY / settings["GRID"], tmp_path / "grid.yaml", 2, 16)
-    reproduction.smaller(reproduction.REPOSITORY / settings["RECIPE"], tmp_path / "recipe.yaml", 2, 16)
+    swept = reproduction.smaller(recipe_file(settings["GRID"], SWEEPS), tmp_path / "grid.yaml", 2, 16)
+    reproduction.smaller(recipe_file(settings["RECIPE"]), tmp_path / "recipe.yaml", 2, 16)
     settings |= {"ENCODER": "phantom-swin", "WEIGHTS": str(load_card("phantom-swin").source_path), "DEVICE": "cpu"}
     settings |= {"RECIPE": "recipe.yaml", "GRID": "grid.yaml"}
     monkeypatch.chdir(tmp_path)
@@ -54,12 +55,10 @@ def test_the_page_runs_from_its_first_to_its_last_command(tmp_path, monkeypatch,
 
 
 def test_what_is_told_of_the_whole_is_the_time_on_the_bars():
-    output = (
-        "Training SAE: 10%|# | 1/9 [00:30<01:00]\rTraining SAE: 99%|# | 8/9 [01:30<00:01]\nscoring: 1/1 [00:02<00:00]"
-    )
-    assert reproduction.on_bar(output, "Training (?:Multi-)?SAE") == 90
-    twice = output + "\nTraining Multi-SAE: 10%|# | 1/9 [1:00:05<9:00:00]"
-    assert reproduction.on_bar(twice + "\nTraining SAE: 10%|# | 1/9 [00:01<01:00]", "Training (?:Multi-)?SAE") == 3606
+    output = "training: 10%|# | 1/9 [00:30<01:00]\rtraining: 99%|# | 8/9 [01:30<00:01]\nscoring: 1/1 [00:02<00:00]"
+    assert reproduction.on_bar(output, "training") == 90
+    twice = output + "\ntraining: 10%|# | 1/9 [1:00:05<9:00:00]"
+    assert reproduction.on_bar(twice + "\ntraining: 10%|# | 1/9 [00:01<01:00]", "training") == 3606
     ran = [reproduction.Ran("medsae extract x --out y", 100.0, 50.0, 1.5, "extracting: 1/1 [01:30<00:00, 2 image/s]")]
     text = reproduction.table(ran, {"medsae extract": [(reproduction.BARS["extract"], 400)]})
     assert " ".join(text.splitlines()[1].split()) == "extract 100 s 50 s 1.50 GiB 5.0 core hours"

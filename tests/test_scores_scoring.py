@@ -71,7 +71,8 @@ def test_nine_patients_with_a_finding_have_no_interval_and_ten_have_one(tmp_path
     activations = np.stack([labels[:, 0], labels[:, 1], labels[:, 2], np.zeros(2 * n)], axis=1) * rng.uniform(
         1, 2, (2 * n, 4)
     )
-    activations[n + 4 : n + 20, 2] = 0  # on report it fires on four of the twenty
+    activations[n + 4 : n + 20, 2] = 0  # on report it fires on four of the twenty,
+    activations[n + 40 : n + 45, 2] = 1  # and on five others, so that 9 / 80 of twenty would be two
     scored = scores_of(activations.astype(np.float32), ["select"] * n + ["report"] * n, tmp_path, labels)
     few, enough, seldom = summary._observations(scored)
     assert few.latent == 0 and few.no_interval == "fewer than 10 patients with the finding"
@@ -83,11 +84,31 @@ def test_nine_patients_with_a_finding_have_no_interval_and_ten_have_one(tmp_path
     whole = summary._summary(scored)
     assert whole.mean_top_r_low is None and whole.no_interval.startswith("fewer than half of the observations")
     split = Split(split="report", images=n, patients=n)
+    # One of two has: the mean has one.
+    (tmp_path / "half").mkdir()
+    roles = ["select"] * n + ["report"] * n
+    two = np.column_stack([labels[:, 1:], np.zeros(2 * n)])  # and a label of nobody, which does not count
+    half = scores_of(activations.astype(np.float32), roles, tmp_path / "half", two)
+    assert [why is None for why in half.no_interval] == [True, False, False] and np.isfinite(half["mean_top_r_low"])
     whole.link([whole])
     said = format_table([whole], split, split, "max")
     assert "no interval: half (fewer than 10 patients with the finding)" in said
     assert "no interval: the mean (fewer than half" in said
     assert next(line for line in said.splitlines() if line.startswith("half ")).split()[4] == "-"
+
+
+def test_a_pair_counts_from_five_firing_positives_that_are_to_be_expected(tmp_path):
+    """Of 100 images 20 with the label: 25 firings make five, 24 less. Where half is unknown, of what is known."""
+    labels = np.zeros((200, 3))
+    labels[::5, :2] = 1
+    labels[:, 2] = np.where(np.arange(200) % 2, np.nan, np.arange(200) % 20 < 4)
+    fires = np.zeros((200, 4), np.float32)
+    for j, n in enumerate((24, 25, 26)):
+        fires[100 : 100 + n, j] = 1
+    fires[100:150, 3] = np.arange(50) % 2 == 0  # on half of the fifty that are known of the third
+    counted = scores_of(fires, ["select"] * 100 + ["report"] * 100, tmp_path, labels).counted
+    assert counted[:, 0].tolist() == [False, True, True, True]
+    assert counted[:, 2].tolist() == [False, False, False, True]
 
 
 def test_chance_is_that_of_shuffled_patients_of_the_report_split(tmp_path):
@@ -167,6 +188,15 @@ def drawn(tmp_path_factory):
 def test_a_latent_is_chosen_that_fires_on_ten_images_or_of_few_on_a_twentieth_and_two():
     found = {n: least_firing(n) for n in (0, 39, 40, 59, 60, 199, 200, 10**6)}
     assert found == {0: 2, 39: 2, 40: 2, 59: 2, 60: 3, 199: 9, 200: 10, 10**6: 10}
+
+
+def test_what_fires_too_seldom_on_select_is_not_chosen(tmp_path):
+    fires = np.zeros((160, 4), np.float32)
+    for j, n in enumerate((3, 4, 5)):
+        fires[:n, j] = fires[80 : 80 + n, j] = 1
+    labels = np.tile((fires[:, :1] > 0).astype(float), 3)  # that of three images, which the first latent is
+    scored = scores_of(fires, ["select"] * 80 + ["report"] * 80, tmp_path, labels)
+    assert scored.eligible.tolist() == [False, True, True, False] and scored.top.tolist() == [1, 1, 1]
 
 
 def known_pairs(a, labels, rows, j, c):

@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from medsae_plugin.scores import metrics
-from medsae_plugin.scores.specificity import LEAST_OWN, entropy_floor, partial_r
+from medsae_plugin.scores.specificity import LEAST_OWN, LEAST_SPARE, entropy_floor, partial_r
 from medsae_plugin.statistics.permutation import patient_shuffles
 
 
@@ -77,6 +77,10 @@ def test_partial_r_is_the_correlation_of_statsmodels_residuals(unknown):
         controls = np.column_stack([np.nan_to_num(others), np.isnan(others)]) if unknown else others
         x, y = (residuals(v, controls) for v in (a[known, c], labels[known, c]))
         assert found[c] == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-9)
+    for unit in (1e-6, 1e6):
+        np.testing.assert_allclose(partial_r(unit * a, labels), found, atol=1e-6)
+        of_others = unit * np.stack([np.nan_to_num(np.delete(labels, c, 1)).sum(1) for c in range(5)], 1)
+        assert np.isnan(partial_r(of_others, labels)).all(), "nothing of it is left"
     if not unknown:  # the textbook's other formula, of the inverse of the correlations
         precision = np.linalg.inv(np.corrcoef(np.column_stack([a[:, 2], labels]).T))
         assert found[2] == pytest.approx(-precision[0, 3] / np.sqrt(precision[0, 0] * precision[3, 3]), abs=1e-9)
@@ -115,6 +119,13 @@ def test_a_partial_r_needs_more_images_than_labels_and_something_that_varies():
     rng = np.random.default_rng(5)
     labels = (rng.random((8, 7)) < 0.5).astype(float)
     assert np.isnan(partial_r(rng.normal(size=(8, 7)), labels)).all()
+    # A label that is regressed on takes one of the degrees; from ten images beyond it there is an r, and not before.
+    n = LEAST_SPARE + 1
+    two, x = np.stack([np.arange(n) % 2, np.arange(n) % 3 == 0], 1).astype(float), rng.normal(size=(n, 2))
+    assert np.isfinite(partial_r(x, two)).all() and np.isnan(partial_r(x[:-1], two[:-1])).all() and LEAST_SPARE == 10
+    alone, x = np.arange(10.0)[:, None] % 2, rng.normal(size=(10, 1))  # nothing to regress on: plain r
+    assert partial_r(x, alone)[0] == pytest.approx(stats.pearsonr(x[:, 0], alone[:, 0])[0])
+    assert np.isnan(partial_r(x[:9], alone[:9])).all()
     many = (rng.random((60, 2)) < 0.5).astype(float)
     many[:, 1] = 0
     a = np.stack([np.full(60, 3.0), rng.normal(size=60)], 1)

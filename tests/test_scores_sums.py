@@ -57,6 +57,17 @@ def test_pearson_is_scipys_point_biserial_over_the_known_images(batch, kind):
                 assert direct[j, c] == pytest.approx(expected[0], abs=1e-9)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_batches_of_few_images_of_sparse_latents_add_up(batch):
+    """As of a label that is known on one image of the batch, or on none."""
+    a, y, e = draw(120)
+    a = np.where(a > 1.5, a, 0) * (np.arange(7) != 5)
+    for kind in (np.asarray, sparse.csr_array):
+        parts, whole = statistics_of(kind(a), y, e, batch), statistics_of(a, y, e)
+        for name in ("mean", "scatter", "cross", "overall_mean", "overall_scatter", "mean_label"):
+            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-9, err_msg=name)
+
+
 def test_other_sums_are_those_of_all_images_at_once():
     a, y, e = draw(150)
     s = statistics_of(a, y, e, batch=40)
@@ -112,6 +123,9 @@ def test_monosemanticity_is_the_pair_loops():
                 weights += scaled[i] * scaled[k]
         assert score[j] == pytest.approx(weighted / weights, abs=1e-8)
     assert np.isnan(metrics.monosemanticity(statistics_of(a, y, e[:, :0]))).all()
+    for unit in (1e-6, 1e6):
+        again = metrics.monosemanticity(statistics_of(unit * a, y, e))
+        np.testing.assert_allclose(again, score, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

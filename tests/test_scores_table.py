@@ -86,7 +86,8 @@ def test_neurons_and_baselines_have_the_figures_of_the_sae_beside_them(scored):
     (sae,) = evaluation.saes
     text = str(evaluation)
     heads = row(text, "      ")
-    assert heads[:2] == ["candidates", "L0"] and "(1) latents that correlate with an observation (fdr < 0.05)" in text
+    assert heads[:2] == ["candidates", "L0 an image"]
+    assert "(1) latents that correlate with an observation (fdr < 0.05)" in text
     for one, name in ((sae, "this SAE"), *((one, one.kind) for one in sae.beside)):
         cells = dict(zip(heads, row(text, f"{name} ")[1:], strict=False))
         assert cells["monosemanticity"] == METRICS["mean_monosemanticity"].form(one.mean_monosemanticity)

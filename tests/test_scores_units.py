@@ -1,6 +1,7 @@
 """Units: labels and indices, which store or encoder they fit, and SAEs however they are given."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -127,7 +128,10 @@ def test_saes_are_given_as_paths_objects_or_by_name(store, tmp_path):
     assert list(open_latents({"mine": sae, "theirs": other})) == ["mine", "theirs"]
     assert open_latents(sae)["SAE 1"] == (Latents.of(sae, "SAE 1"), None)
     assert open_latents(one)["x"][1] == one
-    units = open_units(store, {"mine": sae, "theirs": other})
+    opened = open_latents({"theirs": other})
+    shutil.rmtree(other)
+    assert open_units(store, opened)[0] is opened["theirs"][0], "what is open is not opened again"
+    units = open_units(store, {"mine": sae, "theirs": opened["theirs"]})
     assert [(u.name, u.kind, u.baseline_of) for u in units] == [
         ("mine", "sae", None),
         ("untrained mine", "untrained", "mine"),

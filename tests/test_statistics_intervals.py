@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from medsae_plugin.statistics import bootstrap
 from medsae_plugin.statistics.bootstrap import studentised_interval
 from medsae_plugin.statistics.intervals import (
     auroc_interval,
@@ -48,6 +49,9 @@ def test_what_rests_on_one_patient_is_undefined_without_it():
     r = PatientJackknife(patients).pearson(a, labels)
     assert np.isnan(r[5, 0]) and not np.isnan(r[:5]).any()
     assert np.isnan(variance(r[:, 0]))
+    for unit in np.random.default_rng(0).uniform(1e-6, 1e6, 30):  # and so are sums that cancel but for rounding errors
+        again = PatientJackknife(patients).pearson(unit * (a + 0.1), labels)
+        np.testing.assert_allclose(again, r, atol=1e-6)
     one_positive = np.array([[0.0, 0, 0, 0, 0, 1]]).T
     auroc = PatientJackknife(patients).auroc(a, one_positive)
     assert np.isnan(auroc[5, 0]) and (auroc[:5] == 1).all()
@@ -71,6 +75,7 @@ def test_the_interval_of_r_is_near_fishers_where_fisher_holds():
     low, high = correlation_interval(float(r.statistic), without, n - 1.0)
     expected = r.confidence_interval()
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.003)
+    assert correlation_interval(-float(r.statistic), -without, n - 1.0) == pytest.approx((-high, -low))
 
 
 def test_the_interval_of_auroc_solves_newcombes_equation():
@@ -119,8 +124,36 @@ def test_a_studentised_interval_covers_a_skewed_mean_where_percentiles_do_not():
     assert covered / trials > 0.92 > plain / trials
 
 
+def test_a_studentised_interval_is_that_of_a_loop_over_resampled_patients(monkeypatch):
+    rng = np.random.default_rng(5)
+    counts = rng.integers(1, 5, 14).astype(float)
+    totals = counts * rng.exponential(size=14)
+
+    def mean_and_error(totals, counts):
+        mean = totals.sum() / counts.sum()
+        n = len(totals)
+        return mean, np.sqrt(((totals - mean * counts) ** 2).sum() * n / (n - 1)) / counts.sum()
+
+    mean, error = mean_and_error(totals, counts)
+    draws = np.random.default_rng(7)
+    drawn = [np.repeat(np.arange(14), draws.multinomial(14, np.full(14, 1 / 14))) for _ in range(300)]
+    t = [(m - mean) / e for m, e in (mean_and_error(totals[one], counts[one]) for one in drawn)]
+    expected = mean - np.quantile(t, 0.975) * error, mean - np.quantile(t, 0.025) * error
+    assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
+    for elements in (0, 14 * 7):
+        monkeypatch.setattr(bootstrap, "_CHUNK_ELEMENTS", elements)
+        assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
+    assert studentised_interval(totals, counts) == studentised_interval(totals, counts, 1000, seed=0)
+
+
 def test_resamples_without_a_spread_are_undefined():
     one = np.zeros(12)
     one[0] = 1.0  # in a third of resamples the one patient with an effect is missing
     assert np.isnan(studentised_interval(one, np.ones(12))).all()
     assert np.isnan(studentised_interval(np.ones(12), np.ones(12))).all()
+    three = np.zeros(12)
+    three[:3] = 1, 2, 3  # in 3% all three are missing: few enough
+    assert np.isfinite(studentised_interval(three, np.ones(12))).all()
+    two = np.zeros(12)
+    two[:2] = 1, 2  # in 11%, which are too many
+    assert np.isnan(studentised_interval(two, np.ones(12), 4000)).all()

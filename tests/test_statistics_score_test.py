@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from scipy import sparse, stats
+from scipy.optimize import brentq
 
+from medsae_plugin.statistics.permutation import size_bands
 from medsae_plugin.statistics.score_test import PatientLabel, score_p
 
 
@@ -44,6 +46,64 @@ def test_p_is_that_of_permuted_patients_far_into_a_skewed_tail():
     assert 1e-4 < exact < 2e-2 and p == pytest.approx(exact, rel=0.4)
     r, n = stats.pearsonr(a, y)[0], 400
     assert 2 * stats.t.sf(r * np.sqrt((n - 2) / (1 - r**2)), n - 2) < exact / 3
+
+
+def by_definition(u, v, band):
+    """p from the cumulant generating function patient by patient, and which of its forms it has."""
+    s, parts = 0.0, []
+    for b in np.unique(band):
+        here = band == b
+        n = here.sum()
+        s += u[here] @ (v[here] - v[here].mean())
+        parts.append(np.outer(u[here] - u[here].mean(), v[here] - v[here].mean()) * np.sqrt(n / max(n - 1, 1)))
+
+    def cumulants(t):
+        k = slope = curve = 0.0
+        for exponents in parts:
+            e = np.exp(t * exponents)
+            mean = (e * exponents).sum(1) / e.sum(1)
+            k += np.log(e.mean(1)).sum()
+            slope, curve = slope + mean.sum(), curve + ((e * exponents**2).sum(1) / e.sum(1) - mean**2).sum()
+        return k, slope, curve
+
+    z = abs(s) / np.sqrt(cumulants(0)[2])
+    if z <= 2:
+        return 2 * stats.norm.sf(z), "normal"
+    side = np.sign(s)
+    end = 200 / max(np.abs(exponents).max() for exponents in parts)
+    t = side * brentq(lambda t: side * (cumulants(side * t)[1] - s), 0, end)
+    k, _, curve = cumulants(t)
+    w, lugannani = np.sqrt(2 * (t * s - k)), abs(t) * np.sqrt(curve)
+    if lugannani >= 1.5 * w:
+        return min(1, 2 * np.exp(-(w**2) / 2)), "bound"
+    return min(1, 2 * stats.norm.sf(w + np.log(lugannani / w) / w)), "saddlepoint"
+
+
+def test_p_is_the_saddlepoint_of_the_cumulants_summed_patient_by_patient():
+    """Patients of one to four images in several bands, some unknown; from latents that fire on two patients to dense
+    ones, with the label and against it."""
+    rng = np.random.default_rng(6)
+    sizes = np.repeat([1, 2, 3, 4], [40, 12, 12, 13])
+    patients = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    y = np.where(rng.random(len(patients)) < 0.1, np.nan, rng.random(len(patients)) < 0.2).astype(float)
+    a = np.maximum(rng.normal(size=(len(y), 150)) + np.outer(np.nan_to_num(y), np.linspace(-2, 3, 150)), 0)
+    a *= rng.random(a.shape) < rng.choice([0.05, 0.3, 1], 150)
+    found = score_p(sparse.csr_array(a), PatientLabel.of(y, patients))
+    known = ~np.isnan(y)
+    _, code, counts = np.unique(patients[known], return_inverse=True, return_counts=True)
+    v, forms = np.bincount(code, y[known]) / counts, []
+    for j in np.flatnonzero(a[known].any(0)):
+        expected, form = by_definition(np.bincount(code, a[known, j]) / counts, v, size_bands(counts))
+        assert found[j] == pytest.approx(expected, rel=1e-3), form
+        forms.append(form)
+    assert min(forms.count("normal"), forms.count("saddlepoint")) >= 10
+
+
+def test_at_the_end_of_what_can_happen_p_is_the_chance_of_that():
+    """A latent that is the label: one outcome of all is as far out, and twice its chance is p."""
+    y = np.repeat([1.0, 0.0], [4, 12])
+    p = score_p(sparse.csr_array(np.stack([y, 1 - y], axis=1)), PatientLabel.of(y, np.arange(16)))
+    np.testing.assert_allclose(p, 2 * 0.25**4 * 0.75**12, rtol=0.15)
 
 
 def test_what_a_patients_images_share_is_counted_once():

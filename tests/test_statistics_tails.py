@@ -34,6 +34,39 @@ def test_an_extrapolated_tail_is_seldom_too_small(law):
     assert np.mean(true) < 2.5e-4
 
 
+@pytest.mark.parametrize("law", [stats.uniform(), stats.expon(), stats.lognorm(1), stats.pareto(0.5)])
+@pytest.mark.parametrize("m", [79, 80, 600, 2000])
+def test_up_to_nine_that_reach_it_the_tail_is_a_generalised_pareto_by_its_moments(law, m):
+    """With scipy's distribution and L-moments by definition: the second is half the mean difference of all pairs."""
+    null = np.sort(law.rvs(m, random_state=m))
+    unseen = m // 7  # shuffles without an r, which tell nothing of the tail's form
+    count = min(m // 4, 250)
+    start = null[-count - 1 : -count + 1].mean()
+    over = null[-count:] - start
+    l1, l2 = over.mean(), np.abs(over[:, None] - over).sum() / (count * (count - 1)) / 2
+    shape = float(np.clip(2 - l1 / l2, 0, 0.9))
+    tail = stats.genpareto(shape, scale=l1 * (1 - shape))
+    for reached in (0, 3, 8, 9, 10, 11):
+        x = null[m - 1] * 1.2 if reached == 0 else null[m - reached]
+        counted = (1 + reached) / (1 + m)
+        extrapolated = 1 if count < 20 or reached > 9 else count / m * tail.sf(x - start)
+        found = permutation_p(np.array([x]), null[:, None])
+        assert found[0] == pytest.approx(min(counted, extrapolated))
+        if reached + unseen < 10:
+            continue
+        with_unseen = permutation_p(np.array([x]), np.append(null, np.full(unseen, np.nan))[:, None])
+        assert with_unseen[0] == pytest.approx((1 + reached + unseen) / (1 + m + unseen))
+    few = np.append(null, np.full(3, np.nan))[:, None]
+    counted, extrapolated = 4 / (m + 4), 1 if count < 20 else count / (m + 3) * tail.sf(null[-1] * 1.2 - start)
+    assert permutation_p(np.array([null[-1] * 1.2]), few)[0] == pytest.approx(min(counted, extrapolated))
+
+
+def test_a_null_that_is_one_value_gives_what_counting_gives():
+    null = np.full((400, 2), 0.5)
+    p = permutation_p(np.array([0.5, 0.7]), null)
+    assert p[0] == 1 and 0 < p[1] <= 1 / 401
+
+
 def test_an_exponential_tail_is_extrapolated_to_itself():
     p = permutation_p(np.array([np.log(1e5)]), np.random.default_rng(0).exponential(size=(5000, 1)))
     assert 1e-6 < p[0] < 1e-4

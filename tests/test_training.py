@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.planted import planted_rows, write_store
@@ -13,6 +14,7 @@ from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
 from medsae_plugin import MedSAEError
+from medsae_plugin.sae_folders import read_report
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 from medsae_plugin.training.normalization import CenterAndScale
@@ -44,7 +46,7 @@ def rows_of(store: ActivationStore, hook: str, split: str) -> torch.Tensor:
 @pytest.mark.parametrize("normalize", ["none", "expected_average_only_in", "covariance_whitening"])
 def test_what_is_trained_is_what_sae_lens_own_trainer_makes_of_the_same_batches(store, tmp_path, normalize):
     """Its normalisations are folded by it, so what is saved takes raw activations."""
-    spec = SAESpec("a", "hook_embedding", "topk", 2, normalize, {"k": 3})
+    spec = SAESpec("a", "hook_embedding", "topk", 2, normalize, {"k": 3, "aux_loss_coefficient": 2.0})
     config = replace(QUICK, n_batches_for_norm_estimate=5)
     folder = train_saes(store, [spec], config, tmp_path / "out", progress=False)["a"]
     by_hand = build_sae(store, spec, config)
@@ -74,7 +76,9 @@ def test_six_architectures_and_two_hooks_train_in_one_pass(store, tmp_path):
         explained = 1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum()
         assert report["validation"]["explained_variance"] == pytest.approx(explained, abs=1e-5)
         assert report["validation"]["l0"] == pytest.approx((latents != 0).sum(1).double().mean().item(), abs=0.02)
-        assert [note["step"] for note in report["history"]] == [40, 80, 100]
+        history = pd.read_parquet(folders[spec.name] / "history.parquet")
+        assert list(history["step"]) == [40, 80, 100] and list(history["rows"]) == [5120, 10240, 12800]
+        assert history["loss"].notna().all() and history["mean_top_r"].isna().all()
         metadata = sae.cfg.metadata
         assert (metadata.hook_name, metadata.model_name, metadata.training_images) == (spec.hook, "planted", 360)
         assert metadata.training_rows == len(rows_of(store, spec.hook, "train"))
@@ -129,7 +133,7 @@ def test_the_same_training_gives_the_same_files(store, tmp_path):
     for out in ("one", "two"):
         train_saes(store, specs, QUICK, tmp_path / out, progress=False)
     names = [p.relative_to(tmp_path / "one") for p in sorted((tmp_path / "one").rglob("*")) if p.is_file()]
-    assert len(names) == 9
+    assert len(names) == 11
     assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", names, shallow=False)[0] == names
     alone = train_saes(store, specs[1:], QUICK, tmp_path / "alone", progress=False)["standard"]
     assert filecmp.cmp(alone / "sae_weights.safetensors", tmp_path / "one/standard/sae_weights.safetensors", False)
@@ -148,7 +152,7 @@ def test_without_a_validation_split_there_are_no_validation_figures(tmp_path):
         progress=False,
     )["a"]
     report = json.loads((folder / "training.json").read_text())
-    assert report["validation"] is None and report["history"] == []
+    assert report["validation"] is None and read_report(folder)["history"] == []
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs(store, tmp_path):
@@ -180,16 +184,19 @@ def test_a_folder_with_another_run_is_left_alone(store, tmp_path):
     spec = SAESpec("a", "hook_embedding", "topk", 1, options={"k": 2})
     folder = train_saes(store, [spec], QUICK, tmp_path / "out", progress=False)["a"]
     before = (folder / "sae_weights.safetensors").read_bytes()
-    with pytest.raises(MedSAEError, match="holds this training run already; resume it"):
-        train_saes(store, [spec], QUICK, tmp_path / "out", progress=False)
-    other = TrainingConfig(12_800, batch_size=64)
-    with pytest.raises(MedSAEError, match=r"another training run \(it differs in: training\)"):
-        train_saes(store, [spec], other, tmp_path / "out", resume=True, progress=False)
+    other = replace(QUICK, batch_size=64)
+    with pytest.raises(MedSAEError, match=r"another training run.*\n  training.batch_size: 128 in the folder, 64 now"):
+        train_saes(store, [spec], other, tmp_path / "out", progress=False)
+    with pytest.raises(MedSAEError, match=r"another training run.*\n  saes.a.options.k: 2 in the folder, 3 now"):
+        train_saes(store, [replace(spec, options={"k": 3})], QUICK, tmp_path / "out", progress=False)
+    write_store(tmp_path / "other", {"hook_embedding": planted_rows(30, 16, 24)[0]}, preprocessing={"size": 8})
+    with pytest.raises(MedSAEError, match=r"another training run.*\n  store.preprocessing"):
+        train_saes(ActivationStore(tmp_path / "other"), [spec], QUICK, tmp_path / "out", progress=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(MedSAEError, match="not empty"):
         train_saes(store, [spec], QUICK, tmp_path / "full", progress=False)
-    assert train_saes(store, [spec], QUICK, tmp_path / "out", resume=True, progress=False) == {"a": folder}
+    assert train_saes(store, [spec], QUICK, tmp_path / "out", progress=False) == {"a": folder}
     assert (folder / "sae_weights.safetensors").read_bytes() == before
 
 
@@ -233,12 +240,12 @@ def test_a_run_that_breaks_off_goes_on_to_the_same_weights(store, tmp_path, n_sp
     for batches in (9, 33, 40):
         cut.batches_left = batches
         with pytest.raises(Cut):
-            train_saes(cut, specs, config, tmp_path / "cut", resume=True, progress=False)
+            train_saes(cut, specs, config, tmp_path / "cut", progress=False)
     half = max((tmp_path / "cut" / "checkpoints").iterdir(), key=lambda p: int(p.name))
     (half.parent / str(int(half.name) + 128)).mkdir()  # a checkpoint that was being written when the power went
-    resumed = train_saes(store, specs, config, tmp_path / "cut", resume=True, progress=False)
+    resumed = train_saes(store, specs, config, tmp_path / "cut", progress=False)
     for name in whole:
-        for file in ("sae_weights.safetensors", "cfg.json", "training.json"):
+        for file in ("sae_weights.safetensors", "cfg.json", "training.json", "history.parquet"):
             assert filecmp.cmp(whole[name] / file, resumed[name] / file, shallow=False), (name, file)
 
 
@@ -255,7 +262,7 @@ def test_the_metadata_counts_only_readable_images(tmp_path):
 def test_each_sae_has_its_own_learning_rate_and_passes_count_the_rows(store, tmp_path):
     """In one pass over the data as if each were trained by itself; and 2 passes are twice the training rows."""
     n = store.n_rows("hook_embedding", "train")
-    by_passes = TrainingConfig(batch_size=16, lr=1e-3, passes=2)
+    by_passes = TrainingConfig(batch_size=16, lr=1e-3, epochs=2)
     slow, fast = (
         SAESpec("slow", "hook_embedding", expansion=2, lr=1e-4),
         SAESpec("fast", "hook_embedding", expansion=2),
@@ -271,5 +278,5 @@ def test_each_sae_has_its_own_learning_rate_and_passes_count_the_rows(store, tmp
     with pytest.raises(MedSAEError, match="these have other counts of rows"):
         two = [slow, SAESpec("b", "hook_final_norm", expansion=2)]
         train_saes(store, two, by_passes, tmp_path / "two", progress=False)
-    with pytest.raises(MedSAEError, match=r"0\.01 passes are \d+ rows, less than one batch"):
-        train_saes(store, [slow], replace(by_passes, passes=0.01), tmp_path / "few", progress=False)
+    with pytest.raises(MedSAEError, match=r"0\.01 epochs are \d+ rows, less than one batch"):
+        train_saes(store, [slow], replace(by_passes, epochs=0.01), tmp_path / "few", progress=False)

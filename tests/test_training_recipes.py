@@ -1,14 +1,12 @@
 """Recipes: those that ship load, and what is wrong in one is said."""
 
-from pathlib import Path
-
 import pytest
 
 from medsae_plugin import MedSAEError
 from medsae_plugin.comparison import load_grid
 from medsae_plugin.training import SAESpec, TrainingConfig, load_recipe
+from medsae_plugin.training.recipes import SWEEPS, list_recipes
 
-RECIPES = sorted((Path(__file__).parent.parent / "examples" / "recipes").glob("*.yaml"))
 GOOD = """
 saes:
   - {name: a, hook: hook_embedding, architecture: topk, expansion: 8, options: {k: 4}}
@@ -16,14 +14,16 @@ training: {total_training_samples: 1000, batch_size: 10, lr: 1.0e-3}
 """
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_the_recipes_that_ship_load(path):
-    specs, config = load_recipe(path)
-    assert specs and (config.total_training_samples or config.passes) > 0
+@pytest.mark.parametrize(
+    ("load", "name"), [(load_recipe, n) for n in list_recipes()] + [(load_grid, n) for n in list_recipes(SWEEPS)]
+)
+def test_what_ships_loads_by_its_name(load, name):
+    specs, config = load(name)
+    assert specs and (config.total_training_samples or config.epochs) > 0
 
 
 def test_the_papers_recipe_says_what_the_paper_says():
-    specs, config = load_recipe(next(p for p in RECIPES if p.stem == "medsae-paper"))
+    specs, config = load_recipe("medsae-paper")
     (spec,) = specs
     assert (spec.hook, spec.architecture, spec.expansion, spec.normalize) == (
         "hook_embedding_unit",
@@ -31,13 +31,13 @@ def test_the_papers_recipe_says_what_the_paper_says():
         16,
         "center_and_scale",
     )
-    assert (config.batch_size, config.passes, config.lr_warm_up_steps) == (1024, 200, 0)
+    assert (config.batch_size, config.epochs, config.lr_warm_up_steps, config.lr_decay_steps) == (1024, 200, 0, 0)
 
 
 def test_the_papers_grid_is_its_codes_in_two_scales():
     """Three widths, eight learning rates, four coefficients: as they stand, and times sqrt(512)."""
-    specs, config = load_grid(RECIPES[0].parent.parent / "sweeps" / "medsae-paper-grid.yaml")
-    assert len(specs) == 2 * 3 * 8 * 4 and {spec.expansion for spec in specs} == {4, 8, 16} and config.passes == 200
+    specs, config = load_grid("medsae-paper-grid")
+    assert len(specs) == 2 * 3 * 8 * 4 and {spec.expansion for spec in specs} == {4, 8, 16} and config.epochs == 200
     coefficients = {
         name: sorted({s.options["l1_coefficient"] for s in specs if s.name.startswith(name)})
         for name in ("rescaled", "unit")
@@ -74,9 +74,9 @@ def test_a_recipe_is_what_it_says(tmp_path):
         (("samples: 1000", "samples: 1.5"), 4, r"samples is 1\.5, should be a whole number$"),
         (("samples: 1000", "samples: many"), 4, "samples is 'many', should be a whole number$"),
         (("samples: 1000", "samples: 9"), 4, "9 training samples do not fill one batch of 10"),
-        (("samples: 1000", "samples: 1000, passes: 2"), 4, "give either total_training_samples or passes"),
-        (("total_training_samples: 1000, ", ""), 4, "give either total_training_samples or passes"),
-        (("total_training_samples: 1000", "passes: 0"), 4, "0 passes are none"),
+        (("samples: 1000", "samples: 1000, passes: 2"), 4, r"give either epochs or samples \(total_training_samples\)"),
+        (("total_training_samples: 1000, ", ""), 4, r"give either epochs or samples \(total_training_samples\)"),
+        (("total_training_samples: 1000", "passes: 0"), 4, "0 epochs are none"),
         (("training:", "train:"), 4, "unknown field train; do you mean training"),
         (("saes:", "saes: []\nsaes_:"), 2, "saes"),
         (("{k: 4}", "[k]"), 3, r"options is \['k'\], should be a table of fields"),
@@ -92,5 +92,24 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, change, line, message):
 
 
 def test_no_recipe_there(tmp_path):
-    with pytest.raises(MedSAEError, match="no recipe at"):
+    with pytest.raises(MedSAEError, match=r"no recipe at .*the package has: .*medsae-paper"):
         load_recipe(tmp_path / "absent.yaml")
+    with pytest.raises(
+        MedSAEError, match=r"no recipe at nothing-such, .*the package has: five-layers, medsae-paper-grid"
+    ):
+        load_grid("nothing-such")
+
+
+@pytest.mark.parametrize(
+    ("written", "samples", "epochs"),
+    [
+        ("samples: 1000", 1000, None),
+        ("epochs: 2", None, 2),
+        ("passes: 2.5", None, 2.5),
+        ("epochs: 0.5", None, 0.5),
+    ],
+)
+def test_rows_are_counted_in_samples_or_in_epochs_and_old_names_are_read(tmp_path, written, samples, epochs):
+    (tmp_path / "r.yaml").write_text(GOOD.replace("total_training_samples: 1000", written))
+    config = load_recipe(tmp_path / "r.yaml").config
+    assert (config.total_training_samples, config.epochs) == (samples, epochs)

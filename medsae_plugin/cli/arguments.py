@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medsae_plugin.data.prompts import Prompts
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.encoders import HookedVisionEncoder
-    from medsae_plugin.scores import Resampling
+    from medsae_plugin.scores import JudgeStore, Resampling
 
 
 class _OldName(argparse.Action):
@@ -135,6 +135,34 @@ def add_baselines(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="what medsae baselines made for these SAEs, or a folder of such folders; may be repeated",
     )
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    """`--judge-store` and `--judge-hook`."""
+    parser.add_argument(
+        "--judge-store",
+        type=Path,
+        metavar="STORE",
+        help="another encoder's store of the same images, by whose embeddings to give monosemanticity as well",
+    )
+    parser.add_argument("--judge-hook", metavar="HOOK", help="of that store (default: hook_embedding)")
+
+
+def read_judge(args: argparse.Namespace) -> JudgeStore | None:
+    """The judge that `add_judge`'s arguments name, if they do.
+
+    Raises:
+        MedSAEError: a hook of no store; the store has no such hook.
+    """
+    from medsae_plugin.scores import JudgeStore
+    from medsae_plugin.scores.images import EMBEDDINGS
+    from medsae_plugin.store import ActivationStore
+
+    if args.judge_store is None:
+        if args.judge_hook is not None:
+            raise MedSAEError("--judge-hook is of a --judge-store, and none is given")
+        return None
+    return JudgeStore(ActivationStore(args.judge_store), args.judge_hook or EMBEDDINGS[0])
 
 
 def add_splits(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,12 @@ from medsae_plugin.cli.arguments import (
     add_baselines,
     add_chance,
     add_device,
+    add_judge,
     add_table,
     add_what_is_scored,
     checked_device,
     read_chance,
+    read_judge,
     read_saes,
     renamed,
 )
@@ -46,6 +48,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     renamed(parser, "--store", also)
     add_table(parser, required=True)
+    add_judge(parser)
     add_chance(parser)
     add_device(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for comparison.json and its tables")
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.also and args.select_from:
         raise MedSAEError("--select-from is for SAEs of one store; leave --also out")
+    judge = read_judge(args)
     scene = read_scene(args)
     also = [ActivationStore(path) for path in args.also]
     if args.also and args.test_table:
@@ -74,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),
         baselines=args.baselines,
+        judge=judge,
         device=checked_device(args.device),
     )
     print(comparison)

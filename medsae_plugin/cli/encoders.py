@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medsae_plugin.cli.arguments import with_cards
 from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.text import to_the_left
 
 if TYPE_CHECKING:
     from medsae_plugin.encoders import EncoderCard, HookSpec
@@ -56,15 +57,11 @@ def _list() -> None:
     from medsae_plugin.encoders import list_cards, load_card
 
     cards = [load_card(name) for name in list_cards()]
-    rows = [("encoder", "family", "pixels", "text", "access")]
-    rows += [
-        (card.name, card.family, _size(card), "yes" if card.text else "no", "terms" if card.access else "open")
-        for card in cards
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, description in zip(rows, ["", *(card.description for card in cards)], strict=True):
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(f"{cells}  {description}".rstrip())
+    rows = [["encoder", "family", "pixels", "text", "access", ""]]
+    for card in cards:
+        text, access = "yes" if card.text else "no", "terms" if card.access else "open"
+        rows.append([card.name, card.family, _size(card), text, access, card.description])
+    print("\n".join(to_the_left(rows)))
 
 
 def _show(name: str) -> None:

@@ -9,17 +9,18 @@ from medsae_plugin.cli.arguments import (
     add_baselines,
     add_chance,
     add_device,
+    add_judge,
     add_table,
     add_what_is_scored,
     checked_device,
     read_chance,
+    read_judge,
     read_saes,
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
 from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
 from medsae_plugin.cli.protocol import add_protocol, is_papers, print_as_paper
-from medsae_plugin.errors import MedSAEError
 
 
 def add(commands: Commands) -> None:
@@ -39,25 +40,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_held_out(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for metrics.json and latents.parquet")
-    parser.add_argument(
-        "--judge-store",
-        type=Path,
-        metavar="STORE",
-        help="another encoder's store of the same images, by whose embeddings to give monosemanticity as well",
-    )
-    parser.add_argument("--judge-hook", metavar="HOOK", help="of that store (default: hook_embedding)")
+    add_judge(parser)
     add_chance(parser)
     add_device(parser)
     add_protocol(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.scores import JudgeStore, evaluate
-    from medsae_plugin.scores.images import EMBEDDINGS
-    from medsae_plugin.store import ActivationStore
+    from medsae_plugin.scores import evaluate
 
-    if args.judge_store is None and args.judge_hook is not None:
-        raise MedSAEError("--judge-hook is of a --judge-store, and none is given")
+    judge = read_judge(args)
     if is_papers(args):
         print_as_paper(args, read_table(args), read_saes(args.saes), args.out)
         return
@@ -74,9 +66,7 @@ def run(args: argparse.Namespace) -> None:
         leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),
         baselines=args.baselines,
-        judge=None
-        if args.judge_store is None
-        else JudgeStore(ActivationStore(args.judge_store), args.judge_hook or EMBEDDINGS[0]),
+        judge=judge,
         device=checked_device(args.device),
         progress=not args.quiet,
     )

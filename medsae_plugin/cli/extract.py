@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.cli.arguments import (
     add_batches,
@@ -52,6 +52,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="the store's folder")
     parser.add_argument("--positions", default="all", help="all, cls, mean or sample:N (default: all)")
     parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of the stored activations; the last two take half the room (default: float32)",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="say what it would take (disk, memory, and time, from a few batches that are tried), and write nothing",
+    )
+    parser.add_argument(
         "--splits",
         type=fractions,
         metavar="NAME=SHARE,...",
@@ -70,7 +81,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from medsae_plugin.store import extract
+    import torch
+
+    from medsae_plugin.store import extract, plan_extraction
 
     table = understood(args)
     print(table.describe(), file=sys.stderr)
@@ -79,18 +92,20 @@ def run(args: argparse.Namespace) -> None:
         table = _with_test_table(table, args)
     _say_what_a_split_lacks(table)
     _check_images_there(table, args.table)
-    store = extract(
-        read_encoder(args),
-        table,
-        args.hooks,
-        args.out,
-        positions=args.positions,
-        batch_size=args.batch_size,
-        **({} if args.workers is None else {"workers": args.workers}),
-        seed=args.seed,
-        strict=args.strict,
-        progress=not args.quiet,
-    )
+    options: dict[str, Any] = {
+        "positions": args.positions,
+        "batch_size": args.batch_size,
+        "workers": args.workers,
+        "dtype": getattr(torch, args.dtype),
+        "seed": args.seed,
+    }
+    encoder = read_encoder(args)
+    if args.plan:
+        plan = plan_extraction(encoder, table, args.hooks, args.out, **options)
+        print(plan)
+        plan.check_disk(args.out)
+        return
+    store = extract(encoder, table, args.hooks, args.out, **options, strict=args.strict, progress=not args.quiet)
     print(store.summary())
 
 

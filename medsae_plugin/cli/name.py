@@ -227,7 +227,6 @@ def _judge(args: argparse.Namespace, namer: ChatNamer) -> Judge:
 def run_score(args: argparse.Namespace) -> None:
     from medsae_plugin.naming import open_judges, score_names
     from medsae_plugin.naming.asking import told
-    from medsae_plugin.naming.score_output import format_scores
     from medsae_plugin.store import ActivationStore
 
     before = (args.names / "scores.json").is_file()
@@ -244,7 +243,7 @@ def run_score(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=not args.quiet,
     )
-    print(format_scores(scores))
+    print(scores)
     for line in told([judge.asker for judge in judges.values()]):
         print(line)
     again = ", in place of those of an earlier call (give all judges in one: nothing is asked twice)" if before else ""

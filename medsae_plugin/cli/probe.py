@@ -12,9 +12,9 @@ from medsae_plugin.cli.arguments import (
     add_what_is_scored,
     checked_device,
     read_saes,
-    read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
 
 
 def add(commands: Commands) -> None:
@@ -31,26 +31,29 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
+    add_held_out(parser)
     add_table(parser, required=True)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="for probes.json; may be that of medsae evaluate"
     )
-    add_seed(parser, "of the untrained SAEs, and of the halves that penalties are chosen between")
+    add_seed(parser, "of the untrained SAEs, of the folds, and of the halves that penalties are chosen between")
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.scores.probes import probe_units
-    from medsae_plugin.store import ActivationStore
 
+    scene = read_scene(args)
     probes = probe_units(
-        ActivationStore(args.store),
+        scene.store,
         read_saes(args.saes),
-        read_table(args),
+        scene.table,
         args.out,
         aggregate=args.aggregate,
-        select=args.select,
-        report=args.report,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
         seed=args.seed,
         device=checked_device(args.device),
         progress=not args.quiet,

@@ -55,7 +55,9 @@ def is_papers(args: argparse.Namespace) -> bool:
     if args.protocol != PAPER:
         args.seed = 0 if args.seed is None else args.seed
         return False
-    if given := [_OF_HELD_OUT[dest] for dest, value in args.held_out_defaults.items() if getattr(args, dest) != value]:
+    if given := [
+        _OF_HELD_OUT[dest] for dest, value in args.held_out_defaults.items() if getattr(args, dest, value) != value
+    ]:
         raise MedSAEError(
             f"{', '.join(given)} says nothing to --protocol {PAPER}: it takes images of every split, holds nothing "
             "out, and keeps uncertain labels as -1"

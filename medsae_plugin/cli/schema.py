@@ -14,6 +14,12 @@ from medsae_plugin.errors import MedSAEError
 _SAVED = {
     "evaluation": ("metrics.json of medsae evaluate and merge", "medsae_plugin.scores.results", "Evaluation"),
     "paper": ("metrics.json of --protocol medsae-paper", "medsae_plugin.scores.paper", "PaperEvaluation"),
+    "fidelity": ("fidelity.json of medsae fidelity", "medsae_plugin.causal.results", "Fidelity"),
+    "attribution": (
+        "attribution.json of medsae attribute",
+        "medsae_plugin.causal.attribution_report",
+        "AttributionReport",
+    ),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
     "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
     "confounders": (
@@ -26,6 +32,8 @@ _SAVED = {
         "medsae_plugin.comparison.results",
         "Comparison",
     ),
+    "names": ("names.json of medsae name", "medsae_plugin.naming.names", "Names"),
+    "scores": ("scores.json of medsae name score", "medsae_plugin.naming.results", "NameScores"),
 }
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from medsae_plugin.cli.arguments import (
     add_chance,
     add_device,
+    add_judge,
     add_splits,
     add_store,
     add_table,
     checked_device,
     read_chance,
+    read_judge,
     read_table,
     say_old,
 )
@@ -46,6 +48,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--memory", type=float, default=4.0, metavar="GIB", help="that the SAEs of one pass may take (default: 4)"
     )
     add_splits(parser)
+    add_judge(parser)
     add_chance(parser)
     add_device(parser)
     add_protocol(parser)
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.store import ActivationStore
 
     _read_old_order(args)
+    judge = read_judge(args)
     as_paper = is_papers(args)
     table = read_table(args)
     recipe = load_grid(args.recipe)
@@ -79,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         select=args.select,
         report=args.report,
         resampling=read_chance(args),
+        judge=judge,
         device=args.device,
     )
     print(comparison)

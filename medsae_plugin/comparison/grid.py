@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from medsae_plugin.training.recipes import Recipe, RecipeFile
+from medsae_plugin.training.recipes import SWEEPS, Recipe, RecipeFile, recipe_file
 from medsae_plugin.yaml_files import CheckedYAML, yaml_text
 
 
@@ -20,21 +20,22 @@ def load_grid(path: str | Path) -> Recipe:
     Raises:
         MedSAEError: as `load_recipe`; an empty list; two SAEs of one name.
     """
-    checked = CheckedYAML(yaml_text(path, "recipe"), str(path))
+    file = recipe_file(path, SWEEPS)
+    checked = CheckedYAML(yaml_text(file, "recipe"), str(file))
     content, entry_of = checked.content, []
     if isinstance(content, dict) and isinstance(content.get("saes"), list):
         made = [(k, sae) for k, entry in enumerate(content["saes"]) for sae in _expand(entry, k, checked)]
         content["saes"], entry_of = [sae for _, sae in made], [k for k, _ in made]
         # A problem is said of the entry that an SAE was made of.
         checked.origin = lambda at: (at[0], entry_of[at[1]], *at[2:]) if at[:1] == ("saes",) and at[1:] else at
-    file = checked.as_(RecipeFile)
-    names = [spec.name for spec in file.saes] if file else []
+    read = checked.as_(RecipeFile)
+    names = [spec.name for spec in read.saes] if read else []
     for k, name in enumerate(names):
         if name in names[:k]:
             checked.add(("saes", entry_of[k]), f"several SAEs have the name {name}; give their entries names")
     checked.raise_problems()
-    assert file is not None
-    return file.recipe
+    assert read is not None
+    return read.recipe
 
 
 def _expand(entry: Any, k: int, checked: CheckedYAML) -> list[Any]:

@@ -22,11 +22,11 @@ from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.comparison.winner import rank
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.scores.images import Folds, LabelledImages
+from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate
 from medsae_plugin.scores.protocols import evaluate
-from medsae_plugin.scores.scoring import Resampling
+from medsae_plugin.scores.scoring import HeldOut, Resampling
 from medsae_plugin.scores.seen import check_held_out
-from medsae_plugin.statistics.jackknife import PatientJackknife
 from medsae_plugin.store.reader import ActivationStore
 
 SCORES = "scores"
@@ -45,6 +45,7 @@ def compare(
     leave_out_trained: bool = False,
     resampling: Resampling | None = None,
     baselines: Sequence[str | Path] = (),
+    judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
@@ -65,6 +66,7 @@ def compare(
         saes: folders or SAEs, several, or what `train_saes` returned; an SAE belongs to the store of the encoder that
             its metadata name.
         baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
+        judge: as of `evaluate`, for the SAEs of every store.
         folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
             the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
@@ -86,7 +88,7 @@ def compare(
         folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
         evaluation = evaluate(
             source.store,
-            {name: path or latents.sae for name, (latents, path) in source.saes.items()},
+            source.saes,
             table,
             folder,
             aggregate=aggregate,
@@ -96,14 +98,15 @@ def compare(
             leave_out_trained=trained_on,
             resampling=resampling,
             baselines=source.baselines,
+            judge=judge,
             device=device,
             progress=progress,
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
-    jackknife = PatientJackknife(images.patients[images.rows("report")])
-    layers = _layers(sources, images, jackknife, progress)
+    held_out = HeldOut(images)
+    layers = _layers(sources, held_out, progress)
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
-    without_each = [left_out(c, images, jackknife) for c in tqdm(compared, "jackknife", disable=not progress)]
+    without_each = [left_out(c, images, held_out.jackknife) for c in tqdm(compared, "jackknife", disable=not progress)]
     recipes = recipes_of(compared)
     found = Found(
         evaluation=evaluation,
@@ -129,13 +132,11 @@ def _trained_on(sources: Sequence[Source], images: LabelledImages, leave_out: bo
     return {patient for store, one in opened for patient in check_held_out([one], store, images, leave_out)[0]}
 
 
-def _layers(
-    sources: Sequence[Source], images: LabelledImages, jackknife: PatientJackknife, progress: bool
-) -> list[Layer]:
+def _layers(sources: Sequence[Source], held_out: HeldOut, progress: bool) -> list[Layer]:
     places = [(source, hook) for source in sources for hook in source.store.hooks]
     made: list[Layer] = []
     for source, hook in tqdm(places, "probing layers", disable=not progress):
-        visibility: Visibility = probe(source.store, hook, images, jackknife)
+        visibility: Visibility = probe(source.store, hook, held_out)
         made.append(Layer(source.label, hook, source.store.hooks[hook].d, visibility))
     return made
 

@@ -11,6 +11,8 @@ from medsae_plugin.comparison.run import compare
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.store.reader import ActivationStore
+from medsae_plugin.training.defaults import fitted
+from medsae_plugin.training.plan import training_bytes
 from medsae_plugin.training.recipes import Recipe
 from medsae_plugin.training.run import train_saes
 from medsae_plugin.training.specs import SAESpec, TrainingConfig, check_specs
@@ -66,11 +68,11 @@ def train_grid(
     Raises:
         MedSAEError: what `train_saes` refuses; an SAE that alone does not fit in `memory`.
     """
-    check_specs(store, recipe.specs)
+    check_specs(store, there := fitted(store, recipe.specs))
     paths: list[Path] = []
-    for k, specs in enumerate(pack(store, recipe.specs, recipe.config, memory)):
+    for k, specs in enumerate(pack(store, there, recipe.config, memory)):
         folder = Path(out) / PASSES / f"{k:02d}"
-        paths += train_saes(store, specs, recipe.config, folder, resume=True, progress=progress).values()
+        paths += train_saes(store, specs, recipe.config, folder, progress=progress).values()
     return paths
 
 
@@ -97,15 +99,3 @@ def pack(
         passes[-1].append(spec)
         used += needed
     return passes
-
-
-def training_bytes(d: int, spec: SAESpec, config: TrainingConfig) -> int:
-    """An estimate of the bytes that an SAE takes while it trains, in float32.
-
-    Each of its 2 d K + K + d parameters (a gated SAE's K more) is there four times: weight, gradient and Adam's two
-    moments. A batch of B rows is held six times at width K (what the encoder makes before and after its nonlinearity,
-    what is kept for the backward pass, and the gradients of each) and four times at width d.
-    """
-    width = round(d * spec.expansion)
-    parameters = 2 * d * width + 2 * width + d
-    return 4 * (4 * parameters + config.batch_size * (6 * width + 4 * d))

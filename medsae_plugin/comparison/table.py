@@ -12,6 +12,7 @@ from medsae_plugin.scores.table import without_rows
 from medsae_plugin.text import aligned
 
 _HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
+_JUDGED = "mean_monosemanticity_judge"
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
@@ -32,8 +33,10 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def _saes(comparison: Mapping[str, Any]) -> str:
-    more = [m for m in shown("comparison", "sae") if m.name not in _HEADED]
-    heads = ["explained", "L0", "dead", "mean top r", "mean top H", "monosem.", *(m.title for m in more)]
+    judged = any(e.get(_JUDGED) is not None for e in comparison["saes"])
+    more = [m for m in shown("comparison", "sae") if m.name not in _HEADED and (judged or m.name != _JUDGED)]
+    titles = ("by the judge" if m.name == _JUDGED else m.title for m in more)
+    heads = ["explained", "L0", "dead", "mean top r", "mean top H", "monosem.", *titles]
     rows = [["", *heads, "rank", "front"]]
     for e in comparison["saes"]:
         rows.append(
@@ -141,6 +144,8 @@ def _stability(comparison: Mapping[str, Any]) -> str:
 def _spread(comparison: Mapping[str, Any]) -> list[str]:
     words = {"explained_variance": "explained", "l0": "L0", "dead": "dead"}
     words |= {m.name: m.title for m in shown("comparison", "sae")}
+    if not any(s.get("means", {}).get(_JUDGED) for s in comparison["stability"]):
+        words.pop(_JUDGED)
     rows = [["recipe", *words.values()]]
     for s in comparison["stability"]:
         means = s.get("means", {})

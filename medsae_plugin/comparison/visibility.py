@@ -9,11 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from medsae_plugin.comparison.features import image_means
-from medsae_plugin.scores.cross_fitting import auroc_within_folds, auroc_within_folds_left_out, fold_of
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.scoring import patients_with
-from medsae_plugin.statistics.intervals import auroc_interval, reason_for_none
-from medsae_plugin.statistics.jackknife import PatientJackknife
+from medsae_plugin.scores.reported_auroc import ReportedAUROC
+from medsae_plugin.scores.scoring import HeldOut
 
 if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore
@@ -90,9 +88,7 @@ class Visibility:
     no_interval: list[str | None]
 
 
-def probe(
-    store: ActivationStore, hook: str, images: LabelledImages, jackknife: PatientJackknife, seed: int = 0
-) -> Visibility:
+def probe(store: ActivationStore, hook: str, held_out: HeldOut, seed: int = 0) -> Visibility:
     """A linear probe of every observation at one layer, on activations averaged over positions.
 
     The probe is Fisher's linear discriminant with a ridge, w = (S + g t I)^-1 (m_1 - m_0), in float64, where m are the
@@ -104,23 +100,15 @@ def probe(
     is fitted for each, and pooled as `scores.cross_fitting` says.
 
     Args:
-        jackknife: over the patients of `report`.
         seed: of the two halves of the patients of `select`.
     """
-    parts = images.folds or (images,)
-    report, labels = images.rows("report"), images.labels[images.rows("report")]
-    scores, ridges, fit = np.zeros(labels.shape), [], []
-    for part in parts:
+    scores, ridges = np.empty(held_out.labels.shape), []
+    for part in held_out.images.folds or (held_out.images,):
         own, ridge = _probed(store, hook, part, seed)
-        rows = np.searchsorted(report, part.rows("report"))
-        scores[rows] = np.nan_to_num(own)
+        scores[np.searchsorted(held_out.report, part.rows("report"))] = own
         ridges.append(ridge)
-        fit.append(~np.isnan(own).any(0))
-    fold = fold_of(images) if images.folds else np.zeros(len(report), dtype=np.int64)
-    auroc = auroc_within_folds(scores, labels, fold)
-    auroc[~np.all(fit, axis=0)] = np.nan
-    low, high, why = _intervals(auroc, auroc_within_folds_left_out(jackknife, scores, labels, fold), labels, jackknife)
-    return Visibility(auroc, low, high, np.median(ridges, axis=0), why)
+    told = ReportedAUROC.of(held_out, scores)
+    return Visibility(told.auroc, told.low, told.high, np.median(ridges, axis=0), told.no_interval)
 
 
 def _probed(
@@ -146,19 +134,6 @@ def _probed(
     for rows, x in image_means(store, hook):
         scores[rows] = (x - shift) @ w.T
     return scores[images.rows("report")], ridge
-
-
-def _intervals(
-    auroc: np.ndarray, left_out: np.ndarray, labels: np.ndarray, jackknife: PatientJackknife
-) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
-    """Of each label the interval of its AUROC, or why there is none, which is for want of patients."""
-    without, with_it = (patients_with(jackknife, labels == value) for value in (0, 1))
-    why = [reason_for_none(m, n, m, m) for m, n in zip(with_it, without, strict=True)]
-    low, high = np.full((2, len(auroc)), np.nan)
-    for c in np.flatnonzero(~np.isnan(auroc) & [one is None for one in why]):
-        counts = float((labels[:, c] == 1).sum()), float((labels[:, c] == 0).sum())
-        low[c], high[c] = auroc_interval(auroc[c], left_out[:, c], counts, (with_it[c], without[c]))
-    return low, high, why
 
 
 def choose_ridges(first: ProbeSums, second: ProbeSums) -> Float[np.ndarray, " labels"]:

@@ -31,9 +31,16 @@ _UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
     b"\xfd7zXZ\x00": lzma.decompress,
 }
 _WORKBOOK = "a spreadsheet's workbook; save it as CSV (UTF-8)"
-_NOT_TAKEN = {
+_PAGE = "a web page (HTML) in the table's place; download the table itself, logged in where its site asks for that"
+_JSON = "JSON; save it as CSV or Parquet, a row an image"
+_NOT_TAKEN = {  # by what they begin with, in lower case
     b"\xd0\xcf\x11\xe0": _WORKBOOK,
     b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it, or pack it as .gz",
+    b"version https://git-lfs": "a git-lfs pointer in the table's place: run git lfs pull in that clone",
+    b"<!doctype html": _PAGE,
+    b"<html": _PAGE,
+    b'{"': _JSON,
+    b'[{"': _JSON,
 }
 _MARKS = {  # UTF-32 first: its mark begins as UTF-16's does
     b"\xff\xfe\x00\x00": "utf-32",
@@ -85,6 +92,7 @@ def raw_of(content: bytes, path: Path) -> RawTable:
     Raises:
         MedSAEError: as `read_raw`.
     """
+    _refuse_what_is_no_table(content, path)
     if content.startswith(b"PAR1"):
         return _parquet(content, path)
     encoding = _encoding(content, path)
@@ -124,10 +132,14 @@ def _is_image(cell: str) -> bool:
     return Path(cell.strip().strip('"')).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _unpacked(content: bytes, path: Path) -> bytes:
+def _refuse_what_is_no_table(content: bytes, path: Path) -> None:
+    begin = content[:2000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, what in _NOT_TAKEN.items():
-        if content.startswith(start):
+        if begin.startswith(start):
             raise MedSAEError(f"{path} is {what}")
+
+
+def _unpacked(content: bytes, path: Path) -> bytes:
     try:
         if content.startswith(b"PK\x03\x04"):
             if path.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
@@ -156,7 +168,7 @@ def _unzipped(content: bytes, path: Path) -> bytes:
 def _encoding(content: bytes, path: Path) -> str:
     """The encoding of a text, all of which is of it."""
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
-    if encoding == "utf-8-sig" and b"\0" in content[:1000]:  # half of UTF-16's bytes are 0 in Western text
+    if encoding == "utf-8-sig" and content[:1000].count(0) > len(content[:1000]) // 10:  # UTF-16's: half, in Western
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     try:
         text = content.decode(encoding)

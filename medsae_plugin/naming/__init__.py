@@ -10,6 +10,7 @@ _MODULES = {
     "LatentName": "medsae_plugin.naming.schema",
     "NAMERS": "medsae_plugin.naming.opening",
     "Namer": "medsae_plugin.naming.namers",
+    "NameScores": "medsae_plugin.naming.results",
     "Names": "medsae_plugin.naming.names",
     "Proposal": "medsae_plugin.naming.namers",
     "Vocabulary": "medsae_plugin.naming.vocabulary",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.chat import Conversation, Picture
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a model said to a request: a text, or None where it refused, and why. `failed`: nothing came at all, so it
+    is not on disk."""
+
+    answer: str | None
+    refusal: str = ""
+    failed: bool = False
 
 
 class Answers:
@@ -23,21 +34,21 @@ class Answers:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def get(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The `answer` (a text, or None where the model refused) and `refusal` kept for this request, if any."""
+    def get(self, request: dict[str, Any]) -> Kept | None:
+        """What is kept for this request, if anything."""
         try:
-            record: dict[str, Any] = json.loads(self._path(request).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # not there, or damaged by hand: ask
+            record = json.loads(self._path(request).read_text(encoding="utf-8"))
+            return Kept(record["answer"], record["refusal"]) if record["request"] == request else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or damaged by hand: ask
             return None
-        return record if record.get("request") == request and "answer" in record else None
 
-    def put(self, request: dict[str, Any], answer: str | None, refusal: str = "") -> dict[str, Any]:
+    def put(self, request: dict[str, Any], answer: str | None, refusal: str = "") -> Kept:
         """Keep an answer, and return what `get` will."""
         record = {"request": request, "answer": answer, "refusal": refusal}
         path = self._path(request)
         make_folder(path.parent)
         write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
-        return record
+        return Kept(answer, refusal)
 
     def _path(self, request: dict[str, Any]) -> Path:
         key = key_of(request)

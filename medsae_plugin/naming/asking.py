@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.naming.answers import Answers, key_of, request_of
+from medsae_plugin.naming.answers import Answers, Kept, key_of, request_of
 from medsae_plugin.naming.chat import Chat, Conversation, Failure, Turn
 from medsae_plugin.naming.prompts import load_prompt
 from medsae_plugin.naming.schema import Answer, Unparsable, read
@@ -56,7 +56,7 @@ class _Answered:
     """The questions that shared a request, its record, and whether it was sent now rather than found."""
 
     questions: list[int]
-    record: dict[str, Any]
+    record: Kept
     sent: bool
 
 
@@ -95,7 +95,7 @@ class Asker:
                     for answered in self._wave(questions, turns, wave, row):
                         for i in answered.questions:
                             replies[i] = reply = _read(answered.record, questions[i])
-                            said = answered.record["answer"]
+                            said = answered.record.answer
                             if reply.answer is None and said is not None and attempt < ATTEMPTS - 1:
                                 turns[i] = (*turns[i], *_once_more(said, reply.problem))
                                 again.append(i)
@@ -147,7 +147,7 @@ class Asker:
             yield _Answered(waiting.pop(key_of(requests[place])), record, sent=True)
         yield from kept
 
-    def _keep(self, request: dict[str, Any], reply: str | Failure) -> dict[str, Any]:
+    def _keep(self, request: dict[str, Any], reply: str | Failure) -> Kept:
         if isinstance(reply, str):
             self._failures = 0
             return self.answers.put(request, reply)
@@ -159,7 +159,7 @@ class Asker:
                 f"{self._failures} requests failed one after another, the last with: {reply.reason}. What was answered "
                 "is kept; run the same command again to go on"
             )
-        return {"answer": None, "refusal": reply.reason, "failed": True}
+        return Kept(None, reply.reason, failed=True)
 
 
 def told(askers: Sequence[Asker]) -> list[str]:
@@ -184,7 +184,7 @@ def _note(row: list[_Answered], answered: _Answered, replies: Sequence[Reply]) -
 
 def _wrong_form(row: Sequence[_Answered], questions: Sequence[Question]) -> MedSAEError:
     last = row[-1]
-    said, problem = last.record["answer"], _read(last.record, questions[last.questions[0]]).problem
+    said, problem = last.record.answer, _read(last.record, questions[last.questions[0]]).problem
     # `repr` escapes whatever a terminal might obey.
     excerpt = "" if said is None else f", in {said[:_EXCERPT]!r}{'...' if len(said) > _EXCERPT else ''}"
     return MedSAEError(
@@ -194,11 +194,11 @@ def _wrong_form(row: Sequence[_Answered], questions: Sequence[Question]) -> MedS
     )
 
 
-def _read(record: dict[str, Any], question: Question) -> Reply:
-    if record["answer"] is None:
-        return Reply(None, f"no answer came: {record['refusal']}", failed=record.get("failed", False))
+def _read(record: Kept, question: Question) -> Reply:
+    if record.answer is None:
+        return Reply(None, f"no answer came: {record.refusal}", failed=record.failed)
     try:
-        answer, aside = read(record["answer"], question.schema)
+        answer, aside = read(record.answer, question.schema)
     except Unparsable as error:
         return Reply(None, str(error))
     problem = question.check(answer)

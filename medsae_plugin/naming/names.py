@@ -1,4 +1,4 @@
-"""Names on disk: `names.json` and `names.csv`, which hold no path, no image and no patient."""
+"""`Names`: latents and neurons with their names, typed, as in `names.json`, with no path, image or patient."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from medsae_plugin._version import __version__
-from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.firing import Kind
 from medsae_plugin.naming.schema import LatentName
+from medsae_plugin.scores.models import Result
 
-SCHEMA_VERSION = 1
 JSON, CSV = "names.json", "names.csv"
 KINDS: tuple[Kind, ...] = ("latent", "neuron")
 
 
-@dataclass(frozen=True)
-class NamedUnit:
+class NamedUnit(BaseModel):
     """A latent or neuron and its name, or why it has none.
 
     Attributes:
@@ -34,8 +33,10 @@ class NamedUnit:
         round: the round of refinement that the name is from; 0 is the first proposal.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     kind: Kind
-    latent: str
+    latent: Annotated[str, Field(pattern=r"^-?[0-9]+$")]
     status: Literal["named", "skipped", "unanswered"]
     concept: str = ""
     description: str = ""
@@ -52,13 +53,20 @@ class NamedUnit:
     def name(self) -> LatentName:
         return LatentName(concept=self.concept, description=self.description)
 
-    def renamed(self, name: LatentName, category: str) -> NamedUnit:
-        """The same unit under this name."""
-        return replace(self, concept=name.concept, description=name.description, category=category)
+    def renamed(self, name: LatentName, category: str, round: int) -> NamedUnit:
+        """The same unit under a name that a round of refinement gave it."""
+        return NamedUnit(
+            kind=self.kind,
+            latent=self.latent,
+            status="named",
+            concept=name.concept,
+            description=name.description,
+            category=category,
+            round=round,
+        )
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(Result):
     """Names of latents and, beside them, of raw neurons.
 
     made: how: encoder, hook, SAE (by hash), namer, split, seed, counts of evidence, refinement. Where the names are of
@@ -66,8 +74,28 @@ class Names:
         and `neurons` that are named by it.
     """
 
+    FILE: ClassVar[str] = JSON
+    COMMAND: ClassVar[str] = "medsae name"
+
+    schema_version: Literal[1] = 1
+    medsae_plugin: str = __version__
     made: dict[str, Any]
-    units: tuple[NamedUnit, ...] = field(default=())
+    units: tuple[NamedUnit, ...] = Field(
+        validation_alias=AliasChoices("names", "units"), serialization_alias="names", default=()
+    )
+
+    @model_validator(mode="after")
+    def _each_run_is_told(self) -> Names:
+        """`made` tells of each run the SAE and the split, and of several which units are whose."""
+        several = "runs" in self.made
+        try:
+            for run in self.made["runs"] if several else [{}]:
+                (self.made | run)["sae_sha256"], (self.made | run)["split"]
+                if several:
+                    {*run["latents"], *run["neurons"]}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"made does not tell how each name was made: {error}") from None
+        return self
 
     def of(self, kind: Kind) -> list[NamedUnit]:
         """The named units of a kind."""
@@ -80,7 +108,7 @@ class Names:
         for run in self.made.get("runs", ()):
             own = {("latent", latent) for latent in run["latents"]} | {("neuron", neuron) for neuron in run["neurons"]}
             made = shared | {key: value for key, value in run.items() if key not in ("latents", "neurons")}
-            runs.append(Names(made, tuple(unit for unit in self.units if unit.key in own)))
+            runs.append(Names(made=made, units=tuple(unit for unit in self.units if unit.key in own)))
         return runs or [self]
 
     @property
@@ -109,53 +137,18 @@ class Names:
                 lines.append(f"{len(statuses)} {kind}s: {', '.join(told)}")
         return "\n".join(lines)
 
-    def write(self, folder: str | Path) -> None:
-        """Write `names.json` and `names.csv` into the folder."""
-        folder = Path(folder)
-        make_folder(folder)
-        text = io.StringIO()
-        fields = list(NamedUnit.__dataclass_fields__)
-        writer = csv.DictWriter(text, fields, lineterminator="\n")
+    def save(self, path: str | Path) -> None:
+        """Write `names.json` and `names.csv` into a folder."""
+        folder, text = make_folder(Path(path)), io.StringIO()
+        writer = csv.DictWriter(text, list(NamedUnit.model_fields), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(unit) for unit in self.units)
+        writer.writerows(unit.model_dump() for unit in self.units)
         write_text(folder / CSV, text.getvalue())
-        self.write_json(folder / JSON)
+        self.save_json(folder)
 
-    def write_json(self, path: Path) -> None:
-        """Write `names.json` alone."""
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "medsae_plugin": __version__,
-            "made": self.made,
-            "names": [asdict(unit) for unit in self.units],
-        }
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-    @classmethod
-    def read(cls, path: str | Path) -> Names:
-        """Read a `names.json`, or the one in a folder.
-
-        Raises:
-            MedSAEError: there is none, or it is none.
-        """
-        path = Path(path)
-        path = path / JSON if path.is_dir() else path
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["schema_version"] != SCHEMA_VERSION:
-                raise MedSAEError(
-                    f"{path} has schema version {content['schema_version']}; this version of medsae-plugin reads "
-                    f"{SCHEMA_VERSION}"
-                )
-            names = cls(content["made"], tuple(NamedUnit(**unit) for unit in content["names"]))
-            names.runs(), sorted(names.units, key=_order)  # raise where these are of another form
-            return names
-        except FileNotFoundError:
-            raise MedSAEError(f"there are no names at {path}; make them with medsae name") from None
-        except MedSAEError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MedSAEError(f"{path} is damaged or no list of names ({error})") from None
+    def save_json(self, folder: Path) -> None:
+        """Write `names.json` alone, as people read it: in the letters of its names."""
+        write_text(folder / JSON, json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def kept_beside(names: Names, folder: Path, otherwise: str) -> list[str]:
@@ -164,7 +157,7 @@ def kept_beside(names: Names, folder: Path, otherwise: str) -> list[str]:
     otherwise: how such another name came about.
     """
     mine = {unit.key: unit for unit in names.units if unit.status == "named"}
-    there = {unit.key: unit for unit in Names.read(folder).units if unit.status == "named"}
+    there = {unit.key: unit for unit in Names.open(folder).units if unit.status == "named"}
     lines = []
     if others := len(there.keys() - mine.keys()):
         lines.append(f"{folder / JSON} keeps {others} names of other latents or neurons")
@@ -206,8 +199,8 @@ def merged(there: Names, new: Names, *, replace_others: bool = False) -> Names:
         ]
         for unit in stays:
             fresh.pop(unit.key, None)
-        parts.append(Names(run.made, tuple(stays)))
-    return _together([*parts, Names(new.made, tuple(fresh.values()))])
+        parts.append(Names(made=run.made, units=tuple(stays)))
+    return _together([*parts, Names(made=new.made, units=tuple(fresh.values()))])
 
 
 def _rounds(names: Names) -> int:
@@ -222,16 +215,16 @@ def _together(parts: Sequence[Names]) -> Names:
         if alike is None:
             runs.append(part)
         else:
-            runs[alike] = Names(part.made, runs[alike].units + part.units)
+            runs[alike] = Names(made=part.made, units=runs[alike].units + part.units)
     runs = [run for run in runs if run.units] or runs[-1:]
     units = tuple(sorted((unit for run in runs for unit in run.units), key=_order))
     if len(runs) == 1:
-        return Names(runs[0].made, units)
+        return Names(made=runs[0].made, units=units)
     own = []
     for run in runs:
         what = {f"{kind}s": [u.latent for u in sorted(run.units, key=_order) if u.kind == kind] for kind in KINDS}
         own.append({key: value for key, value in run.made.items() if key not in _SHARED} | what)
-    return Names({**{key: runs[0].made.get(key) for key in _SHARED}, "runs": own}, units)
+    return Names(made={**{key: runs[0].made.get(key) for key in _SHARED}, "runs": own}, units=units)
 
 
 def _order(unit: NamedUnit) -> tuple[str, bool, int]:

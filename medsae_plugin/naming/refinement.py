@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ def refine_names(
             and judge raise.
     """
     folder = Path(folder)
-    names = names or Names.read(folder)
+    names = names or Names.open(folder)
     if rounds < 1:
         raise MedSAEError("refinement takes 1 round or more")
     if "runs" in names.made:
@@ -84,10 +84,9 @@ def refine_names(
                 refiner = _Refiner(firing, names, namer, judge, check_split, each, round)
                 for i, better in zip(places, refiner.refine([units[i] for i in places]), strict=True):
                     if better is not None:
-                        better_named = units[i].renamed(better, vocabulary.category_of(better.concept))
-                        units[i] = replace(better_named, similarity=None, round=round)
+                        units[i] = units[i].renamed(better, vocabulary.category_of(better.concept), round)
     made = {**names.made, "refined": {"rounds": rounds, "judge": judge.identity, "check_split": check_split}}
-    names = replace(names, made=made, units=tuple(units))
+    names = Names(made=made, units=tuple(units))
     keep(names, folder, Path(sae_path), replace_others=replace_others)
     return names
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def name_latents(
         chosen.append(_draw_neurons(of_neurons, neurons, split, counts, seed))
     check_room(out, Path(sae_path), _made(of_latents, namer, split, seed, counts))
     units = [unit for part in chosen for unit in _named(part, namer, vocabulary)]
-    names = Names(_made(of_latents, namer, split, seed, counts), tuple(units))
+    names = Names(made=_made(of_latents, namer, split, seed, counts), units=tuple(units))
     keep(names, out, Path(sae_path), replace_others=replace_others)
     write_evidence(out, chosen, split)
     return names
@@ -114,14 +114,14 @@ def check_room(out: Path, sae_path: Path, made: Mapping[str, Any]) -> None:
         MedSAEError: `out` has names that were made otherwise, or the SAE's folder those of another SAE.
     """
     if (out / JSON).is_file():
-        there = Names.read(out)
+        there = Names.open(out)
         if other := differences(there, made):
             raise MedSAEError(
                 f"{out} holds {len(there.units)} names that were made otherwise (another {', '.join(other)}); choose "
                 "another folder for these (--out), or delete that one"
             )
     if (sae_path / JSON).is_file():
-        there = Names.read(sae_path)
+        there = Names.open(sae_path)
         if there.made.get("sae_sha256") != made["sae_sha256"]:
             raise MedSAEError(
                 f"{sae_path / JSON} holds {len(there.units)} names of an SAE with other weights; move it away, and "
@@ -135,13 +135,13 @@ def keep(names: Names, out: Path, sae_path: Path, *, replace_others: bool = Fals
     Either folder keeps the names that it has already, as `merged` says.
     """
     check_room(out, sae_path, names.made)
-    (merged(Names.read(out), names) if (out / JSON).is_file() else names).write(out)
+    (merged(Names.open(out), names) if (out / JSON).is_file() else names).save(out)
     latents = (unit for unit in names.units if unit.kind == "latent")
-    units = (unit if unit.status != "unanswered" else replace(unit, problem="") for unit in latents)
-    released = replace(names, units=tuple(units))
+    units = (unit if unit.status != "unanswered" else unit.model_copy(update={"problem": ""}) for unit in latents)
+    released = Names(made=names.made, units=tuple(units))
     if (sae_path / JSON).is_file():
-        released = merged(Names.read(sae_path), released, replace_others=replace_others)
-    released.write_json(sae_path / JSON)
+        released = merged(Names.open(sae_path), released, replace_others=replace_others)
+    released.save_json(sae_path)
 
 
 def choose(firing: Firing, units: Sequence[int], split: str, counts: Evidence, seed: int) -> Chosen:
@@ -181,15 +181,23 @@ def _named(chosen: Chosen, namer: Namer, vocabulary: Vocabulary) -> list[NamedUn
     of_unit = dict(zip(sampled, proposals, strict=True))
     units = []
     for unit, sample in chosen.samples.items():
-        blank = NamedUnit(firing.kind, str(firing.units.label(unit)), "skipped", problem=str(sample))
-        if unit not in of_unit:
-            units.append(blank)
-        elif (name := of_unit[unit].name) is None:
-            units.append(replace(blank, status="unanswered", problem=of_unit[unit].problem))
+        kind, latent, proposal = firing.kind, str(firing.units.label(unit)), of_unit.get(unit)
+        if proposal is None:
+            units.append(NamedUnit(kind=kind, latent=latent, status="skipped", problem=str(sample)))
+        elif (name := proposal.name) is None:
+            units.append(NamedUnit(kind=kind, latent=latent, status="unanswered", problem=proposal.problem))
         else:
-            similarity = of_unit[unit].similarity
-            named = replace(blank, status="named", problem="", similarity=similarity)
-            units.append(named.renamed(name, vocabulary.category_of(name.concept)))
+            units.append(
+                NamedUnit(
+                    kind=kind,
+                    latent=latent,
+                    status="named",
+                    concept=name.concept,
+                    description=name.description,
+                    category=vocabulary.category_of(name.concept),
+                    similarity=proposal.similarity,
+                )
+            )
     return units
 
 

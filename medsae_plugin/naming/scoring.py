@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.figures import (
     Confusion,
@@ -22,9 +21,19 @@ from medsae_plugin.naming.figures import (
 )
 from medsae_plugin.naming.firing import Firing, open_firing
 from medsae_plugin.naming.names import Names
+from medsae_plugin.naming.results import (
+    CONDITIONS,
+    Agreement,
+    Condition,
+    JudgeScores,
+    Kappa,
+    Leak,
+    NameFigures,
+    NameScores,
+    TriedName,
+)
 from medsae_plugin.naming.run import EVIDENCE, MATRICES
 from medsae_plugin.naming.schema import LatentName
-from medsae_plugin.naming.score_output import write
 from medsae_plugin.naming.trials import FIRING_QUANTILE, Judge, Trial, TrialRule, Trials
 from medsae_plugin.sae_folders import read_object
 from medsae_plugin.scores.registry import mean_known, number
@@ -33,8 +42,6 @@ if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.store import ActivationStore
 
-SCHEMA_VERSION = 1
-Condition = Literal["latents", "shuffled", "neurons"]
 MAJORITY = "majority"
 _FIGURES = ("balanced_accuracy", "precision", "recall", "f1")
 
@@ -61,7 +68,7 @@ def score_names(
     rule: TrialRule | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> NameScores:
     """Score the names in a folder by what judges make of them, and write `scores.json` and `scores.csv` there.
 
     For every name, up to `each` images on which the unit fires and as many on which it is silent are shown, none of a
@@ -75,17 +82,17 @@ def score_names(
         rule: another way to choose images than `Trials(each)`, such as `PaperTrials()`.
 
     Returns:
-        The contents of `scores.json`: for every judge and for the majority, the mean balanced accuracy (its 95 %
-        bootstrap interval over names), precision, recall and F1 of latents, shuffled names and neurons, the exact
-        permutation p value of all names together, and counts of what was unanswered; Cohen's kappa of each pair of
-        judges and Fleiss' of all, on latents; and a line for each name and judge.
+        What `scores.json` holds: for every judge and for the majority, the mean balanced accuracy (its 95 % bootstrap
+        interval over names), precision, recall and F1 of latents, shuffled names and neurons, the exact permutation p
+        value of all names together, and counts of what was unanswered; Cohen's kappa of each pair of judges and Fleiss'
+        of all, on latents; and a line for each name and judge. `print` it for its table.
 
     Raises:
         MedSAEError: no names, names of another SAE, a split that shares patients with that of the names or
             with one that they were chosen on, no judge.
     """
     folder = Path(folder)
-    names = Names.read(folder)
+    names = Names.open(folder)
     if not judges:
         raise MedSAEError("there is no judge")
     rule = rule or Trials(each)
@@ -108,28 +115,27 @@ def score_names(
         answers = {name: [np.nan_to_num(said, nan=0.0) for said in given] for name, given in answers.items()}
     if len(judges) > 1:
         answers[MAJORITY] = [majority(np.stack(said)) for said in zip(*answers.values(), strict=True)]
-    scores = {
-        "schema_version": SCHEMA_VERSION,
-        "medsae_plugin": __version__,
-        "names": names.made,
-        "split": split,
-        "trial": rule.name,
-        "images_each": rule.each,
-        "firing_quantile": FIRING_QUANTILE,
-        "seed": seed,
-        "untested": untested,
-        "leak": None if rule.held_out else _leak(folder, claims, latents),
-        "judges": [
-            {
-                "judge": name,
-                "identity": judges[name].identity if name in judges else {"majority_of": list(judges)},
-                **{c: _summary(claims, said, c, seed) for c in ("latents", "shuffled", "neurons")},
-            }
+    scores = NameScores(
+        names=names.made,
+        split=split,
+        trial=rule.name,
+        images_each=rule.each,
+        firing_quantile=FIRING_QUANTILE,
+        seed=seed,
+        untested=untested,
+        leak=None if rule.held_out else _leak(folder, claims, latents),
+        judges=[
+            JudgeScores(
+                judge=name,
+                identity=judges[name].identity if name in judges else {"majority_of": list(judges)},
+                **{condition: _summary(claims, said, condition, seed) for condition in CONDITIONS},
+            )
             for name, said in answers.items()
         ],
-        "agreement": _agreement({name: answers[name] for name in judges}, claims),
-    }
-    write(scores, _lines(claims, answers), folder)
+        agreement=_agreement({name: answers[name] for name in judges}, claims),
+        by_name=_lines(claims, answers),
+    )
+    scores.save(folder)
     return scores
 
 
@@ -171,7 +177,7 @@ def _claims(
     return claims + _shuffled(own, seed), untested
 
 
-def _leak(folder: Path, claims: Sequence[Claim], latents: Firing) -> dict[str, int] | None:
+def _leak(folder: Path, claims: Sequence[Claim], latents: Firing) -> Leak | None:
     """How many of the images on which a latent fires, over all latents, its name was made from; None if not known."""
     if not (folder / EVIDENCE).is_file():
         return None
@@ -184,7 +190,7 @@ def _leak(folder: Path, claims: Sequence[Claim], latents: Firing) -> dict[str, i
             firing = ids[[row for row, fires in zip(claim.trial.rows, claim.trial.truth, strict=True) if fires]]
             images += len(firing)
             in_evidence += sum(int(image) in own for image in firing)
-    return {"firing_images": images, "in_evidence": in_evidence}
+    return Leak(firing_images=images, in_evidence=in_evidence)
 
 
 def _shuffled(claims: Sequence[Claim], seed: int) -> list[Claim]:
@@ -207,8 +213,8 @@ def _shuffled(claims: Sequence[Claim], seed: int) -> list[Claim]:
 
 
 def _summary(
-    claims: Sequence[Claim], answers: Sequence[np.ndarray], condition: str, seed: int
-) -> dict[str, Any] | None:
+    claims: Sequence[Claim], answers: Sequence[np.ndarray], condition: Condition, seed: int
+) -> NameFigures | None:
     """The figures of one condition; None where no name was tried in it."""
     confusions = [
         Confusion.of(claim.trial.truth, said)
@@ -220,17 +226,17 @@ def _summary(
     accuracies = np.array([c.balanced_accuracy for c in confusions])
     defined = accuracies[~np.isnan(accuracies)]
     low, high = bootstrap_interval(defined, seed)
-    return {
-        "names": len(confusions),
-        "answers": sum(c.tp + c.fp + c.fn + c.tn for c in confusions),
-        "unanswered": sum(c.unanswered for c in confusions),
+    return NameFigures(
+        names=len(confusions),
+        answers=sum(c.tp + c.fp + c.fn + c.tn for c in confusions),
+        unanswered=sum(c.unanswered for c in confusions),
         **{figure: number(mean_known([getattr(c, figure) for c in confusions])) for figure in _FIGURES},
-        "interval": [number(low), number(high)],
-        "p_value": number(combined_p_value(confusions)),
-    }
+        interval=(number(low), number(high)),
+        p_value=number(combined_p_value(confusions)),
+    )
 
 
-def _agreement(answers: Mapping[str, Sequence[np.ndarray]], claims: Sequence[Claim]) -> dict[str, Any] | None:
+def _agreement(answers: Mapping[str, Sequence[np.ndarray]], claims: Sequence[Claim]) -> Agreement | None:
     """Kappas of the judges over every image of every latent under its own name; None of one judge alone."""
     if len(answers) < 2:
         return None
@@ -238,21 +244,21 @@ def _agreement(answers: Mapping[str, Sequence[np.ndarray]], claims: Sequence[Cla
     if not own:
         return None
     said = {judge: np.concatenate([given[k] for k in own]) for judge, given in answers.items()}
-    return {
-        "images": len(next(iter(said.values()))),
-        "cohen_kappa": [
-            {"judges": [a, b], "kappa": number(cohen_kappa(said[a], said[b]))} for a, b in combinations(said, 2)
+    return Agreement(
+        images=len(next(iter(said.values()))),
+        cohen_kappa=[
+            Kappa(judges=(a, b), kappa=number(cohen_kappa(said[a], said[b]))) for a, b in combinations(said, 2)
         ],
-        "fleiss_kappa": number(fleiss_kappa(np.stack(list(said.values())))),
-    }
+        fleiss_kappa=number(fleiss_kappa(np.stack(list(said.values())))),
+    )
 
 
-def _lines(claims: Sequence[Claim], answers: Mapping[str, Sequence[np.ndarray]]) -> list[dict[str, Any]]:
+def _lines(claims: Sequence[Claim], answers: Mapping[str, Sequence[np.ndarray]]) -> list[TriedName]:
     lines = []
     for judge, given in answers.items():
         for claim, said in zip(claims, given, strict=True):
             c = Confusion.of(claim.trial.truth, said)
-            figures = {figure: number(getattr(c, figure)) for figure in (*_FIGURES, "p_value")}
-            what = {"judge": judge, "condition": claim.condition, "latent": claim.latent, "concept": claim.name.concept}
-            lines.append({**what, **asdict(c), **figures})
+            figures: dict[str, Any] = {f: number(getattr(c, f)) for f in (*_FIGURES, "p_value")}
+            of_claim = {"condition": claim.condition, "latent": claim.latent, "concept": claim.name.concept}
+            lines.append(TriedName.model_validate({"judge": judge, **of_claim, **asdict(c), **figures}))
     return lines

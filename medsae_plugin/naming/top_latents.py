@@ -18,7 +18,7 @@ from medsae_plugin.naming.vocabulary import Vocabulary
 from medsae_plugin.scores.metrics import pearson, top_latent
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.text import printable
+from medsae_plugin.text import printable, to_the_left
 
 _BLOCK = 64  # latents that are dense in memory at a time
 
@@ -47,7 +47,7 @@ def told_top_names(
     if not {x.casefold() for x in table.label_names} & {x.casefold() for x in vocabulary.categories}:
         return ""
     latents, _ = open_firing(store, sae, table, folder / MATRICES, progress=False)
-    return f"\n{format_top_names(top_names(latents, Names.read(folder), split))}\n\n"
+    return f"\n{format_top_names(top_names(latents, Names.open(folder), split))}\n\n"
 
 
 def top_names(firing: Firing, names: Names, split: str) -> list[TopName]:
@@ -98,8 +98,7 @@ def format_top_names(found: list[TopName]) -> str:
         latent, r = ("-", "-") if top.latent is None else (str(top.latent), f"{top.r:.2f}")
         remark = ("right, as told" if top.told else "right") if top.right else ""
         rows.append((printable(top.label), latent, r, printable(top.concept) or "-", remark))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = to_the_left(rows)
     told, untold = ([top for top in found if top.told is kind] for kind in (True, False))
     right, as_told = (sum(top.right for top in part) for part in (untold, told))
     if not told:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, write_text, writing
+from medsae_plugin.naming.names import Names
 from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_object, read_report
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.results import LATENTS_FILE, METRICS_FILE, Evaluation
@@ -25,8 +26,8 @@ from medsae_plugin.scores.results import LATENTS_FILE, METRICS_FILE, Evaluation
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAEConfig
 
-NAMES, RUNNER = "names.json", "runner_cfg.json"
-_SENT_AS_IS = (WEIGHTS, SPARSITY, RUNNER, NAMES)
+RUNNER = "runner_cfg.json"
+_SENT_AS_IS = (WEIGHTS, SPARSITY, RUNNER, Names.FILE)
 _LEAST = 1e-10
 
 
@@ -75,7 +76,8 @@ class Published:
         """`cfg.json` with the metadata that SAE-Lens knows and medical images have no other value for.
 
         model_class_name: what loads the model. dataset_path: of a data set on the Hub; none. exclude_special_tokens:
-        whether prefix tokens were left out of the rows that it was trained on. neuronpedia_id: none.
+        whether prefix tokens were left out of the rows that it was trained on. neuronpedia_id: none. num_dead_features:
+        as the evaluation counts them, so that it agrees with the metrics beside it.
         """
         config = read_object(self.folder / CONFIG)
         metadata = config.get("metadata") or {}
@@ -83,7 +85,8 @@ class Published:
         known["model_class_name"] = "HookedVisionEncoder"
         if (positions := metadata.get("positions")) is not None:
             known["exclude_special_tokens"] = positions == "mean"
-        return config | {"metadata": known | metadata}
+        counted = {"num_dead_features": round(self.scores.value("dead") * self.config.d_sae)}
+        return config | {"metadata": known | metadata | counted}
 
 
 def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> list[Published]:

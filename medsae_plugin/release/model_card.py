@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsae_plugin._version import __version__
-from medsae_plugin.release.contents import NAMES, Published
+from medsae_plugin.naming.names import Names
+from medsae_plugin.release.contents import Published
 from medsae_plugin.scores.models import Figures
 from medsae_plugin.scores.registry import METRICS, Metric, shown
 from medsae_plugin.scores.table import MEANS, SHOWN_FIDELITY, headline_words
@@ -64,7 +65,7 @@ def write_card(
         select=evaluation.select,
         report=evaluation.report,
         saes=[_for_template(sae) for sae in saes],
-        named=[f"`{sae.name}`" for sae in saes if (sae.folder / NAMES).is_file()],
+        named=[f"`{sae.name}`" for sae in saes if (sae.folder / Names.FILE).is_file()],
         small=small,
         version=__version__,
     )

@@ -14,7 +14,7 @@ from medsae_plugin.files import make_folder, refuse_other_content, write_text
 from medsae_plugin.release import scan
 from medsae_plugin.release.contents import Published, collect
 from medsae_plugin.release.model_card import write_card
-from medsae_plugin.sae_folders import REPORT
+from medsae_plugin.sae_folders import HISTORY, REPORT
 from medsae_plugin.training.memory import DIGESTS
 
 README = "README.md"
@@ -115,7 +115,7 @@ def _left_out(saes: Sequence[Published], sent: set[str]) -> list[Path]:
         for path in sorted(sae.folder.rglob("*"))
         if path.is_file()
         and f"{sae.name}/{path.relative_to(sae.folder).as_posix()}" not in sent
-        and path.name not in (REPORT, DIGESTS)
+        and path.name not in (REPORT, HISTORY, DIGESTS)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.report.evidence import digits, nearest, strips, strongest
 from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
-from medsae_plugin.report.sources import Run, ScoredSAE, report_rows, ribbons
+from medsae_plugin.report.sources import Named, Run, ScoredSAE, report_rows, ribbons
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.metrics import DENSITY_EDGES
 from medsae_plugin.scores.models import Observation, UnitScores
@@ -149,7 +149,7 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
             "near": [[[int(n), _short(v)] for n, v in zip(near[j], near_r[j], strict=True) if n >= 0] for j in kept],
             **_across(run, s, kept),
         },
-        "names": {str(j): _name(unit) for j, unit in s.names.items()},
+        "names": {str(j): _name(named) for j, named in s.names.items()},
     }
 
 
@@ -197,12 +197,12 @@ def _training(s: ScoredSAE) -> dict[str, Any] | None:
     return {"sae": s.training["sae"], "training": s.training["training"], "history": s.training["history"]}
 
 
-def _name(unit: Mapping[str, Any]) -> dict[str, Any]:
-    score = unit.get("score") or {}
-    figures = {key: score.get(key) for key in ("judge", "balanced_accuracy", "precision", "recall", "f1")}
-    return {"concept": unit["concept"], "description": unit["description"], "category": unit.get("category", ""),
-            "similarity": unit.get("similarity"),
-            "score": figures if score else None}  # fmt: skip
+def _name(named: Named) -> dict[str, Any]:
+    figures = {"judge", "balanced_accuracy", "precision", "recall", "f1"}
+    return {
+        **named.unit.model_dump(include={"concept", "description", "category", "similarity"}),
+        "score": named.score and named.score.model_dump(include=figures),
+    }
 
 
 def _across(run: Run, s: ScoredSAE, kept: np.ndarray) -> dict[str, Any]:

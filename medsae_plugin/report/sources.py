@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,21 @@ from medsae_plugin.comparison.results import JSON as COMPARISON
 from medsae_plugin.comparison.results import Comparison, Flow
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
+from medsae_plugin.naming.names import NamedUnit, Names
+from medsae_plugin.naming.results import NameScores, TriedName
 from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import Split, UnitScores
 from medsae_plugin.scores.probe_results import PROBES_FILE, Probes
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
 
-NAMES = "names.json"
+
+@dataclass(frozen=True)
+class Named:
+    """A latent's name, and how the first judge of a test of names found it; None where it was not tried."""
+
+    unit: NamedUnit
+    score: TriedName | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class ScoredSAE:
 
     name: as in the comparison where there is one. scores: with the neurons and baselines beside it.
     latents: its rows of `latents.parquet`. training: `training.json`, None where its folder was not given.
-    names: by latent, the fields of `names.json` and, as `score`, of `scores.json`.
+    names: by latent.
     """
 
     name: str
@@ -40,7 +48,7 @@ class ScoredSAE:
     matrix: LatentMatrix
     path: Path | None
     training: dict[str, Any] | None
-    names: dict[int, dict[str, Any]] = field(default_factory=dict)
+    names: dict[int, Named] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,38 +148,25 @@ def _by_sha(paths: Sequence[Path]) -> dict[str, Path]:
     return {sae_sha256(load_sae(path)): path for path in paths}
 
 
-def _names(paths: Sequence[Path]) -> dict[str, dict[int, dict[str, Any]]]:
-    """The names in these files, by SAE and latent; a name's score is of the first judge in `scores.json`."""
-    named: dict[str, dict[int, dict[str, Any]]] = {}
+def _names(paths: Sequence[Path]) -> dict[str, dict[int, Named]]:
+    """The names in these folders or files, by SAE and latent, with what `scores.json` beside them says."""
+    named: dict[str, dict[int, Named]] = {}
     for path in paths:
-        file = path / NAMES if path.is_dir() else path
-        content = _json(file)
-        try:
-            of_sae = named.setdefault(str(content["made"]["sae_sha256"]), {})
-            named_here = [u for u in content["names"] if u["kind"] == "latent" and u["status"] == "named"]
-            for unit in named_here:
-                other = of_sae.setdefault(int(unit["latent"]), unit)
-                if other["concept"] != unit["concept"]:
-                    raise MedSAEError(
-                        f"latent {unit['latent']} has a name in {file} and another in names given before it; give one"
-                    )
-            scores = file.parent / "scores.json"
-            for line in reversed(_json(scores)["by_name"] if scores.is_file() else []):
-                unit = of_sae.get(int(line["latent"])) if line["condition"] == "latents" else None
+        names, file = Names.open(path), Names.file_at(path)
+        of_sae = named.setdefault(names.made["sae_sha256"], {})
+        for unit in names.of("latent"):
+            other = of_sae.setdefault(int(unit.latent), Named(unit)).unit
+            if other.concept != unit.concept:
+                raise MedSAEError(
+                    f"latent {unit.latent} has a name in {file} and another in names given before it; give one"
+                )
+        if (scores := file.with_name(NameScores.FILE)).is_file():
+            for line in reversed(NameScores.open(scores).by_name):
+                there = of_sae.get(int(line.latent)) if line.condition == "latents" else None
                 # A score is of the name that was tried, which may have been replaced since.
-                if unit is not None and line["concept"] == unit["concept"]:
-                    unit["score"] = line
-        except MedSAEError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise MedSAEError(f"{file} is damaged or no list of names ({error})") from None
+                if there is not None and line.concept == there.unit.concept:
+                    of_sae[int(line.latent)] = replace(there, score=line)
     return named
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise MedSAEError(f"there is no {path.name} in {path.parent}")
-    return read_json(path)
 
 
 Ribbon = tuple[str, str, int]

@@ -15,6 +15,7 @@ _MODULES = {
     "Evaluation": "medsae_plugin.scores.results",
     "JudgeStore": "medsae_plugin.scores.judge",
     "LabelledImages": "medsae_plugin.scores.images",
+    "MeanTopR": "medsae_plugin.scores.while_training",
     "Units": "medsae_plugin.scores.units",
     "evaluate": "medsae_plugin.scores.protocols",
     "Probes": "medsae_plugin.scores.probe_results",

@@ -263,7 +263,9 @@ def cross_fitted_r(
 
 
 def fold_of(images: LabelledImages) -> Int[np.ndarray, " rows"]:
-    """Of each image of `report`, of images that have folds, which fold reports it."""
+    """Of each image of `report` which fold reports it; 0 where there are no folds."""
+    if not images.folds:
+        return np.zeros(len(images.rows("report")), dtype=np.int64)
     reported = np.array([part.roles == "report" for part in images.folds])
     return reported.argmax(0)[images.rows("report")]
 

@@ -299,7 +299,7 @@ def mean_monosemanticity(s: Scored) -> float:
 
 
 @metric("mean_monosemanticity_judge", title="monosemanticity by the judge's embeddings", per="sae", better="higher",
-        digits=".3f", needs="judge", show=["table", "report", "card"])  # fmt: skip
+        digits=".3f", needs="judge", show=["table", "report", "comparison", "card"])  # fmt: skip
 def mean_monosemanticity_judge(s: Scored) -> float:
     """Over the latents that fire."""
     return mean_known(s["monosemanticity_judge"][s["density"] > 0])

@@ -106,6 +106,8 @@ def single_probes(columns: sparse.csc_array, labels: Float[np.ndarray, "images l
     added to the mean cross-entropy.
     """
     n_latents = columns.shape[1]
+    if n_latents == 0:
+        return SingleProbes(*np.empty((3, 0, labels.shape[1])))
     latent = np.repeat(np.arange(n_latents), np.diff(columns.indptr))
     value = columns.data.astype(np.float64)
     counts = np.maximum(np.bincount(latent, minlength=n_latents), 1)

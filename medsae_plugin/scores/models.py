@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, ValidationError
 from pydantic_core import CoreSchema
 
 from medsae_plugin.errors import MedSAEError
@@ -34,7 +34,6 @@ class Figures(BaseModel):
     """Exactly typed, and open for the figures that others declare, which are numbers or null."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
-    __pydantic_extra__: dict[str, Any] = Field(init=False)
 
     def value(self, name: str) -> float | None:
         """A declared figure; None where it is undefined or was not computed."""
@@ -70,7 +69,8 @@ class Result(Figures):
         """
         file = cls.file_at(path)
         if not file.is_file():
-            raise MedSAEError(f"there is no {file.name} in {file.parent}")
+            where = "in" if Path(path).is_dir() else "at"
+            raise MedSAEError(f"there is no {cls.FILE} {where} {path}; {cls.COMMAND} writes it")
         return cls.read(read_json(file), file)
 
     @classmethod

@@ -28,6 +28,7 @@ def open_latents(
     Args:
         saes: folders in SAE-Lens's format or SAEs, one or several, or a mapping by name such as `train_saes` returns.
             Folders are named by as many of their path's last parts as tell them apart, SAEs by their metadata's `name`.
+            What this returned is taken as it is.
         place: the store or encoder that they must fit.
         to_score: whether their latents must be such as can be scored (`check_scorable`); to be spliced they need not.
 
@@ -37,6 +38,9 @@ def open_latents(
     """
     opened: dict[str, tuple[Latents, Path | None]] = {}
     for name, given in _named(saes).items():
+        if isinstance(given, tuple):
+            opened[name] = given
+            continue
         folder = None if _is_sae(given) else Path(given)
         sae = given if folder is None else load_sae(folder, device)
         if to_score:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,21 @@ import torch
 from einops import reduce
 from jaxtyping import Float, Int
 from scipy import sparse
+from scipy.special import logit
 from tqdm import tqdm
 
 from medsae_plugin.data.tables import ImageTable
-from medsae_plugin.scores.images import LabelledImages
+from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.logistic import Features, Head, fit_head, single_probes
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
 from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.probe_results import HookProbe, ProbedLabel, ProbedUnits, Probes
 from medsae_plugin.scores.protocols import kept_or_scratch, unit_matrices
-from medsae_plugin.scores.ranking import aurocs
 from medsae_plugin.scores.registry import number
-from medsae_plugin.scores.scoring import least_firing
+from medsae_plugin.scores.reported_auroc import ReportedAUROC
+from medsae_plugin.scores.scoring import HeldOut, least_firing
+from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.units import Latents, Units
 from medsae_plugin.statistics.correlation import pearson_of
@@ -42,6 +46,8 @@ def probe_units(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    folds: Folds | None = None,
+    leave_out_trained: bool = False,
     seed: int = 0,
     device: str = "cpu",
     progress: bool = True,
@@ -55,9 +61,11 @@ def probe_units(
     - the ceiling, of each hook: one on all neurons, averaged over positions; and what it tells of the same images where
       each SAE's reconstruction stands in for the activations.
 
-    Each is fitted on `select` alone, its penalty chosen between two halves of the patients there.
+    Each is fitted on `select` alone, its penalty chosen between two halves of the patients there. With folds, units are
+    chosen and probes fitted anew for each, on the others, and AUROC is of pairs within a fold, as `cross_fitting` says.
 
     Args:
+        folds, leave_out_trained: as of `evaluate`.
         out: a folder, for `probes.json`; one that `evaluate` wrote has the latent matrices already, and `medsae report`
             shows the probes with it.
         seed: of the untrained SAEs, and of the halves.
@@ -65,25 +73,26 @@ def probe_units(
     Raises:
         MedSAEError: what `evaluate` refuses.
     """
-    images = LabelledImages.of(store, table).held_out(select, report)
+    images = LabelledImages.of(store, table).with_roles(select, report, folds).without_embeddings()
     units = open_units(store, saes, seed, device)
-    data = _Data(images, _halves(images, seed))
-    hooks = {hook: _Ceiling.of(store, hook, data) for hook in dict.fromkeys(one.hook for one in units)}
+    trained_on, seen = check_held_out(units, store, images, leave_out_trained)
+    held_out = HeldOut(images.without_reported(trained_on))
+    choices = _Choice.each_of(held_out, seed)
+    hooks = {hook: _Ceiling.of(store, hook, held_out, choices) for hook in dict.fromkeys(one.hook for one in units)}
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         probed = [
-            _probed(store, one, matrix, data, hooks[one.hook])
+            _probed(store, one, matrix, held_out, choices, hooks[one.hook])
             for one, matrix in zip(tqdm(units, "probing", disable=not progress), matrices, strict=True)
         ]
-    names, splits = images.label_names, counts(images)
+    for one in probed:
+        one.held_out_from = seen.get(one.name)
+    splits = counts(held_out.images)
     probes = Probes(
         encoder=Encoder(**store.manifest["encoder"]),
         aggregate=aggregate,
         ks=list(KS),
-        hooks=[
-            HookProbe(hook=hook, d=store.hooks[hook].d, auroc=dict(zip(names, map(number, found.auroc), strict=True)))
-            for hook, found in hooks.items()
-        ],
+        hooks=[HookProbe(hook=hook, d=store.hooks[hook].d, **found.by_label()) for hook, found in hooks.items()],
         units=probed,
         select=splits["select"],
         report=splits["report"],
@@ -94,118 +103,209 @@ def probe_units(
 
 
 @dataclass(frozen=True)
-class _Data:
-    """The images of both roles. half: 0 or 1 for each image of `select`, by its patient."""
+class _Choice:
+    """Images to choose and fit on, and images to score: of two splits, or of one fold.
 
-    images: LabelledImages
+    select, report: their rows. half: 0 or 1 for each image of `select`, by its patient. labels: of all images. place:
+    of each image of `report`, which it is of all that are reported on.
+    """
+
+    select: Int[np.ndarray, " selected"]
+    report: Int[np.ndarray, " reported"]
     half: Int[np.ndarray, " selected"]
+    place: Int[np.ndarray, " reported"]
+    labels: Float[np.ndarray, "images labels"]
+
+    @classmethod
+    def each_of(cls, held_out: HeldOut, seed: int) -> list[_Choice]:
+        """One, or one a fold."""
+        parts = held_out.images.folds or (held_out.images,)
+        rows = [(part.rows("select"), part.rows("report")) for part in parts]
+        halves = [_halves(part, seed) for part in parts]
+        return [
+            cls(select, report, half, np.searchsorted(held_out.report, report), held_out.images.labels)
+            for (select, report), half in zip(rows, halves, strict=True)
+        ]
 
     def fit(self, x: Features, c: int, l1: bool = False) -> Head | None:
         """A head for label c, on features of the images of `select`; None where the label does not vary there."""
-        y = self.images.labels[self.images.rows("select"), c]
+        y = self.labels[self.select, c]
         known = ~np.isnan(y)
         if len(np.unique(y[known])) < 2 or x.shape[1] == 0:
             return None
         return fit_head(x[known], y[known], self.half[known], l1=l1)
 
-    def auroc(self, logits: Float[np.ndarray, " reported"], c: int) -> float:
-        """On the images of `report`."""
-        return float(aurocs(logits[:, None], self.images.labels[self.images.rows("report")][:, [c]]).item())
 
-    def probe(self, x: Features, c: int, l1: bool = False) -> tuple[float, Head | None]:
-        """Fitted and scored, on features of all images; AUROC is nan without a head."""
-        head = self.fit(x[self.images.rows("select")], c, l1)
-        return (np.nan, None) if head is None else (self.auroc(head(x[self.images.rows("report")]), c), head)
+class _Said:
+    """The log-odds that one kind of probe gives each image of `report`, label by label.
+
+    Attributes:
+        logits: nan where there is no probe.
+        firing: where a probe says something else than of an image on which no unit fires.
+    """
+
+    def __init__(self, held_out: HeldOut) -> None:
+        self._held_out = held_out
+        self.logits = np.full(held_out.labels.shape, np.nan)
+        self.firing = np.zeros(held_out.labels.shape, dtype=bool)
+
+    def put(self, choice: _Choice, c: int, head: Head | None, x: Features) -> None:
+        """What a head of label c says, of features of the choice's images of `report`."""
+        if head is not None:
+            logits = head(x)
+            self.logits[choice.place, c], self.firing[choice.place, c] = logits, logits != head.bias
+
+    def bce(self) -> Float[np.ndarray, " labels"]:
+        """The mean binary cross-entropy over the images where the label is known, in nats; nan without a probe."""
+        known, y = ~np.isnan(self._held_out.labels), np.nan_to_num(self._held_out.labels)
+        with np.errstate(invalid="ignore"):
+            terms = np.where(known, np.logaddexp(0, self.logits) - y * self.logits, 0)
+        return np.where(known.any(0), terms.sum(0) / np.maximum(known.sum(0), 1), np.nan)
+
+    @cached_property
+    def told(self) -> ReportedAUROC:
+        return ReportedAUROC.of(self._held_out, self.logits, self.firing)
 
 
 @dataclass(frozen=True)
 class _Ceiling:
-    """Probes of all neurons of a hook, by label, and their AUROC."""
+    """Probes of all neurons of a hook, by choice and label, and what they tell."""
 
-    heads: list[Head | None]
-    auroc: Float[np.ndarray, " labels"]
+    heads: list[list[Head | None]]
+    said: _Said
+    label_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: ActivationStore, hook: str, data: _Data) -> _Ceiling:
-        x = _image_means(store, hook)
-        found = [data.probe(x, c) for c in range(data.images.labels.shape[1])]
-        return cls([head for _, head in found], np.array([auroc for auroc, _ in found]))
+    def of(cls, store: ActivationStore, hook: str, held_out: HeldOut, choices: Sequence[_Choice]) -> _Ceiling:
+        x, names = _image_means(store, hook), held_out.images.label_names
+        said, heads = _Said(held_out), []
+        for choice in choices:
+            on_select, on_report = x[choice.select], x[choice.report]
+            heads.append([choice.fit(on_select, c) for c in range(len(names))])
+            for c, head in enumerate(heads[-1]):
+                said.put(choice, c, head, on_report)
+        return cls(heads, said, names)
+
+    def by_label(self) -> dict[str, Any]:
+        """The figures of a `HookProbe`."""
+        told, names = self.said.told, self.label_names
+        has = {name: c for c, name in enumerate(names)}
+        return {
+            "auroc": {name: number(told.auroc[c]) for name, c in has.items()},
+            "intervals": {name: told.interval(c) for name, c in has.items() if told.interval(c)},
+            "no_interval": {name: why for name, c in has.items() if (why := told.no_interval[c])},
+        }
 
 
-def _probed(store: ActivationStore, units: Units, matrix: LatentMatrix, data: _Data, ceiling: _Ceiling) -> ProbedUnits:
-    labels, rows = data.images.labels, {role: data.images.rows(role) for role in ("select", "report")}
-    every = sparse.csc_array(sparse.vstack([sparse.csr_array(part) for _, part in matrix.shards()]))
-    chosen_from = _candidates(store, units, matrix, rows["select"])
-    columns = sparse.csc_array(every[:, chosen_from])
-    by_image = sparse.csr_array(columns)
-    on_select = sparse.csc_array(by_image[rows["select"]])
-    r = pearson_of(sparse.csr_array(on_select.T.astype(np.float64)), labels[rows["select"]])
-    single = single_probes(on_select, labels[rows["select"]])
-    rebuilt = _image_means(store, units.hook, units) if isinstance(units, Latents) else None
-    made = []
-    for c, label in enumerate(data.images.label_names):
+@dataclass(frozen=True)
+class _Fitted:
+    """What was chosen and fitted for a label: the units of the k-sparse probes, best first, how many the sparse one
+    kept, and the unit of the least cross-entropy with the weight of its regression; None where there is none."""
+
+    units: list[int]
+    kept: int | None
+    single: int | None
+    weight: float
+
+
+def _probed(
+    store: ActivationStore,
+    units: Units,
+    matrix: LatentMatrix,
+    held_out: HeldOut,
+    choices: Sequence[_Choice],
+    ceiling: _Ceiling,
+) -> ProbedUnits:
+    every = sparse.csr_array(sparse.vstack([sparse.csr_array(part) for _, part in matrix.shards()]))
+    said = {figure: _Said(held_out) for figure in (*map(str, KS), "sparse", "reconstructed", "single_auroc", "share")}
+    fitted = []
+    for choice in choices:
+        chosen_from = _candidates(store, units, matrix, every[choice.select])
+        fitted.append(_fit(sparse.csr_array(every[:, chosen_from]), chosen_from, choice, said))
+    if isinstance(units, Latents):
+        rebuilt = _image_means(store, units.hook, units)
+        for choice, heads in zip(choices, ceiling.heads, strict=True):
+            for c, head in enumerate(heads):
+                said["reconstructed"].put(choice, c, head, rebuilt[choice.report])
+    labels = [
+        _label(c, label, units, held_out, [one[c] for one in fitted], said)
+        for c, label in enumerate(held_out.images.label_names)
+    ]
+    return ProbedUnits(name=units.name, kind=units.kind, hook=units.hook, baseline_of=units.baseline_of, labels=labels)
+
+
+def _fit(
+    columns: sparse.csr_array, chosen_from: Int[np.ndarray, " chosen"], choice: _Choice, said: dict[str, _Said]
+) -> list[_Fitted]:
+    """Probes of the units `chosen_from`, whose activations are the columns, of each label; they are put into `said`."""
+    labels, on_select, on_report = choice.labels[choice.select], columns[choice.select], columns[choice.report]
+    by_unit, reported = sparse.csc_array(on_select), sparse.csc_array(on_report)
+    r = pearson_of(sparse.csr_array(by_unit.T.astype(np.float64)), labels)
+    single = single_probes(by_unit, labels)
+    fitted = []
+    for c, y in enumerate(labels.T):
         order = np.argsort(-np.nan_to_num(np.abs(r[:, c])), kind="stable")[: max(KS)]
-        dense = columns[:, order].toarray().astype(np.float64)
-        sparse_auroc, head = data.probe(by_image, c, l1=True)
-        y = labels[rows["report"], c]
-        kept = ceiling.heads[c]
-        made.append(
-            ProbedLabel(
-                label=label,
-                positives=int((y == 1).sum()),
-                known=int((~np.isnan(y)).sum()),
-                latents=[units.label(int(chosen_from[j])) for j in order],
-                k_sparse={str(k): number(data.probe(dense[:, :k], c)[0]) for k in KS},
-                sparse=number(sparse_auroc),
-                sparse_units=None if head is None else int(np.count_nonzero(head.weights)),
-                reconstructed=None
-                if rebuilt is None or kept is None
-                else number(data.auroc(kept(rebuilt[rows["report"]]), c)),
-                **_single(units, chosen_from, sparse.csc_array(by_image[rows["report"]]), single, data, c),
+        few, few_reported = (x[:, order].toarray().astype(np.float64) for x in (by_unit, reported))
+        for k in KS:
+            said[str(k)].put(choice, c, choice.fit(few[:, :k], c), few_reported[:, :k])
+        head = choice.fit(on_select, c, l1=True)
+        said["sparse"].put(choice, c, head, on_report)
+        j = None if not len(chosen_from) or np.isnan(single.bce[:, c]).all() else int(np.nanargmin(single.bce[:, c]))
+        if j is not None:
+            alone = Head(single.weight[[j], c], float(single.bias[j, c]))
+            said["single_auroc"].put(choice, c, alone, reported[:, [j]].toarray())
+            said["share"].logits[choice.place, c] = logit(np.nanmean(y))
+        fitted.append(
+            _Fitted(
+                units=chosen_from[order].tolist(),
+                kept=None if head is None else int(np.count_nonzero(head.weights)),
+                single=None if j is None else int(chosen_from[j]),
+                weight=np.nan if j is None else float(single.weight[j, c]),
             )
         )
-    return ProbedUnits(name=units.name, kind=units.kind, hook=units.hook, baseline_of=units.baseline_of, labels=made)
+    return fitted
 
 
-def _single(
-    units: Units, chosen_from: np.ndarray, reported: sparse.csc_array, single: Any, data: _Data, c: int
-) -> dict[str, Any]:
-    """The unit of the least cross-entropy on `select`, and what its regression tells of `report`."""
-    y = data.images.labels[data.images.rows("report"), c]
-    known = ~np.isnan(y)
-    if not len(chosen_from) or np.isnan(single.bce[:, c]).all() or not known.any():
-        return {}
-    j = int(np.nanargmin(single.bce[:, c]))
-    logit = single.weight[j, c] * reported[:, [j]].toarray()[:, 0].astype(np.float64) + single.bias[j, c]
-    selected = data.images.labels[data.images.rows("select"), c]
-    base = float(np.log(np.nanmean(selected) / (1 - np.nanmean(selected))))
-    return {
-        "single": units.label(int(chosen_from[j])),
-        "single_weight": number(single.weight[j, c]),
-        "single_auroc": number(data.auroc(logit, c)),
-        "single_bce": number(_bce(logit[known], y[known])),
-        "prevalence_bce": number(_bce(np.full(known.sum(), base), y[known])),
-    }
-
-
-def _bce(logit: np.ndarray, y: np.ndarray) -> float:
-    return float((np.logaddexp(0, logit) - y * logit).mean())
+def _label(
+    c: int, label: str, units: Units, held_out: HeldOut, fitted: Sequence[_Fitted], said: dict[str, _Said]
+) -> ProbedLabel:
+    """What the probes of label c tell, by choice fitted."""
+    y = held_out.labels[:, c]
+    told = {figure: one.told for figure, one in said.items() if figure != "share"}
+    kept = [one.kept for one in fitted if one.kept is not None]
+    singles = [one.single for one in fitted if one.single is not None]
+    single = min(set(singles), key=lambda j: (-singles.count(j), j)) if singles else None
+    return ProbedLabel(
+        label=label,
+        positives=int((y == 1).sum()),
+        known=int((~np.isnan(y)).sum()),
+        latents=[[units.label(j) for j in one.units] for one in fitted],
+        k_sparse={str(k): number(told[str(k)].auroc[c]) for k in KS},
+        sparse=number(told["sparse"].auroc[c]),
+        sparse_units=float(np.mean(kept)) if kept else None,
+        reconstructed=number(told["reconstructed"].auroc[c]),
+        single=None if single is None else units.label(single),
+        single_in=singles.count(single) if single is not None and held_out.images.folds else None,
+        single_weight=None if single is None else float(np.mean([o.weight for o in fitted if o.single == single])),
+        single_auroc=number(told["single_auroc"].auroc[c]),
+        single_bce=number(said["single_auroc"].bce()[c]),
+        prevalence_bce=number(said["share"].bce()[c]),
+        intervals={figure: between for figure, one in told.items() if (between := one.interval(c))},
+        no_interval={figure: why for figure, one in told.items() if (why := one.no_interval[c])},
+    )
 
 
 def _candidates(
-    store: ActivationStore, units: Units, matrix: LatentMatrix, select: np.ndarray
+    store: ActivationStore, units: Units, matrix: LatentMatrix, on_select: sparse.csr_array
 ) -> Int[np.ndarray, " chosen"]:
-    """The units to choose from: those that fire on enough images; of neurons that have one activation an image, or the
-    mean of several, the axes alone, since a negative tells what its axis does."""
+    """The units to choose from: those that fire on enough images of `select`; of neurons that have one activation an
+    image, or the mean of several, the axes alone, since a negative tells what its axis does."""
     if units.kind == "neurons" and (
         store.hooks[units.hook].rows_per_image == 1 or matrix.manifest["aggregate"] == "mean"
     ):
         return np.arange(units.d_in)
-    fired = np.zeros(units.n)
-    for rows, part in matrix.shards():
-        mine = select[(select >= rows.start) & (select < rows.stop)] - rows.start
-        fired += np.asarray((sparse.csr_array(part)[mine] > 0).sum(0)).ravel()
-    return np.flatnonzero(fired >= least_firing(len(select)))
+    fired = np.bincount(on_select.indices[on_select.data > 0], minlength=units.n)
+    return np.flatnonzero(fired >= least_firing(on_select.shape[0]))
 
 
 @torch.no_grad()

@@ -148,8 +148,8 @@ def headline_words(sae: UnitScores) -> str:
 def _gained(gain: Gain) -> str:
     if gain.mean_top_r is None:
         return "-"
-    bounds = f" {_between(gain.low, gain.high)}" if gain.low is not None or gain.no_interval else ""
-    return f"{gain.mean_top_r:+.3f}{bounds}"
+    bounds = "" if gain.low is None else f" {_between(gain.low, gain.high)}"
+    return f"{gain.mean_top_r:+.3f}{' (no interval)' if gain.no_interval else bounds}"
 
 
 def _in_columns(sae: UnitScores) -> list[UnitScores]:
@@ -166,7 +166,7 @@ def _beside_table(sae: UnitScores) -> list[str]:
     columns = [m for m in shown("table", "sae") if any(one.value(m.name) is not None for one in units)]
     long = [m.title for m in columns if len(m.title) > _LONGEST_HEAD]  # said below, or the table would be of heads
     heads = [f"({long.index(m.title) + 1})" if m.title in long else m.title for m in columns]
-    rows = [["", "candidates", "L0", *heads, "at its densities", "mean r of as many", "gain"]]
+    rows = [["", "candidates", "L0 an image", *heads, "at its densities", "mean r of as many", "gain"]]
     gains = {gain.over: gain for gain in (sae.gain_over_neurons, *sae.gains) if gain is not None}
     for one in units:
         gain, l0 = gains.get(one.name), one.image_level.get("l0")

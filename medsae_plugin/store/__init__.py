@@ -9,10 +9,11 @@ _MODULES = {
     "HookInfo": "medsae_plugin.store.layout",
     "PositionPolicy": "medsae_plugin.store.positions",
     "extract": "medsae_plugin.store.extraction",
+    "plan_extraction": "medsae_plugin.store.extraction",
     "parse_positions": "medsae_plugin.store.positions",
 }
 
-__all__ = ["ActivationStore", "HookInfo", "PositionPolicy", "extract", "parse_positions"]
+__all__ = ["ActivationStore", "HookInfo", "PositionPolicy", "extract", "parse_positions", "plan_extraction"]
 
 
 def __getattr__(name: str) -> Any:

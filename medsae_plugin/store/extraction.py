@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +18,25 @@ from tqdm import tqdm
 
 from medsae_plugin.encoders.hook_names import select_hooks
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import writing
+from medsae_plugin.files import free_bytes, writing
 from medsae_plugin.store import layout
 from medsae_plugin.store.decoding import Decoded, Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.store.plan import ExtractionPlan, Stopwatch, peak_bytes
 from medsae_plugin.store.positions import PositionPolicy, parse_positions
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
-    from medsae_plugin.encoders import HookedVisionEncoder
+    from medsae_plugin.encoders import HookedVisionEncoder, HookSpec
 
 # A shard is what a killed run loses, and two of them are in memory: one being filled, one being written.
 _SHARD_BYTES = 2**27
 _MOST_IMAGES_PER_SHARD = 1024
 _LEAST_IMAGES_PER_SHARD = 32
 _POLL_SECONDS = 0.2
+_TRIED_BATCHES = 5  # for a plan
 
 
 def extract(
@@ -72,22 +76,20 @@ def extract(
         progress: a bar on stderr with images per second and time left.
 
     Raises:
-        MedSAEError: an unknown hook or a policy it cannot follow; `out` holds something else or a store whose manifest
-            disagrees; an unreadable image if `strict`, or nothing but; an activation that is not finite; memory or disk
-            run out; a decoding process died. Finished shards are kept.
+        MedSAEError: an unknown hook or a policy it cannot follow; a disk that cannot hold the store, before anything is
+            begun; `out` holds something else or a store whose manifest disagrees; an unreadable image if `strict`, or
+            nothing but; an activation that is not finite; memory or disk run out; a decoding process died. Finished
+            shards are kept.
     """
-    policy = parse_positions(positions) if isinstance(positions, str) else positions
-    workers = default_workers() if workers is None else workers
-    if batch_size < 1 or workers < 0 or seed < 0 or (images_per_shard is not None and images_per_shard < 1):
-        raise MedSAEError("batch_size and images_per_shard must be at least 1, workers and seed at least 0")
-    if len(images) == 0:
-        raise MedSAEError("the table has no images")
-    infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
-    manifest = _manifest(encoder, images, infos, policy, seed, images_per_shard or _default_per_shard(infos, dtype))
+    job = _job(encoder, images, hooks, positions, dtype, seed, strict, batch_size, workers, progress)
+    manifest = _manifest(job, images_per_shard)
     out = Path(out)
+    plan = _plan(job, manifest, out)
+    plan.check_disk(out)
+    if progress and plan.images_left:
+        sys.stderr.write(f"extraction: {plan}\n")
     with writing(out, "Finished shards are kept"):
         writer = StoreWriter(out, manifest, images.frame)
-        job = _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
         try:
             _fill(job, writer)
         finally:
@@ -98,6 +100,61 @@ def extract(
         first = store.failures.iloc[0]
         raise MedSAEError(f"{first['path']}: {first['reason']} ({len(store.failures)} unreadable images in {out})")
     return store
+
+
+def plan_extraction(
+    encoder: HookedVisionEncoder,
+    images: ImageTable,
+    hooks: str | Sequence[str],
+    out: str | Path,
+    *,
+    positions: str | PositionPolicy = "all",
+    batch_size: int = 32,
+    images_per_shard: int | None = None,
+    workers: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> ExtractionPlan:
+    """What `extract` with the same arguments would take: disk, memory, and the time, from a few batches that are tried.
+
+    Nothing is written.
+
+    Raises:
+        MedSAEError: what `extract` refuses before it starts, but for a disk that cannot hold the store.
+    """
+    job = _job(encoder, images, hooks, positions, dtype, seed, False, batch_size, workers, False)
+    plan = _plan(job, _manifest(job, images_per_shard), Path(out))
+    if not plan.images_left:
+        return plan
+    stopwatch, n = Stopwatch(), min(len(images), _TRIED_BATCHES * batch_size)
+    requests = (Request(0, range(n)[first : first + batch_size], False) for first in range(0, n, batch_size))
+    buffer, paths = _ShardBuffer(job, n), images.frame["path"].tolist()
+    with worker_deaths_explained():
+        for batch in decode(images.root, paths, encoder.preprocessor, requests, job.workers):
+            _add(job, buffer, batch)
+            stopwatch.batch(len(batch.request.image_ids))
+    return replace(plan, seconds=stopwatch.seconds_for(plan.images_left), peak=peak_bytes())
+
+
+def _plan(job: _Job, manifest: dict[str, Any], out: Path) -> ExtractionPlan:
+    """From shapes alone."""
+    per_shard, count = manifest["images"]["per_shard"], len(job.images)
+    left = count
+    if (out / layout.MANIFEST).is_file() and layout.read_manifest(out) == json.loads(json.dumps(manifest)):
+        names = enumerate(layout.shard_names(manifest))
+        left -= sum(min(per_shard, count - k * per_shard) for k, name in names if (out / name).is_file())
+    size = job.encoder.preprocessor.config["size"]
+    pixels = size**2 if isinstance(size, int) else math.prod(size)
+    waiting, computed = 2 * job.workers + 1, 4  # batches, in bytes and as float32
+    return ExtractionPlan(
+        job.hooks,
+        count,
+        left,
+        per_shard,
+        free_bytes(out),
+        sum(w.numel() * w.element_size() for w in job.encoder.vision_model.state_dict().values()),
+        job.batch_size * 3 * pixels * (waiting + computed),
+    )
 
 
 @dataclass(frozen=True)
@@ -247,25 +304,44 @@ def _hook_infos(
     for name in select_hooks(hooks, [*encoder.hook_specs], encoder.name):
         spec = encoder.hook_specs[name]
         policy.check(spec)
-        infos[name] = HookInfo(
-            spec.d,
-            spec.n_positions,
-            spec.grid,
-            spec.n_prefix,
-            policy.rows_per_image(spec),
-            str(dtype).removeprefix("torch."),
-        )
+        infos[name] = hook_info(spec, policy, dtype)
     return infos
 
 
-def _manifest(
+def hook_info(spec: HookSpec, policy: PositionPolicy, dtype: torch.dtype) -> HookInfo:
+    """How a store describes a hook that it keeps by this policy, in this dtype."""
+    stored = str(dtype).removeprefix("torch.")
+    return HookInfo(spec.d, spec.n_positions, spec.grid, spec.n_prefix, policy.rows_per_image(spec), stored)
+
+
+def _job(
     encoder: HookedVisionEncoder,
     images: ImageTable,
-    hooks: dict[str, HookInfo],
-    policy: PositionPolicy,
+    hooks: str | Sequence[str],
+    positions: str | PositionPolicy,
+    dtype: torch.dtype,
     seed: int,
-    per_shard: int,
-) -> dict[str, Any]:
+    strict: bool,
+    batch_size: int,
+    workers: int | None,
+    progress: bool,
+) -> _Job:
+    """The arguments of `extract`, checked."""
+    policy = parse_positions(positions) if isinstance(positions, str) else positions
+    workers = default_workers() if workers is None else workers
+    if batch_size < 1 or workers < 0 or seed < 0:
+        raise MedSAEError("batch_size must be at least 1, workers and seed at least 0")
+    if len(images) == 0:
+        raise MedSAEError("the table has no images")
+    infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
+    return _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
+
+
+def _manifest(job: _Job, images_per_shard: int | None) -> dict[str, Any]:
+    if images_per_shard is not None and images_per_shard < 1:
+        raise MedSAEError("images_per_shard must be at least 1")
+    encoder, images = job.encoder, job.images
+    per_shard = images_per_shard or _default_per_shard(job.hooks, job.dtype)
     return {
         "schema_version": layout.SCHEMA_VERSION,
         "encoder": {
@@ -274,9 +350,9 @@ def _manifest(
             "dtype": str(encoder.dtype).removeprefix("torch."),
         },
         "preprocessing": encoder.preprocessor.config,
-        "hooks": {name: info.to_json() for name, info in hooks.items()},
-        "positions": str(policy),
-        "seed": seed,
+        "hooks": {name: info.to_json() for name, info in job.hooks.items()},
+        "positions": str(job.policy),
+        "seed": job.seed,
         "images": {"count": len(images), "sha256": images.content_hash(), "per_shard": per_shard},
     }
 

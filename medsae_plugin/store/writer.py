@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import move_into_place, refuse_other_content, sha256_of
 from medsae_plugin.store import layout
+from medsae_plugin.text import differences
 
 
 class StoreWriter:
@@ -119,10 +120,7 @@ class StoreWriter:
             lock.release()
 
     def _check_manifest(self) -> None:
-        there, here = _flat(layout.read_manifest(self.folder)), _flat(self.manifest)
-        disagree = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
-        if disagree:
-            lines = [f"  {key}: {there.get(key)!r} in the store, {here.get(key)!r} now" for key in disagree]
+        if lines := differences(layout.read_manifest(self.folder), self.manifest, "the store"):
             raise MedSAEError(
                 "\n".join([f"{self.folder} holds another extraction; choose another folder or mend:", *lines])
             )
@@ -175,13 +173,3 @@ def _is_store(folder: Path) -> bool:
     """Whether a folder is a store, or what a start leaves that was cut before the manifest was written."""
     begun = {layout.PARTIAL, layout.IMAGES}
     return (folder / layout.MANIFEST).exists() or all(entry.name in begun for entry in folder.iterdir())
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """A nested dict as one of dotted keys."""
-    if not isinstance(value, dict) or not value:
-        return {key: value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{key}.{name}" if key else name)
-    return flat

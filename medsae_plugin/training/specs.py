@@ -7,9 +7,9 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
-from pydantic import ConfigDict
+from pydantic import AliasChoices, ConfigDict, Field
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
@@ -26,6 +26,10 @@ CENTER_AND_SCALE = "center_and_scale"
 SAE_LENS_NORMALIZATIONS = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm")
 _OURS = {"d_in", "d_sae", "dtype", "device", "metadata", "normalize_activations", "reshape_activations"}
 
+# Other names that a recipe may have for a field.
+_SAMPLES = Field(validation_alias=AliasChoices("samples", "total_training_samples"))
+_EPOCHS = Field(validation_alias=AliasChoices("epochs", "passes"))
+
 
 @dataclass(frozen=True)
 class SAESpec:
@@ -34,20 +38,21 @@ class SAESpec:
     name: of its folder; letters, digits, `.`, `_`, `-`.
     hook: the hook point of the store that it stands at.
     architecture: a name that SAE-Lens registers (standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk...).
-    expansion: d_sae as a multiple of the hook's width.
+    expansion: d_sae as a multiple of the hook's width. Left out, it follows from the width and the training rows.
     normalize: `center_and_scale` (MedSAE's: subtract the training mean, scale so that E||x||^2 = d) or one of
         SAE-Lens's own. Either way it is folded into the weights, and the saved SAE takes raw activations (but for
         `layer_norm`, which SAE-Lens applies at run time).
-    options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`.
+    options: further fields of SAE-Lens's config of this architecture, such as `k` or `l1_coefficient`. Where it has a
+        `k` and none is given, that follows from the hook's width; `aux_loss_coefficient` left out is 32.
     seed: of the initial weights.
-    lr: its learning rate; None is that of the training.
+    lr: its learning rate. Left out, that of the training.
     decoder: `free`; for baselines `frozen` as it was drawn, or `soft-frozen`, see `training.decoders`.
     """
 
     name: str
     hook: str
     architecture: str = "standard"
-    expansion: int | float = 16
+    expansion: int | float | None = None
     normalize: str = CENTER_AND_SCALE
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -55,6 +60,11 @@ class SAESpec:
     decoder: Literal["free", "frozen", "soft-frozen"] = "free"
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def width(self, d_in: int) -> int:
+        """d_sae at a hook of width d_in; a width that is left out has to be filled in first, see `defaults`."""
+        assert self.expansion is not None
+        return round(d_in * self.expansion)
 
     def fields(self) -> dict[str, Any]:
         """As they stand in files; a decoder that is free, as all were once, is not said."""
@@ -74,32 +84,45 @@ class SAESpec:
         if self.name in (CHECKPOINTS, RUN):
             what = "is no name for an SAE's folder: training writes one of that name"
             raise FieldError(f"{self.name!r} {what}", "name")
-        if self.expansion <= 0:
+        if self.expansion is not None and self.expansion <= 0:
             raise FieldError(f"SAE {self.name}: expansion {self.expansion} is not above 0", "expansion")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How SAEs are trained; the fields are those of SAE-Lens's `SAETrainerConfig`, and
+    """How SAEs are trained: the fields of SAE-Lens's `SAETrainerConfig` that matter here, and a few of ours.
 
-    total_training_samples, passes: how many rows are trained on, with repetition, or how often all of them are: one
-        of the two.
+    total_training_samples: rows that are trained on, with repetition; in a recipe also `samples`. This or `epochs`.
     batch_size: rows a step, of each hook.
-    lr_end: None is SAE-Lens's default, a tenth of `lr`.
+    lr: learning rate of Adam.
+    lr_end: where a schedule other than constant ends. Left out, a tenth of `lr`.
+    lr_scheduler_name: `constant`, `cosineannealing` or `cosineannealingwarmrestarts`.
+    lr_warm_up_steps: steps in which the learning rate rises from 0. Left out, a twentieth of the steps.
+    lr_decay_steps: last steps, in which it falls to 0. Left out, a fifth of the steps.
+    adam_beta1: of Adam.
+    adam_beta2: of Adam.
+    dead_feature_window: steps without firing after which a latent counts as dead, and the auxiliary loss of TopK and
+        its kin begins to revive it. Left out, a fiftieth of the steps, at least 10 and at most 1,000.
+    feature_sampling_window: steps over which SAE-Lens counts how often each latent fires.
+    n_checkpoints: checkpoints to keep, evenly spread.
+    n_batches_for_norm_estimate: batches that SAE-Lens's own normalisations are estimated on.
     validate_every: steps between measurements on the validation split.
     seed: of the order of the rows.
+    device: `cpu`, `cuda`, `cuda:1`, `mps`; `--device` of the command line comes before it.
+    autocast: SAE-Lens's mixed precision, in bfloat16.
+    epochs: how often all training rows are passed over; in a recipe also `passes`, its old name. Or `samples`.
     """
 
-    total_training_samples: int | None = None
+    total_training_samples: Annotated[int | None, _SAMPLES] = None
     batch_size: int = 1024
     lr: float = 3e-4
     lr_end: float | None = None
     lr_scheduler_name: str = "constant"
-    lr_warm_up_steps: int = 0
-    lr_decay_steps: int = 0
+    lr_warm_up_steps: int | None = None
+    lr_decay_steps: int | None = None
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
-    dead_feature_window: int = 1000
+    dead_feature_window: int | None = None
     feature_sampling_window: int = 2000
     n_checkpoints: int = 0
     n_batches_for_norm_estimate: int = 100
@@ -107,15 +130,15 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
     autocast: bool = False
-    passes: int | float | None = None
+    epochs: Annotated[int | float | None, _EPOCHS] = None
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
-        if (self.total_training_samples is None) == (self.passes is None):
-            raise FieldError("give either total_training_samples or passes", "total_training_samples")
-        if self.passes is not None and self.passes <= 0:
-            raise FieldError(f"{self.passes} passes are none", "passes")
+        if (self.total_training_samples is None) == (self.epochs is None):
+            raise FieldError("give either epochs or samples (total_training_samples)", "total_training_samples")
+        if self.epochs is not None and self.epochs <= 0:
+            raise FieldError(f"{self.epochs} epochs are none", "epochs")
         samples = self.total_training_samples
         if self.batch_size < 1 or (samples is not None and samples < self.batch_size):
             raise FieldError(
@@ -127,31 +150,46 @@ class TrainingConfig:
         if self.n_checkpoints < 0:
             raise FieldError("validate_every should be at least 1, and n_checkpoints not negative", "n_checkpoints")
 
+    @property
+    def steps(self) -> int:
+        """Of batches that make up the samples; epochs have to be counted first."""
+        assert self.total_training_samples is not None
+        return -(-self.total_training_samples // self.batch_size)
+
     def counted_in(self, store: ActivationStore, hooks: Sequence[str]) -> TrainingConfig:
-        """The same with its passes counted as samples: rows of the store's training split.
+        """The same with its epochs counted as samples, rows of the store's training split, and what follows from them.
 
         Raises:
-            MedSAEError: hooks with other counts of rows, of which one number cannot make as many passes; too few rows.
+            MedSAEError: hooks with other counts of rows, of which one number cannot make as many epochs; too few rows.
         """
-        if self.passes is None:
-            return self
+        if self.epochs is None:
+            return self.in_steps()
         counts = {store.n_rows(hook, "train") for hook in hooks}
         if len(counts) > 1:
             raise MedSAEError(
-                "passes are over the rows of one hook, and these have other counts of rows; train them one by one, or "
-                "say total_training_samples"
+                "epochs are passes over the rows of one hook, and these have other counts of rows; train them one by "
+                "one, or give samples"
             )
-        samples = round(self.passes * counts.pop())
+        samples = round(self.epochs * counts.pop())
         if samples < self.batch_size:
-            raise MedSAEError(f"{self.passes:g} passes are {samples} rows, less than one batch of {self.batch_size}")
-        return dataclasses.replace(self, passes=None, total_training_samples=samples)
+            raise MedSAEError(f"{self.epochs:g} epochs are {samples} rows, less than one batch of {self.batch_size}")
+        return dataclasses.replace(self, epochs=None, total_training_samples=samples).in_steps()
+
+    def in_steps(self) -> TrainingConfig:
+        """The same with the fields that are left out and follow from the number of steps."""
+        follow: dict[str, Any] = {
+            "lr_warm_up_steps": self.steps // 20,
+            "lr_decay_steps": self.steps // 5,
+            "dead_feature_window": min(max(self.steps // 50, 10), 1000),
+        }
+        return dataclasses.replace(self, **{key: n for key, n in follow.items() if getattr(self, key) is None})
 
     def for_sae_lens(self, checkpoint_path: str) -> SAETrainerConfig:
-        """The same as SAE-Lens's config, which checkpoints under `checkpoint_path`; its passes are counted already."""
+        """The same as SAE-Lens's config, which checkpoints under `checkpoint_path`; its epochs are counted already."""
         from sae_lens.config import LoggingConfig, SAETrainerConfig
 
-        values = dataclasses.asdict(self)
-        for ours in ("validate_every", "seed", "passes"):
+        values = dataclasses.asdict(self.in_steps())
+        for ours in ("validate_every", "seed", "epochs"):
             del values[ours]
         values["train_batch_size_samples"] = values.pop("batch_size")
         values["lr_end"] = self.lr / 10 if self.lr_end is None else self.lr_end
@@ -196,11 +234,11 @@ def _untrained(spec: SAESpec, d_in: int, device: str) -> TrainingSAE[Any]:
     from sae_lens.registry import get_sae_training_class
 
     theirs = "none" if spec.normalize == CENTER_AND_SCALE else spec.normalize
-    config_class = _config_class(spec)
+    settings = config_class(spec)
     try:
-        cfg = config_class(
+        cfg = settings(
             d_in=d_in,
-            d_sae=round(d_in * spec.expansion),
+            d_sae=spec.width(d_in),
             dtype="float32",
             device=device,
             normalize_activations=theirs,
@@ -214,19 +252,18 @@ def _untrained(spec: SAESpec, d_in: int, device: str) -> TrainingSAE[Any]:
 def _check_end(spec: SAESpec, d_in: int) -> None:
     """Fold the normalisation as when training is done, on an SAE that has shapes and no weights."""
     import torch
-    from sae_lens import MatryoshkaBatchTopKTrainingSAE
 
     from medsae_plugin.training.normalization import CenterAndScale
 
-    if not (d_sae := round(d_in * spec.expansion)):
+    if not (d_sae := spec.width(d_in)):
         raise MedSAEError(f"SAE {spec.name}: expansion {spec.expansion} of {d_in} dimensions leaves no latent")
     sae = _untrained(spec, d_in, "meta")
     if not 0 < (k := getattr(sae.cfg, "k", 1)) <= d_sae:
         raise MedSAEError(f"SAE {spec.name}: k is {k}, and there are {d_sae} latents; choose k between 1 and {d_sae}")
-    if spec.normalize == "layer_norm" and isinstance(sae, MatryoshkaBatchTopKTrainingSAE):
-        raise MedSAEError(  # it undoes the norm at each of its widths, and the first forgets it
-            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails at its "
-            f"first step; normalize: {CENTER_AND_SCALE} does"
+    if spec.normalize == "layer_norm" and hasattr(sae.cfg, "aux_loss_coefficient"):
+        raise MedSAEError(
+            f"SAE {spec.name}: normalize layer_norm does not go with {spec.architecture}, for SAE-Lens fails as soon "
+            f"as a latent is dead (its auxiliary loss knows no such norm); normalize: {CENTER_AND_SCALE} does"
         )
     try:
         if spec.normalize in (CENTER_AND_SCALE, "covariance_whitening"):
@@ -240,7 +277,12 @@ def _check_end(spec: SAESpec, d_in: int) -> None:
         ) from None
 
 
-def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
+def config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
+    """SAE-Lens's config of the spec's architecture.
+
+    Raises:
+        MedSAEError: it trains none of this name, or the spec has options that the config has not, or of another kind.
+    """
     from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
     if spec.architecture not in SAE_TRAINING_CLASS_REGISTRY:
@@ -248,9 +290,9 @@ def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
             f"SAE {spec.name}: SAE-Lens trains no architecture {spec.architecture!r}; "
             f"it trains {', '.join(sorted(SAE_TRAINING_CLASS_REGISTRY))}"
         )
-    config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
-    known = [f.name for f in dataclasses.fields(config_class) if f.name not in _OURS]
-    kinds = get_type_hints(config_class)
+    own = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
+    known = [f.name for f in dataclasses.fields(own) if f.name not in _OURS]
+    kinds = get_type_hints(own)
     for option, value in spec.options.items():
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
@@ -258,7 +300,7 @@ def _config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
             raise MedSAEError(f"SAE {spec.name}: {spec.architecture} has no option {option!r}; {hint}")
         if problem := problem_with(value, kinds[option], option):
             raise MedSAEError(f"SAE {spec.name}: {problem}")
-    return config_class
+    return own
 
 
 def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,19 @@ _SAMPLE_ROWS = 8192
 _BATCH_ROWS = 1024
 
 
-class Validation:
-    """A fixed sample of validation rows, on which SAEs are measured while they train."""
+# Measures latents in training against labels: of a hook, and what makes latents, at least 0, of its raw rows, the mean
+# top r; nan if it is undefined.
+TopR = Callable[[str, Callable[[Tensor], Tensor]], float]
 
-    def __init__(self, store: ActivationStore, hooks: list[str], seed: int) -> None:
+
+class Validation:
+    """A fixed sample of validation rows, on which SAEs are measured while they train.
+
+    rows: of each hook, in batches; empty where the store has no validation split.
+    """
+
+    def __init__(self, store: ActivationStore, hooks: list[str], seed: int, top_r: TopR | None = None) -> None:
+        self.top_r = top_r
         self.rows: dict[str, list[Tensor]] = {}
         for hook in dict.fromkeys(hooks):
             n = min(store.n_rows(hook, "val"), _SAMPLE_ROWS)
@@ -37,13 +47,11 @@ class Validation:
     @torch.no_grad()
     def measure(
         self, sae: TrainingSAE[Any], hook: str, normalize: Callable[[Tensor], Tensor]
-    ) -> dict[str, float] | None:
+    ) -> dict[str, float | None]:
         """Explained variance, L0 and the share of dead latents on the sample, in the space that the SAE trains in.
 
-        None where the store has no validation rows.
+        And `mean_top_r`, None where nothing measures it.
         """
-        if hook not in self.rows:
-            return None
         sums = FidelitySums(sae.cfg.d_in, sae.cfg.d_sae)
         was_training = sae.training
         sae.eval()
@@ -51,9 +59,19 @@ class Validation:
             x = normalize(rows.to(sae.device))
             latents = sae.encode(x)
             sums.update(x, latents, sae.decode(latents))
-        sae.train(was_training)
         figures = sums.figures()
-        return {key: figures[key] for key in ("explained_variance", "l0", "dead")}
+        measured: dict[str, float | None] = {key: figures[key] for key in ("explained_variance", "l0", "dead")}
+        measured["mean_top_r"] = None
+        if self.top_r is not None:
+            value = self.top_r(hook, lambda rows: _by_sign(sae, sae.encode(normalize(rows.to(sae.device)))))
+            measured["mean_top_r"] = None if math.isnan(value) else value
+        sae.train(was_training)
+        return measured
+
+
+def _by_sign(sae: TrainingSAE[Any], latents: Tensor) -> Tensor:
+    """As the saved SAE has them: a latent for each sign where they are signed."""
+    return torch.cat([latents, -latents], 1).clamp(min=0) if sae.cfg.architecture() == "abstopk" else latents
 
 
 def fidelity_sums(store: ActivationStore, sae: SAE[Any], hook: str, split: str) -> FidelitySums:

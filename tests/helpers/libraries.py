@@ -1,4 +1,4 @@
-"""Modules of other SAE libraries, where they are installed, without what their packages import beside them."""
+"""What is here of other libraries: SAE libraries' modules, without what their packages import, and MedGemma's needs."""
 
 import importlib
 import importlib.util
@@ -6,6 +6,9 @@ import sys
 import types
 
 import pytest
+
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.naming.backends import medgemma
 
 
 def original(module: str, distribution: str) -> types.ModuleType:
@@ -26,3 +29,15 @@ def original(module: str, distribution: str) -> types.ModuleType:
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules[name] = package
     return importlib.import_module(module)
+
+
+def lacking_for_medgemma() -> str:
+    """Why MedGemma is refused with the libraries that are here; empty where it is not."""
+    try:
+        medgemma._check_transformers()
+    except MedSAEError as error:
+        return str(error)
+    return ""
+
+
+needs_medgemma = pytest.mark.skipif(bool(lacking_for_medgemma()), reason=lacking_for_medgemma())

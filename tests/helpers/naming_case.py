@@ -46,8 +46,12 @@ class PhantomCase:
 
     def names(self, concepts: dict[int, str], neurons: dict[int, str] | None = None) -> Names:
         """These concepts as names of latents, and of neurons."""
-        units = [NamedUnit("latent", str(k), "named", concept) for k, concept in concepts.items()]
-        units += [NamedUnit("neuron", str(k), "named", concept) for k, concept in (neurons or {}).items()]
+        concepts_of = {"latent": concepts, "neuron": neurons or {}}
+        units = [
+            NamedUnit(kind=kind, latent=str(k), status="named", concept=concept)
+            for kind, named in concepts_of.items()
+            for k, concept in named.items()
+        ]
         made = {
             "hook": HOOK,
             "sae_sha256": sae_sha256(StandardSAE.load_from_disk(self.sae)),
@@ -55,7 +59,7 @@ class PhantomCase:
             "seed": 0,
             "evidence": {"strongest": 2, "spread": 2, "silent": 2},
         }
-        return Names(made, tuple(units))
+        return Names(made=made, units=tuple(units))
 
 
 def make_case(folder: Path, n: int = 300, size: int = 96, seed: int = 3) -> PhantomCase:

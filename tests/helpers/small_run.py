@@ -18,6 +18,8 @@ from sae_lens import SAE
 from helpers.planted import planted_rows, reading_weights, write_store
 from medsae_plugin.comparison import load_grid, sweep
 from medsae_plugin.data.tables import ImageTable, read_table
+from medsae_plugin.naming.names import NamedUnit, Names
+from medsae_plugin.naming.results import NameScores, TriedName
 from medsae_plugin.scores import Resampling
 from medsae_plugin.scores.units import sae_sha256
 from medsae_plugin.store import ActivationStore
@@ -121,17 +123,28 @@ def _names(folder: Path, sae: Path) -> Path:
     """What `medsae name` and `medsae name score` write, with names that a model should not have given."""
     from sae_lens import SAE
 
-    sha = sae_sha256(SAE.load_from_disk(sae))
-    units = [
-        {"kind": "latent", "latent": str(j), "status": "named", "concept": concept, "description": description,
-         "category": "devices", "similarity": None, "problem": "", "round": 0}
-        for j, (concept, description) in HOSTILE.items()
-    ]  # fmt: skip
-    units.append({**units[0], "latent": "5", "status": "skipped", "concept": "", "description": ""})
     out = folder / "names"
-    out.mkdir()
-    (out / "names.json").write_text(json.dumps({"schema_version": 1, "made": {"sae_sha256": sha}, "names": units}))
-    figures = {"balanced_accuracy": 0.75, "precision": 0.8, "recall": 0.7, "f1": 0.74}
-    line = {"judge": "judge <i>one</i>", "condition": "latents", "latent": "0", "concept": HOSTILE[0][0], **figures}
-    (out / "scores.json").write_text(json.dumps({"by_name": [line, {**line, "condition": "shuffled"}]}))
+    named = [
+        NamedUnit(kind="latent", latent=str(j), status="named", concept=said, description=more, category="devices")
+        for j, (said, more) in HOSTILE.items()
+    ]
+    units = (*named, NamedUnit(kind="latent", latent="5", status="skipped"))
+    names = Names(made={"sae_sha256": sae_sha256(SAE.load_from_disk(sae)), "split": "train"}, units=units)
+    names.save(out)
+    counts = {"tp": 7, "fp": 2, "fn": 3, "tn": 8, "unanswered": 0}
+    figures = {"balanced_accuracy": 0.75, "precision": 0.8, "recall": 0.7, "f1": 0.74, "p_value": 0.03}
+    line = {"judge": "judge <i>one</i>", "condition": "latents", "latent": "0", "concept": HOSTILE[0][0], **counts}
+    NameScores(
+        names=names.made,
+        split="test",
+        trial="held-out",
+        images_each=10,
+        firing_quantile=0.3,
+        seed=0,
+        untested={},
+        leak=None,
+        judges=[],
+        agreement=None,
+        by_name=[TriedName(**{**line, **figures, "condition": said}) for said in ("latents", "shuffled")],
+    ).save(out)
     return out

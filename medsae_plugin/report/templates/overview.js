@@ -6,7 +6,9 @@ function overview() {
   const curves = history.length > 1 ? [
     curve(series("explained_variance"), "Explained variance, validation", "Explained variance on the validation split during training."),
     curve(series("l0"), "L0, validation", "Mean count of active latents on the validation split during training."),
-    curve(series("dead"), "Share of dead latents, validation", "Share of latents that never fire on the validation split during training.")] : [];
+    curve(series("dead"), "Share of dead latents, validation", "Share of latents that never fire on the validation split during training."),
+    series("mean_top_r").length > 1 && curve(series("mean_top_r"), "Mean top r, sample of validation", "Mean over observations of the top latent's r on a sample of the validation split during training."),
+    series("loss").length > 1 && curve(series("loss"), "Loss, training", "Training loss, the mean since the point before.")].filter(Boolean) : [];
   return [
     h("h1", {}, theirs(sae.name)),
     h("p", { class: "sub" }, `${sae.architecture} at `, theirs(sae.hook), ` of `, theirs(sae.encoder), `: ${sae.d_sae} latents of ${sae.d_in} dimensions. Top latents chosen on ${splitText("select")}; every figure on ${splitText("report")}. `, theirs(sae.held_out_from || "")),
