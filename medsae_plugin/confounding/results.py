@@ -123,7 +123,7 @@ class Confounders(Result):
             f"{report.split} ({report.images} images, {report.patients} patients); {self.aggregate} over positions.",
             *without_rows(select, report),
             "r: with the observation; cov: with the covariate (of two categories the second by name is 1, as M of F",
-            "and M; eta, without a sign, of more); partial: r after a regression on it; within: within its strata; expl:",
+            "and M; eta, without a sign, of more); partial: r after a regression on it; within: in its strata; expl:",
             "the share of r that it explains; worst: the lowest AUROC of a stratum large enough. Latents above",
             "the null, beside the top ones, are in the files.",
         ]
