@@ -156,7 +156,7 @@ def figures(
     """Every declared figure."""
     units = Units("synthetic", "sae", "hook", D, matrix.n_latents)
     scored = Scored(units, sums, matrix=matrix, held_out=HeldOut(images, Q, resampling))
-    return {name: scored[name] for name in METRICS}
+    return {name: scored[name] for name in METRICS if scored.has(name)}
 
 
 def peak_gib() -> float:

@@ -148,10 +148,11 @@ def test_a_saved_data_set_goes_from_the_command_line_to_scores(tmp_path, monkeyp
     commands = [
         ["extract", "phantom-swin", *table, "--workers", "1", "--out", "store"],
         ["train", "store", "--recipe", "recipe.yaml", "--out", "saes"],
-        ["evaluate", "store", "saes/a", *table, "--permutations", "19", "--out", "scores"],
+        ["evaluate", "store", "saes/a", *table, "--data-set", "Skin", "--permutations", "19", "--out", "scores"],
     ]
     monkeypatch.chdir(tmp_path)
     for words in commands:
         assert main(["--quiet", *words]) == 0, capsys.readouterr().err
     scores = (tmp_path / "scores" / "metrics.json").read_text()
+    assert "Skin is not among what phantom-swin is known to be trained on" in scores
     assert all(f'"{name}"' in scores for name in CLASSES)

@@ -101,6 +101,12 @@ def test_a_quotation_that_is_not_closed_is_an_error_and_swallows_no_row(tmp_path
         read_table(tmp_path / "t.csv")
 
 
+def test_where_no_column_is_a_path_rows_are_known_by_the_first(tmp_path):
+    (tmp_path / "t.csv").write_text('scan,nodule,said\ns1,1,"open\ns2,0,a\ns3,1,"ok"\n')
+    with pytest.raises(MedSAEError, match="quotation"):
+        read_table(tmp_path / "t.csv")
+
+
 def test_quotation_marks_that_are_right_are_kept(tmp_path):
     report = 'FINDINGS:\n1. clear, ""no"" effusion, of the lungs, at all\n2. a 5"" tube, seen, well, there'
     (tmp_path / "t.csv").write_text(

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from medsae_plugin.scores.gains import expected_top_r
+from medsae_plugin.scores.metrics import expected_top_r
 from medsae_plugin.scores.models import Gain, UnitScores
 from medsae_plugin.scores.table import headline_words
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -209,7 +210,7 @@ def _hub_table(args: argparse.Namespace) -> ImageTable:
     if given:
         raise MedSAEError(f"--{given[0].replace('_', '-')} is of tables in files; {args.table} is a data set")
     name = args.table.as_posix().removeprefix(_HUB)
-    return read_dataset(
+    table = read_dataset(
         load_hub_dataset(name),
         image_column=args.path_column,
         patient_column=args.patient_column,
@@ -222,6 +223,7 @@ def _hub_table(args: argparse.Namespace) -> ImageTable:
         where=args.where,
         name=_HUB + name,
     )
+    return replace(table, data_set=args.data_set or "")
 
 
 def understood(args: argparse.Namespace, table_word: str = "--table CSV") -> ImageTable:

@@ -6,23 +6,21 @@ import numpy as np
 
 from medsae_plugin.comparison.differences import LeftOut, explained_variance, tops_left_out
 from medsae_plugin.comparison.entries import Compared
-from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.scoring import patients_with
+from medsae_plugin.scores.scoring import HeldOut
 from medsae_plugin.scores.units import Latents
 from medsae_plugin.statistics.intervals import LEAST_PATIENTS
-from medsae_plugin.statistics.jackknife import PatientJackknife
 
 
-def left_out(compared: Compared, images: LabelledImages, jackknife: PatientJackknife) -> LeftOut:
+def left_out(compared: Compared, held_out: HeldOut) -> LeftOut:
     """`mean_top_r`, `mean_top_entropy`, `explained_variance` of an SAE, and `r: LABEL` of each label."""
-    scores, labels = compared.scores, images.labels[images.rows("report")]
+    scores, images, jackknife = compared.scores, held_out.images, held_out.jackknife
     points = {name: scores.value(name) for name in ("mean_top_r", "mean_top_entropy")}
     points |= {f"r: {o.label}": o.value("r") for o in scores.observations}
     r = np.array([o.value("r") for o in scores.observations], dtype=np.float64)
     tops = tops_left_out(compared.top_activations(images), r, images, jackknife)
     figures = {name: tops[name] for name in ("mean_top_r", "mean_top_entropy")}
     degrees, no_interval = dict[str, float](), dict[str, str]()
-    shown = np.array([patients_with(jackknife, labels == value) for value in (0, 1)])
+    shown = held_out.patients_showing
     of_label = np.maximum(shown.min(0) - 1, 1)
     for c, o in enumerate(scores.observations):
         figures[f"r: {o.label}"], degrees[f"r: {o.label}"] = tops["r"][:, c], float(of_label[c])

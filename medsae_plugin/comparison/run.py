@@ -106,7 +106,7 @@ def compare(
     held_out = HeldOut(images)
     layers = _layers(sources, held_out, progress)
     order = {(layer.encoder, layer.hook): k for k, layer in enumerate(layers)}
-    without_each = [left_out(c, images, held_out.jackknife) for c in tqdm(compared, "jackknife", disable=not progress)]
+    without_each = [left_out(c, held_out) for c in tqdm(compared, "jackknife", disable=not progress)]
     recipes = recipes_of(compared)
     found = Found(
         evaluation=evaluation,

@@ -15,7 +15,7 @@ from medsae_plugin.training.defaults import fitted
 from medsae_plugin.training.plan import training_bytes
 from medsae_plugin.training.recipes import Recipe
 from medsae_plugin.training.run import train_saes
-from medsae_plugin.training.specs import SAESpec, TrainingConfig, check_specs
+from medsae_plugin.training.specs import SAESpec, TrainingConfig
 
 MEMORY = 4 * 2**30
 """Bytes that the SAEs of one pass may take while they train."""
@@ -68,7 +68,7 @@ def train_grid(
     Raises:
         MedSAEError: what `train_saes` refuses; an SAE that alone does not fit in `memory`.
     """
-    check_specs(store, there := fitted(store, recipe.specs))
+    there = fitted(store, recipe.specs)
     paths: list[Path] = []
     for k, specs in enumerate(pack(store, there, recipe.config, memory)):
         folder = Path(out) / PASSES / f"{k:02d}"

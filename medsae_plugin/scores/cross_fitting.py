@@ -124,6 +124,10 @@ class CrossFitted(Scored):
             return metrics.entropy(self.top_r)
         return self._where_chosen(self.mean_over_folds([fold.of_top(name) for fold in self.folds]))
 
+    def expected_top_r(self, n: int) -> Float[np.ndarray, " labels"]:
+        """The mean over folds, of units that are chosen on the others."""
+        return self.mean_over_folds([fold.expected_top_r(n) for fold in self.folds])
+
     @cached_property
     def own_null(self) -> Float[np.ndarray, "permutations labels"]:
         """r of top units when patients' labels are shuffled, of units that are chosen by the shuffled labels."""

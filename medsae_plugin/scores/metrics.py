@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 from medsae_plugin.scores.sums import LatentStatistics
@@ -111,6 +111,32 @@ def monosemanticity(statistics: LatentStatistics) -> Float[np.ndarray, " latents
         score = ((directed**2).sum(1) - squares) / pairs
     # With one image above the minimum, both sides are rounding error of sums of that size.
     return np.where((span > 0) & (pairs > 1e-9 * squares), np.clip(score, -1, 1), np.nan)
+
+
+def expected_top_r(
+    r_select: Float[np.ndarray, "units labels"],
+    r: Float[np.ndarray, "units labels"],
+    eligible: Bool[np.ndarray, " units"],
+    n: int,
+) -> Float[np.ndarray, " labels"]:
+    """r of each label's top unit where it is chosen among `n` of the eligible units: the mean over all draws of them.
+
+    Nothing is drawn: of E units in the order of r on `select`, the i-th (from 0) is the best of n drawn with
+    probability C(E - 1 - i, n - 1) / C(E, n). All of them where there are no more than n. A unit without an r is never
+    chosen, and counts as r = 0 where it is silent on `report`, as in `mean_top_r`.
+    """
+    n_alive = int(eligible.sum())
+    n = min(n, n_alive)
+    if n == 0:
+        return np.zeros(r.shape[1])
+    best = np.zeros(n_alive)
+    best[0] = n / n_alive
+    for i in range(n_alive - n):
+        best[i + 1] = best[i] * (n_alive - n - i) / (n_alive - 1 - i)
+    chosen = r_select[eligible]
+    reported = np.where(np.isnan(chosen), 0.0, np.nan_to_num(r[eligible]))
+    order = np.argsort(-np.where(np.isnan(chosen), -np.inf, chosen), axis=0, kind="stable")
+    return best @ np.take_along_axis(reported, order, axis=0)
 
 
 def density(statistics: LatentStatistics) -> Float[np.ndarray, " latents"]:

@@ -155,6 +155,7 @@ class _Said:
             logits = head(x)
             self.logits[choice.place, c], self.firing[choice.place, c] = logits, logits != head.bias
 
+    @cached_property
     def bce(self) -> Float[np.ndarray, " labels"]:
         """The mean binary cross-entropy over the images where the label is known, in nats; nan without a probe."""
         known, y = ~np.isnan(self._held_out.labels), np.nan_to_num(self._held_out.labels)
@@ -288,8 +289,8 @@ def _label(
         single_in=singles.count(single) if single is not None and held_out.images.folds else None,
         single_weight=None if single is None else float(np.mean([o.weight for o in fitted if o.single == single])),
         single_auroc=number(told["single_auroc"].auroc[c]),
-        single_bce=number(said["single_auroc"].bce()[c]),
-        prevalence_bce=number(said["share"].bce()[c]),
+        single_bce=number(said["single_auroc"].bce[c]),
+        prevalence_bce=number(said["share"].bce[c]),
         intervals={figure: between for figure, one in told.items() if (between := one.interval(c))},
         no_interval={figure: why for figure, one in told.items() if (why := one.no_interval[c])},
     )

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from medsae_plugin.scores.cross_fitting import auroc_within_folds, auroc_within_folds_left_out, fold_of
-from medsae_plugin.scores.scoring import HeldOut, patients_with
-from medsae_plugin.statistics.intervals import auroc_interval, reason_for_none
+from medsae_plugin.scores.scoring import HeldOut
+from medsae_plugin.statistics.intervals import auroc_interval
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ReportedAUROC:
         defined = ~np.isnan(scores).any(0)
         scores = np.nan_to_num(scores)
         auroc = np.where(defined, auroc_within_folds(scores, labels, fold), np.nan)
-        why = _reasons(held_out, np.ones(labels.shape, dtype=bool) if firing is None else firing)
+        why = held_out.reasons_for_none(np.ones(labels.shape, dtype=bool) if firing is None else firing)
         low, high = np.full((2, len(auroc)), np.nan)
         has = np.flatnonzero(~np.isnan(auroc) & [one is None for one in why])
         if not len(has):
@@ -55,12 +55,3 @@ class ReportedAUROC:
             images = float((labels[:, c] == 1).sum()), float((labels[:, c] == 0).sum())
             low[c], high[c] = auroc_interval(float(auroc[c]), without_each, images, (with_it[c], without[c]))
         return cls(auroc, low, high, why)
-
-
-def _reasons(held_out: HeldOut, firing: Bool[np.ndarray, "rows labels"]) -> list[str | None]:
-    labels, jackknife = held_out.labels, held_out.jackknife
-    without, with_it = held_out.patients_showing
-    known = np.maximum(patients_with(jackknife, ~np.isnan(labels)), 1)
-    together = patients_with(jackknife, firing & (labels == 1))
-    fires = patients_with(jackknife, firing & ~np.isnan(labels))
-    return [reason_for_none(*one) for one in zip(with_it, without, together, fires * with_it / known, strict=True)]

@@ -82,6 +82,15 @@ class HeldOut:
         """Of each label the patients of `report` with an image that does not show it, and with one that does."""
         return np.stack([patients_with(self.jackknife, self.labels == value) for value in (0, 1)])
 
+    def reasons_for_none(self, firing: Bool[np.ndarray, "rows labels"]) -> list[str | None]:
+        """Of each label why there is no interval for what fires on these images of `report`; see `reason_for_none`."""
+        known = ~np.isnan(self.labels)
+        together, fires, seen = (
+            patients_with(self.jackknife, images) for images in (firing & (self.labels == 1), firing & known, known)
+        )
+        without, with_it = self.patients_showing
+        return list(map(reason_for_none, with_it, without, together, fires * with_it / np.maximum(seen, 1)))
+
 
 class Scored:
     """Units, and every declared figure of them: `scored["auroc"]`, computed when first asked for.
@@ -123,6 +132,10 @@ class Scored:
     def of_top(self, name: str) -> Float[np.ndarray, " labels"]:
         """A figure `per` latent or label: each label's entry of its top latent; nan where there is none."""
         return of_top(self[name], self.top)
+
+    def expected_top_r(self, n: int) -> Float[np.ndarray, " labels"]:
+        """See `metrics.expected_top_r`."""
+        return metrics.expected_top_r(self["r_select"], self["r"], self.eligible, n)
 
     @property
     def folds_of_top(self) -> Int[np.ndarray, " labels"] | None:
@@ -252,13 +265,8 @@ class Scored:
 
     def _no_interval(self) -> list[str | None]:
         _, held_out = self._images()
-        fires, labels = self.firing, held_out.labels
-        together = patients_with(held_out.jackknife, fires & (labels == 1))
-        firing = patients_with(held_out.jackknife, fires & ~np.isnan(labels))
-        without, with_it = self.patients_showing
-        known = np.maximum(patients_with(held_out.jackknife, ~np.isnan(labels)), 1)
-        reasons = map(reason_for_none, with_it, without, together, firing * with_it / known)
         constant = np.isnan(self.r_left_out).any(0)
+        reasons = held_out.reasons_for_none(self.firing)
         return [why or (CONSTANT if c else None) for why, c in zip(reasons, constant, strict=True)]
 
     @property

@@ -11,10 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import metrics
+from medsae_plugin.scores.declared import mean_top_r
 from medsae_plugin.scores.images import LabelledImages
-from medsae_plugin.scores.scoring import least_firing, of_top
+from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.scores.sums import LatentStatistics
+from medsae_plugin.scores.units import Units
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -52,11 +53,9 @@ class MeanTopR:
 
     def __call__(self, hook: str, encode: Callable[[Tensor], Tensor]) -> float:
         """Of an SAE in training: `encode` makes latents, at least 0, of the hook's raw rows."""
-        select, report = self._sums(hook, encode, "train"), self._sums(hook, encode, "val")
-        top = metrics.top_latent(metrics.pearson(select), select.fired >= least_firing(select.n_images))
-        r = of_top(metrics.pearson(report), top)
-        varying = (report.mean_label > 0) & (report.mean_label < 1)
-        return float(np.nan_to_num(r)[varying].mean()) if varying.any() else float("nan")
+        sums = {"select": self._sums(hook, encode, "train"), "report": self._sums(hook, encode, "val")}
+        units = Units("in training", "sae", hook, self._store.hooks[hook].d, sums["select"].n_latents)
+        return mean_top_r(Scored(units, sums))
 
     def _sums(self, hook: str, encode: Callable[[Tensor], Tensor], split: str) -> LatentStatistics:
         per_image = self._store.hooks[hook].rows_per_image

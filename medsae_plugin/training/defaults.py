@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.training.specs import SAESpec, config_class
+from medsae_plugin.training.specs import SAESpec, check_specs, config_class
 
 WIDEST = 2
 """Latents for each dimension of a hook, at most."""
@@ -27,9 +27,11 @@ def fitted(store: ActivationStore, specs: Sequence[SAESpec]) -> list[SAESpec]:
     of the auxiliary loss.
 
     Raises:
-        MedSAEError: an unknown hook, architecture or option.
+        MedSAEError: an unknown hook; what `check_specs` refuses.
     """
-    return [_fitted(store, spec) for spec in specs]
+    there = [_fitted(store, spec) for spec in specs]
+    check_specs(store, there)
+    return there
 
 
 def _fitted(store: ActivationStore, spec: SAESpec) -> SAESpec:

@@ -13,7 +13,7 @@ from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import aligned
 from medsae_plugin.training.defaults import fitted, what_was_filled
 from medsae_plugin.training.normalization import CenterAndScale
-from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae, check_specs
+from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 
 TRIAL_STEPS = 20
 _FIRST = 2  # steps that are not timed: memory is taken and kernels are chosen in them
@@ -40,7 +40,6 @@ class Plan:
     def of(cls, store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig) -> Plan:
         """Raises MedSAEError as `train_saes` does for specs and a config that do not fit the store."""
         there = fitted(store, specs)
-        check_specs(store, there)
         hooks = list(dict.fromkeys(spec.hook for spec in there))
         counted = config.counted_in(store, hooks)
         width = {hook: store.hooks[hook].d for hook in hooks}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +76,7 @@ def train_saes(
     out = Path(out)
     folders = {spec.name: out / spec.name for spec in specs}
     is_begun = _claim(what := _what_it_is(store, specs, config), out)
-    watch = Watch(-(-(config.total_training_samples or 0) // config.batch_size), config.batch_size, progress)
+    watch = Watch(config.steps, config.batch_size, progress)
     if all((folder / REPORT).is_file() for folder in folders.values()):
         watch.say(f"{out} holds this training, finished; nothing is trained")
         return folders
@@ -114,7 +113,7 @@ def _what_it_is(store: ActivationStore, specs: Sequence[SAESpec], config: Traini
     """All that the weights follow from, as JSON has it."""
     what = {
         "saes": {spec.name: spec.fields() for spec in specs},
-        "training": {k: v for k, v in dataclasses.asdict(config).items() if k != "device"},
+        "training": config.fields(),
         "store": {
             "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
             "preprocessing": store.manifest["preprocessing"],
@@ -205,7 +204,7 @@ class _Run:
                 (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
             report = {
                 "sae": spec.fields(),
-                "training": {k: v for k, v in dataclasses.asdict(self.config).items() if k != "device"},
+                "training": self.config.fields(),
                 "validation": sums.figures() if sums.n else None,
             }
             (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -156,6 +156,10 @@ class TrainingConfig:
         assert self.total_training_samples is not None
         return -(-self.total_training_samples // self.batch_size)
 
+    def fields(self) -> dict[str, Any]:
+        """As they stand in files: without the device, on which nothing of a run depends but its time."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "device"}
+
     def counted_in(self, store: ActivationStore, hooks: Sequence[str]) -> TrainingConfig:
         """The same with its epochs counted as samples, rows of the store's training split, and what follows from them.
 
@@ -202,10 +206,11 @@ class TrainingConfig:
 
 
 def check_specs(store: ActivationStore, specs: Sequence[SAESpec]) -> None:
-    """Raise if the specs cannot be trained over the store, or could not be saved in the end.
+    """Raise if specs of which nothing is left out (`defaults.fitted`) cannot be trained over the store, or could not be
+    saved in the end.
 
     Raises:
-        MedSAEError: none, two of one name, an unknown hook, architecture or option, options that SAE-Lens refuses, a
+        MedSAEError: none, two of one name, an unknown architecture or option, options that SAE-Lens refuses, a
             normalisation that cannot be folded into this architecture's weights.
     """
     if not specs:
@@ -214,8 +219,6 @@ def check_specs(store: ActivationStore, specs: Sequence[SAESpec]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MedSAEError(f"two SAEs have the name {', '.join(twice)}")
     for spec in specs:
-        if spec.hook not in store.hooks:
-            raise MedSAEError(f"SAE {spec.name}: the store has no hook {spec.hook!r}; it has {', '.join(store.hooks)}")
         _check_end(spec, store.hooks[spec.hook].d)
 
 
