@@ -90,6 +90,9 @@ class WasDict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def keys(self) -> list[str]:
+        return list(type(self).model_fields)
+
     def __getitem__(self, key: str) -> Any:
         if key not in type(self).model_fields:
             raise KeyError(key)

@@ -89,7 +89,7 @@ def test_what_is_saved_fits_its_schema_which_names_every_metric(folder, evaluate
         ("store", "store/manifest.json"),
         ("run", "saes/run.json"),
         ("training", "saes/embedding/training.json"),
-        ("latents", "scores/latents/neurons of hook_embedding/manifest.json"),
+        ("latents", "scores/latents/neurons-of-hook_embedding/manifest.json"),
         ("latents", "scores/latents/embedding/manifest.json"),
     ],
 )
