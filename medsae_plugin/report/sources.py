@@ -96,7 +96,7 @@ def open_run(
         opened += _scored_saes(evaluation, part, f"{label}/" if label else "", paths)
     named = _names([Path(n) for n in names])
     for sae in opened:
-        sae.names.update(named.pop(sae.matrix.manifest.sae_sha256, {}))
+        sae.names.update(named.pop(sae.matrix.manifest.sae_sha256 or "", {}))
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
     probes = None if several or not (scores / PROBES_FILE).is_file() else Probes.open(scores)
@@ -128,7 +128,7 @@ def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[
     opened = []
     for scores in evaluation.saes:
         matrix = LatentMatrix(folder / "latents" / scores.folder_name)
-        path = paths.get(matrix.manifest.sae_sha256)
+        path = paths.get(matrix.manifest.sae_sha256 or "")
         opened.append(
             ScoredSAE(
                 name=prefix + scores.name,

@@ -29,8 +29,8 @@ def image_means(
     chunk = chunk or chunk_images(store, [hook])
     for first in range(0, n, chunk):
         rows = slice(first, min(first + chunk, n))
-        x = store.image_rows(hook, rows)
-        x = (x if through is None else through(x)).double().numpy()
+        given = store.image_rows(hook, rows)
+        x = (given if through is None else through(given)).double().numpy()
         yield rows, x.reshape(-1, per_image, x.shape[-1]).mean(1)
 
 

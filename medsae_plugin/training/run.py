@@ -22,7 +22,7 @@ from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.plan import Plan
-from medsae_plugin.training.records import TrainingRecord, TrainingRun
+from medsae_plugin.training.records import Figure, TrainingRecord, TrainingRun
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 from medsae_plugin.training.validation import TopR, Validation, fidelity_sums
 from medsae_plugin.training.watch import Watch
@@ -184,7 +184,7 @@ class _Run:
                 config = read_object(temporary / CONFIG)
                 config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
                 (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-            validation = sums.figures() if sums.n else None
+            validation: dict[str, Figure] | None = {**sums.figures()} if sums.n else None
             TrainingRecord(sae=spec, training=self.config, validation=validation).save(temporary)
             if self.history:
                 told = [{"step": n["step"], "rows": n["rows"], **n["saes"][spec.name]} for n in self.history]
