@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,19 @@ def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
         sae: SAE[Any] = SAE.load_from_disk(folder, device=device, dtype="float32")
     check_sound(sae, folder)
     return sae
+
+
+def save_sae(sae: SAE[Any], folder: Path) -> None:
+    """Write an SAE into a folder in SAE-Lens's format; of one in training, what it is for inference.
+
+    SAE-Lens writes the fields of `cfg.json` in the order of a set, another in each process; here they are sorted, so
+    that the same SAE gives the same file.
+    """
+    from sae_lens.saes.sae import TrainingSAE
+
+    sae.save_inference_model(folder) if isinstance(sae, TrainingSAE) else sae.save_model(folder)
+    config = read_object(folder / CONFIG)
+    (folder / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
 
 
 def check_sound(sae: SAE[Any], what: str | Path) -> None:

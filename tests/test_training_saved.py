@@ -67,6 +67,8 @@ def test_every_architecture_with_every_normalisation_is_saved_for_raw_activation
     folder = train_saes(store, [spec], CONFIG, out, progress=False)["a"]
     sae, x = load_sae(folder), rows_of(store)
     report = json.loads((folder / "training.json").read_text())
+    text = (folder / "cfg.json").read_text()
+    assert text == json.dumps(json.loads(text), sort_keys=True)  # SAE-Lens's order is another in each process
     assert SAE.load_from_disk(folder).cfg.normalize_activations == (
         "layer_norm" if normalize == "layer_norm" else "none"
     )

@@ -19,7 +19,7 @@ from medsae_plugin.encoders.hooked import EMBEDDING, UNIT
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.release.foreign.format import Format, check_folds
-from medsae_plugin.sae_folders import check_sound, load_errors
+from medsae_plugin.sae_folders import check_sound, load_errors, save_sae
 from medsae_plugin.scores.units import Latents
 from medsae_plugin.training.normalization import CenterAndScale
 
@@ -169,7 +169,7 @@ def import_checkpoint(
         metadata.encoder_sha256 = card.source["sha256"]
     _check_hook(sae, card, str(checkpoint))
     with replacing_folder(out) as folder:
-        sae.save_model(folder)
+        save_sae(sae, folder)
     return sae
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder
-from medsae_plugin.sae_folders import load_sae, sae_sha256
+from medsae_plugin.sae_folders import load_sae, sae_sha256, save_sae
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.baseline_folders import NOTE, PARTS, STORE, BaselineKind, Note
 from medsae_plugin.training.records import read_training
@@ -185,7 +185,7 @@ def _computed(kind: BaselineKind, like: Like, folder: Path) -> None:
         n = len(parts)
     else:
         read, write = {"random": _random, "rows": _rows, "pca": _pca, "ica": _ica}[kind](rows, like)
-        _linear(read, write, rows.double().mean(0).float(), like).save_model(folder)
+        save_sae(_linear(read, write, rows.double().mean(0).float(), like), folder)
         n = len(read)
     like.note(kind).model_copy(update={"n": n, "rows": len(rows)}).save(folder)
 

@@ -183,7 +183,7 @@ class _Run:
             if sums.n:  # what SAE-Lens counts is what has not fired for a while in training
                 config = read_object(temporary / CONFIG)
                 config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
-                (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+                (temporary / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
             validation: dict[str, Figure] | None = {**sums.figures()} if sums.n else None
             TrainingRecord(sae=spec, training=self.config, validation=validation).save(temporary)
             if self.history:
