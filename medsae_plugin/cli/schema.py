@@ -42,6 +42,7 @@ _SAVED = {
         "medsae_plugin.comparison.results",
         "Comparison",
     ),
+    "site": ("site.json of medsae stats", "medsae_plugin.scores.sites", "Site"),
     "names": ("names.json of medsae name", "medsae_plugin.naming.names", "Names"),
     "scores": ("scores.json of medsae name score", "medsae_plugin.naming.results", "NameScores"),
 }
