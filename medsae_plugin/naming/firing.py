@@ -59,7 +59,7 @@ class Firing:
 
 
 def open_firing(
-    store: ActivationStore, sae: Any, table: ImageTable, folder: Path, *, progress: bool
+    store: ActivationStore, sae: Any, table: ImageTable, folder: Path, *, device: str = "cpu", progress: bool
 ) -> tuple[Firing, Firing]:
     """The latents of an SAE (its folder, or itself), and the neurons of its hook; their matrices are made in `folder`
     once.
@@ -67,7 +67,7 @@ def open_firing(
     Raises:
         MedSAEError: no SAE there, or several; one that does not fit the store, a table without the store's images.
     """
-    opened = open_latents(sae, store)
+    opened = open_latents(sae, store, device)
     if len(opened) > 1:
         raise MedSAEError(f"names are of one SAE's latents, and there are {len(opened)}: {', '.join(opened)}")
     ((latents, _),) = opened.values()

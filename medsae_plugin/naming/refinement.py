@@ -51,6 +51,7 @@ def refine_names(
     vocabulary: Vocabulary | None = None,
     names: Names | None = None,
     replace_others: bool = False,
+    device: str = "cpu",
     progress: bool = True,
 ) -> Names:
     """Refine the names in a folder, latents' and neurons', and write them where `name_latents` did.
@@ -74,7 +75,7 @@ def refine_names(
         raise MedSAEError("refinement takes 1 round or more")
     if "runs" in names.made:
         raise MedSAEError(f"the names in {folder} are of several runs; give those of one")
-    both = open_firing(store, sae, table, folder / MATRICES, progress=progress)
+    both = open_firing(store, sae, table, folder / MATRICES, device=device, progress=progress)
     check_same_sae(names, both[0])
     both[0].images.check_apart(names.made["split"], check_split)
     vocabulary = vocabulary or Vocabulary.seed()

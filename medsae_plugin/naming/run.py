@@ -55,6 +55,7 @@ def name_latents(
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
     replace_others: bool = False,
+    device: str = "cpu",
     progress: bool = True,
 ) -> Names:
     """Name latents of an SAE, and raw neurons of its hook beside them.
@@ -73,6 +74,7 @@ def name_latents(
         vocabulary: gives names their categories; default the package's.
         replace_others: take the place of names in the SAE's folder that were made otherwise (of another namer, split,
             seed or evidence), which else stay.
+        device: where the SAE is computed.
 
     Returns:
         The names of the units asked for.
@@ -84,7 +86,7 @@ def name_latents(
     out, counts = Path(out), counts or Counts()
     vocabulary = vocabulary or Vocabulary.seed()
     make_folder(out)
-    of_latents, of_neurons = open_firing(store, sae, table, out / MATRICES, progress=progress)
+    of_latents, of_neurons = open_firing(store, sae, table, out / MATRICES, device=device, progress=progress)
     chosen = [choose(of_latents, _checked(of_latents, latents), split, counts, seed)]
     if neurons:
         chosen.append(_draw_neurons(of_neurons, neurons, split, counts, seed))

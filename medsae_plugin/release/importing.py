@@ -64,7 +64,7 @@ class Input:
         Raises:
             MedSAEError: what has to be said and is not, or a kind that the hook does not have.
         """
-        if named == EMBEDDING and self.kind is None and card.name.startswith("medclip-"):
+        if named == EMBEDDING and self.kind is None and card.source["format"] == "medclip":
             raise MedSAEError(
                 f"say which: MedCLIP's own encode_image, and MedSAE's reference with it, gives embeddings of length "
                 f"1, and {EMBEDDING} of {card.name} is not normalised. --input unit puts the SAE at {UNIT}, --input "
