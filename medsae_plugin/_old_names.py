@@ -13,7 +13,8 @@ from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # The longest first, so that a module that has left its package is found before it.
 MODULES = {
