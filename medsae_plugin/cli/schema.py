@@ -66,12 +66,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.files import make_folder, write_text
+    from medsae_plugin.text import to_the_left
 
     if args.what is None:
         if args.out is not None:
             raise MedSAEError(f"say which schema to write: {', '.join(_SAVED)}")
-        for name, (file, _, _) in _SAVED.items():
-            print(f"{name:<12}{file}")
+        print("\n".join(to_the_left([[name, file] for name, (file, _, _) in _SAVED.items()])))
         return
     _, module, model = _SAVED[args.what]
     schema = getattr(import_module(module), model).model_json_schema(mode="serialization")
