@@ -106,7 +106,7 @@ def test_files_of_schema_2_are_read():
         (lambda text: text[: len(text) // 2], r"metrics\.json is damaged"),
         (lambda text: "[1, 2]", r"not what medsae evaluate writes \(the file: "),
         (lambda text: text.replace('"schema": 3', '"schema": 1'), r"not what medsae evaluate writes \(schema: "),
-        (lambda text: text.replace('"schema": 3', '"schema": 9'), r"has schema version 9, and this .* reads 3; install"),
+        (lambda text: text.replace('"schema": 3', '"schema": 9'), r"schema version 9, and this .* reads 3; install"),
         (lambda text: edited(text, "candidates", []), None),
         (lambda text: edited(text, "candidates", 7), r"\(candidates: Input should be a valid array"),
         (lambda text: edited(text, "select", {"split": "train"}), r"\(select\.images: Field required"),
