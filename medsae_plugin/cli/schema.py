@@ -27,6 +27,7 @@ _SAVED = {
         "medsae_plugin.comparison.results",
         "Comparison",
     ),
+    "sweep": ("sweep.json of medsae sweep", "medsae_plugin.comparison.halving", "Sweep"),
     "names": ("names.json of medsae name", "medsae_plugin.naming.names", "Names"),
     "scores": ("scores.json of medsae name score", "medsae_plugin.naming.results", "NameScores"),
 }
