@@ -30,9 +30,9 @@ def add(commands: Commands) -> None:
         _arguments,
         help="train a grid of SAEs over a store, compare them, and recommend one",
         description="Train every combination of a recipe's lists, as many SAEs in one pass over the store as fit in "
-        "memory, compare them, and recommend one for each hook by its figures on the split val; with --rungs those that "
-        "do worst there are not trained to the end; with --protocol medsae-paper in the paper's table. Run again, it "
-        "goes on where it was stopped.",
+        "memory, compare them, and recommend one for each hook by its figures on the split val; with --rungs those "
+        "that do worst there are not trained to the end; with --protocol medsae-paper in the paper's table. Run "
+        "again, it goes on where it was stopped.",
         interrupted=GOES_ON,
     )
 

@@ -59,10 +59,10 @@ def mean_figures(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float
 
 
 def ordered(candidates: Sequence[Candidate]) -> list[Placed]:
-    """Candidates from the best: sound ones first, of these those on an earlier front, on a front those of a smaller mean
-    rank (of all candidates, over the criteria), and then those that were given earlier.
+    """Candidates from the best: sound ones first, of these those on an earlier front, on a front those of a smaller
+    mean rank (of all candidates, over the criteria), and then those that were given earlier.
 
-    A candidate beats another that is in no criterion better and in one worse; an undefined figure is the worst there is.
+    A candidate beats another that is in no criterion better and in one worse; an undefined figure is the worst of all.
     Fronts are those of non-dominated sorting (Deb et al. 2002, doi:10.1109/4235.996017).
     """
     ranks = mean_ranks([c.figures for c in candidates], CRITERIA)

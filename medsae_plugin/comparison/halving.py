@@ -24,8 +24,8 @@ Seeds = Callable[[str], "dict[str, float | None] | None"]
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): of the recipes of a hook the best share `keep`
-    goes on at each rung but the last.
+    """Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): of the recipes of a hook the best share
+    `keep` goes on after each rung but the last.
 
     rungs: parts of the training, at the shares keep^(rungs - 1), ..., keep, 1 of its steps; 1 trains all to the end.
     """
@@ -102,7 +102,7 @@ class Recommended(BaseModel):
 
 
 class Sweep(Result):
-    """How a sweep went: rungs, what went on, and what it recommends; figures on `report` are those of its comparison."""
+    """How a sweep went: rungs, what went on, and what it recommends. Figures on `report` are in its comparison."""
 
     FILE: ClassVar[str] = "sweep.json"
     COMMAND: ClassVar[str] = "medsae sweep"
@@ -139,8 +139,8 @@ class Sweep(Result):
     def diverged(self) -> list[str]:
         """Words for each SAE that diverged."""
         return [
-            f"{sae} diverged by {_share(rung.share)} of its training (nan or infinity among its weights) and ends there; "
-            "a lower learning rate may hold"
+            f"{sae} diverged by {_share(rung.share)} of its training (nan or infinity among its weights) and ends "
+            "there; a lower learning rate may hold"
             for rung in self.rungs
             for sae in rung.diverged
         ]

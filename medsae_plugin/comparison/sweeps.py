@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from medsae_plugin.training.plan import Plan, training_bytes
 from medsae_plugin.training.recipes import Recipe
 from medsae_plugin.training.run import train_part
 from medsae_plugin.training.specs import SAESpec, TrainingConfig
+from medsae_plugin.training.watch import Watch
 
 MEMORY = 4 * 2**30
 """Bytes that the SAEs of one pass may take while they train."""
@@ -102,16 +102,16 @@ def train_grid(
         for k, specs in enumerate(passes)
     ]
     swept = _begun(store, there, halving, table, Path(out))
-    top_r = _top_r(store, table) if halving.rungs > 1 else None
+    top_r, say = _top_r(store, table) if halving.rungs > 1 else None, Watch(1, 1, progress).say
     for k, rung in enumerate(swept.rungs):
         going = {sae for one in swept.going(k) for sae in one.saes}
-        for at in grid:
+        for number, at in enumerate(grid, 1):
             mine = [name for name in at.names if name in going]
             if all(name in rung.figures or name in rung.diverged for name in mine):
                 continue
-            if progress and halving.rungs > 1:
-                what = f"rung {k + 1} of {halving.rungs}, {at.folder.name} of {len(grid)} passes"
-                print(f"{what}: {len(mine)} SAE(s) to step {at.steps[k]:,}", file=sys.stderr)
+            if halving.rungs > 1:
+                what = f"rung {k + 1} of {halving.rungs}, pass {number} of {len(grid)}"
+                say(f"{what}: {len(mine)} SAE(s) to step {at.steps[k]:,}")
             trained = train_part(
                 store, at.specs, recipe.config, at.folder, names=mine, steps=at.steps[k], top_r=top_r, progress=progress
             )
