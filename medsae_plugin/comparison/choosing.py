@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from medsae_plugin.scores.metrics import mean_ranks
 from medsae_plugin.scores.registry import number
@@ -121,13 +122,14 @@ def _beside(other: Placed, best: Placed) -> str:
 
 def _fronts(figures: Sequence[Mapping[str, float | None]]) -> list[int]:
     points = np.array([[_signed(f.get(name), larger) for name, larger in CRITERIA.items()] for f in figures])
-    beaten_by = (points[None] >= points[:, None]).all(2) & (points[None] > points[:, None]).any(2)
+    beaten_by: Bool[np.ndarray, "n n"] = (points[None] >= points[:, None]).all(2)
+    beaten_by &= (points[None] > points[:, None]).any(2)
     fronts = np.zeros(len(points), dtype=int)
     depth = 0
     while (left := fronts == 0).any():
         depth += 1
         fronts[left & ~beaten_by[:, left].any(1)] = depth
-    return fronts.tolist()
+    return [int(front) for front in fronts]
 
 
 def _signed(value: float | None, larger_is_better: bool) -> float:
