@@ -122,8 +122,8 @@ def _beside(other: Placed, best: Placed) -> str:
 
 def _fronts(figures: Sequence[Mapping[str, float | None]]) -> list[int]:
     points = np.array([[_signed(f.get(name), larger) for name, larger in CRITERIA.items()] for f in figures])
-    beaten_by: Bool[np.ndarray, "n n"] = (points[None] >= points[:, None]).all(2)
-    beaten_by &= (points[None] > points[:, None]).any(2)
+    no_worse, better = points[None] >= points[:, None], points[None] > points[:, None]
+    beaten_by: Bool[np.ndarray, "n n"] = np.all(no_worse, axis=2) & np.any(better, axis=2)
     fronts = np.zeros(len(points), dtype=int)
     depth = 0
     while (left := fronts == 0).any():
