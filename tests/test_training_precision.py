@@ -88,7 +88,7 @@ def test_the_command_goes_by_the_recipe_and_precision_comes_before_it(store, tmp
     assert f"computed in {begun} (as the recipe says)" in capsys.readouterr().err
     assert json.loads((out / "run.json").read_text())["training"]["autocast"] == recipe
     assert main([*train, "--precision", other]) == 1
-    assert f"training.autocast: {recipe} in the folder, {not recipe} now" in capsys.readouterr().err
+    assert f"{out} was begun in {begun}; choose another folder, or --precision {begun}" in capsys.readouterr().err
     assert main([*train, "--precision", "auto"]) == 0
     assert f"computed in {begun} (auto: as the run was begun)" in capsys.readouterr().err
 
@@ -97,10 +97,14 @@ def test_a_training_over_a_store_of_another_precision_is_another(store, tmp_path
     """Its rows are others, though images, encoder and dtype are the same."""
     spec, out = SAESpec("a", HOOK, "topk", 2, options={"k": 3}), tmp_path / "out"
     train_saes(store, [spec], CONFIG, out, progress=False)
-    assert "computed_in" not in (out / "run.json").read_text()
+    run = json.loads((out / "run.json").read_text())
+    assert run["store"].pop("computed_in") == "float32"  # of a run of before there was a choice
+    (out / "run.json").write_text(json.dumps(run))
+    train_saes(store, [spec], CONFIG, out, progress=False)
     other = ActivationStore(store.path)
-    other.manifest["encoder"]["dtype"] = "bfloat16 autocast"
-    with pytest.raises(MedSAEError, match=r"store\.computed_in: None in the folder, 'bfloat16 autocast' now"):
+    encoder = other.manifest.encoder.model_copy(update={"dtype": "bfloat16 autocast"})
+    other.manifest = other.manifest.model_copy(update={"encoder": encoder})
+    with pytest.raises(MedSAEError, match=r"store\.computed_in: 'float32' in the folder, 'bfloat16 autocast' now"):
         train_saes(other, [spec], CONFIG, out, progress=False)
 
 

@@ -35,7 +35,7 @@ def precision_of_store(store: Path) -> str | None:
     """The precision of the store that a folder holds, finished or not; None where it holds none."""
     if not (store / layout.MANIFEST).is_file():
         return None
-    return BF16 if layout.read_manifest(store)["encoder"]["dtype"] == _BF16_DTYPE else FP32
+    return BF16 if layout.read_manifest(store).encoder.dtype == _BF16_DTYPE else FP32
 
 
 def choose(

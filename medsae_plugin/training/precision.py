@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medsae_plugin.errors import MedSAEError
 from medsae_plugin.machine import to_device
 from medsae_plugin.precision import AUTO, BF16, FP32, Agreement, Precision
-from medsae_plugin.sae_folders import RUN, read_object
+from medsae_plugin.sae_folders import RUN
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.defaults import fitted
 from medsae_plugin.training.normalization import CenterAndScale
+from medsae_plugin.training.records import TrainingRun
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 
 
@@ -31,15 +33,19 @@ def in_precision(
         begun: the folder of a run, if there is one.
 
     Raises:
-        MedSAEError: no such precision; specs that do not fit the store.
+        MedSAEError: no such precision; the run was begun in another; specs that do not fit the store.
     """
     if asked is None:
         return config, Precision(BF16 if config.autocast else FP32, "as the recipe says")
-    if asked == AUTO and begun is not None and (begun / RUN).is_file():
-        there = BF16 if read_object(begun / RUN)["training"]["autocast"] else FP32
-        chosen = Precision(there, "auto: as the run was begun")
-    else:
-        chosen = Precision.asked(asked, torch.device(config.device)) or _checked(store, specs, config)
+    chosen = Precision.asked(asked, torch.device(config.device))
+    if begun is not None and (begun / RUN).is_file():
+        there = BF16 if TrainingRun.open(begun / RUN).training.autocast else FP32
+        if asked not in (AUTO, there):
+            raise MedSAEError(
+                f"{begun} was begun in {there}; choose another folder, or --precision {there} (or auto, which goes on so)"
+            )
+        chosen = Precision(there, "auto: as the run was begun" if asked == AUTO else "")
+    chosen = chosen or _checked(store, specs, config)
     return dataclasses.replace(config, autocast=chosen.name == BF16), chosen
 
 
