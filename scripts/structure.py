@@ -20,7 +20,7 @@ LAYERS = (
     {"training"},
     {"scores"},
     {"causal", "regions"},
-    {"comparison", "naming", "patients"},
+    {"comparison", "naming", "patients", "selectivity"},
     {"report", "release"},
     {"demo", "cli"},
 )
