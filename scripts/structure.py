@@ -20,7 +20,7 @@ LAYERS = (
     {"training"},
     {"scores"},
     {"causal", "regions"},
-    {"comparison", "naming", "patients", "selectivity"},
+    {"comparison", "naming", "patients", "selectivity", "hierarchy"},
     {"report", "release"},
     {"demo", "cli"},
 )

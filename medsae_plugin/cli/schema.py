@@ -23,6 +23,7 @@ _SAVED = {
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
     "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
     "selectivity": ("selectivity.json of medsae selectivity", "medsae_plugin.selectivity.results", "Selectivity"),
+    "hierarchy": ("hierarchy.json of medsae hierarchy", "medsae_plugin.hierarchy.results", "Hierarchy"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",

@@ -6,8 +6,9 @@ reconstruct kept, moves its log-odds by exactly that, with the mean of a_j over 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,23 +86,14 @@ class Written:
     directions: Float[np.ndarray, "units d"]
 
     @classmethod
-    @torch.no_grad()
     def by(cls, store: ActivationStore, units: Units, held_out: HeldOut, which: Int[np.ndarray, " units"]) -> Written:
         """Of these units, from one pass over the hook's rows of `report`."""
         ids = held_out.images.frame["image_id"].to_numpy()[held_out.report]
-        per_image = store.hooks[units.hook].rows_per_image
-        step = max(1, _CHUNK_ELEMENTS // (units.n * per_image))
-        amounts, fires = [], []
-        for first in range(0, len(ids), step):
-            rows = store.rows_of(units.hook, ids[first : first + step]).flatten(0, 1)
-            a = units.encode(rows)
-            scale = _scale_of_rows(units)
-            a = a[:, torch.from_numpy(which).to(a.device)]
-            by_image = "(image position) unit -> image unit"
-            fires.append(reduce(a != 0, by_image, "any", position=per_image).cpu().numpy())
-            means = reduce((a * scale).double(), by_image, "mean", position=per_image)
-            amounts.append(means.cpu().numpy())
-        return cls(which, np.concatenate(amounts), np.concatenate(fires), _directions(units)[which])
+        parts = [
+            (part.amount[:, which], part.fires[:, which]) for part in written_by_image(store, units, ids, rest=False)
+        ]
+        amount, fires = (np.concatenate(one) for one in zip(*parts, strict=True))
+        return cls(which, amount, fires, written_directions(units)[which])
 
     def moves(
         self, chosen: Int[np.ndarray, " chosen"], rows: Int[np.ndarray, " some"], weights: Float[np.ndarray, "d labels"]
@@ -117,16 +109,46 @@ class Written:
         return self.fires[np.ix_(rows, np.searchsorted(self.units, chosen))].any(1)
 
 
-def _scale_of_rows(units: Units) -> torch.Tensor | float:
+class Part(NamedTuple):
+    """What all units write into the hook on some images, mean over positions.
+
+    amount: times `written_directions` it is what each adds. fires: on some position. rest: what they leave of the
+    activations, a bias aside; None where it was not asked for.
+    """
+
+    amount: Float[np.ndarray, "images units"]
+    fires: Bool[np.ndarray, "images units"]
+    rest: Float[np.ndarray, "images d"] | None
+
+
+@torch.no_grad()
+def written_by_image(
+    store: ActivationStore, units: Units, ids: Int[np.ndarray, " images"], rest: bool
+) -> Iterator[Part]:
+    """Of these images of a store, in their order, some at a time. `rest` is of SAEs."""
+    per_image = store.hooks[units.hook].rows_per_image
+    step = max(1, _CHUNK_ELEMENTS // (units.n * per_image))
+    over = {"pattern": "(image position) unit -> image unit", "position": per_image}
+    for first in range(0, len(ids), step):
+        rows = store.rows_of(units.hook, ids[first : first + step]).flatten(0, 1)
+        a = units.encode(rows)
+        amount = reduce((a * _scale_of_rows(units)).double(), reduction="mean", **over)
+        fires, left = reduce(a != 0, reduction="any", **over), None
+        if rest and isinstance(units, Latents):
+            left = rows.double() - units.sae.decode(a).cpu().double()
+            left = reduce(left, reduction="mean", **over).numpy()
+        yield Part(amount.cpu().numpy(), fires.cpu().numpy(), left)
+
+
+def _scale_of_rows(units: Units) -> Any:
     """What SAE-Lens multiplies a decoded row by, where the SAE normalises each row; of the rows encoded last."""
-    sae = units.sae if isinstance(units, Latents) else None
-    normalised = getattr(getattr(sae, "cfg", None), "normalize_activations", None)
+    normalised = units.sae.cfg.normalize_activations if isinstance(units, Latents) else None
     if normalised == "layer_norm":
-        return sae.ln_std  # type: ignore[union-attr,return-value]
-    return 1 / sae.x_norm_coeff if normalised == "constant_norm_rescale" else 1.0  # type: ignore[union-attr,operator]
+        return units.sae.ln_std
+    return 1 / units.sae.x_norm_coeff if normalised == "constant_norm_rescale" else 1.0
 
 
-def _directions(units: Units) -> Float[np.ndarray, "units d"]:
+def written_directions(units: Units) -> Float[np.ndarray, "units d"]:
     """What an activation of 1 writes."""
     written = units.directions().double().numpy()
     if isinstance(units, Latents) and getattr(units.sae.cfg, "rescale_acts_by_decoder_norm", False):

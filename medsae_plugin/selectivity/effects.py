@@ -30,8 +30,12 @@ class Changed:
     @classmethod
     def mean(cls, several: list[Changed]) -> Changed:
         """Of several ablations, such as random draws."""
-        figures = (np.mean([getattr(one, name) for one in several], axis=0) for name in ("auroc", "change", "left_out"))
-        return cls(*figures, np.any([one.firing for one in several], axis=0))
+        return cls(
+            np.mean([one.auroc for one in several], axis=0),
+            np.mean([one.change for one in several], axis=0),
+            np.mean([one.left_out for one in several], axis=0),
+            np.any([one.firing for one in several], axis=0),
+        )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,12 @@ class Selectivity(Result):
     def _rows(self) -> Iterator[dict[str, object]]:
         for units in self.units:
             for one in units.ablations:
-                told = {"units": units.name, "kind": units.kind, "hook": units.hook, "measure": units.measure}
+                told: dict[str, object] = {
+                    "units": units.name,
+                    "kind": units.kind,
+                    "hook": units.hook,
+                    "measure": units.measure,
+                }
                 told |= {"k": one.k, "ablated": one.concept or "", "covariate": one.covariate}
                 for effect in one.effects:
                     yield {**told, "unedited": units.unedited[effect.target], **effect.model_dump()}

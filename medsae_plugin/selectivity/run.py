@@ -138,7 +138,7 @@ class _Probes:
             for c, head in enumerate(heads[-1]):
                 if head is not None:
                     said[choice.place, c] = head(on_report)
-        return cls(heads, Unedited(held_out, said), x.shape[1])
+        return cls(heads, Unedited(held_out, said), store.hooks[hook].d)
 
 
 class _Scene:

@@ -108,8 +108,8 @@ class _Ablated:
                 bounds = unedited.interval(self.selectivity, left_out, degrees)
                 figures |= dict(zip(("selectivity_low", "selectivity_high"), bounds, strict=True))
             if after is not None and len(concept.columns) == 1:
-                bounds = unedited.moved(after, c, seed)
-                figures |= dict(zip(("score", "score_low", "score_high"), bounds, strict=True))
+                moved = unedited.moved(after, c, seed)
+                figures |= dict(zip(("score", "score_low", "score_high"), moved, strict=True))
         return Ablation(
             concept=None if concept is None else concept.name,
             covariate=concept is not None and concept.is_covariate,
