@@ -43,6 +43,8 @@ _MODULES = {
     "compare": "medsae_plugin.comparison",
     "load_grid": "medsae_plugin.comparison",
     "sweep": "medsae_plugin.comparison",
+    "score_hierarchy": "medsae_plugin.hierarchy",
+    "score_selectivity": "medsae_plugin.selectivity",
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }

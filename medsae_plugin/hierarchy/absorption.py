@@ -144,4 +144,4 @@ def _interval(
     jackknife = PatientJackknife(patients)
     shares = [jackknife.sums(silent & some) / jackknife.sums(some) for some in (of_child, of_others)]
     difference = silent[of_child].mean() - silent[of_others].mean()
-    return *t_interval(float(difference), shares[0] - shares[1], min(counts) - 1), None
+    return *t_interval(float(difference), shares[0] - shares[1], float(min(counts) - 1)), None

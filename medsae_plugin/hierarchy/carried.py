@@ -31,13 +31,12 @@ class Carried:
 def carried(
     matrix: LatentMatrix, choice: Choice, select: LatentStatistics, tree: Tree, label: str, names: tuple[str, ...]
 ) -> Carried:
-    """The latents of a label, chosen on `select`.
+    """The latents of a label, chosen on `select`: so many it is split into.
 
-    The first is the one of the largest r, of those that follow no label above or beneath it more. Then, of the 20 of
-    the largest r, that which raises F1 of a logistic probe most, as long as it does by more than 0.03, up to ten: so
-    many latents the label is split into (Chanin et al. 2024, arXiv 2409.14507, section on feature splitting, where
-    latents are added in the order of a probe's weights). F1 is of one half of the patients, of a probe fitted and cut
-    on the other, both ways.
+    Of those that follow no label above or beneath it more, the 20 of the largest r; of these, one after the other and
+    ten at most, that which raises F1 of a logistic probe most, as long as it does by more than 0.03; the first, over
+    what calling every image positive gives. F1 is of one half of the patients, of a probe fitted and cut on the other,
+    both ways. After Chanin et al. 2024 (arXiv 2409.14507), who add latents in the order of a probe's weights.
     """
     c = names.index(label)
     r = np.where((select.fired >= least_firing(select.n_images))[:, None], pearson(select), np.nan)
@@ -61,7 +60,8 @@ def _grown(
     y: Float[np.ndarray, " images"],
     half: Int[np.ndarray, " images"],
 ) -> Carried:
-    chosen, reached = [0], [_f1(x[:, [0]], y, half)]
+    chosen: list[int] = []
+    reached = [_f1(np.zeros((len(y), 1)), y, half)]
     while len(chosen) < min(MOST, len(order)):
         left = [j for j in range(len(order)) if j not in chosen]
         tried = [_f1(x[:, [*chosen, j]], y, half) for j in left]
@@ -70,7 +70,7 @@ def _grown(
             break
         chosen.append(left[best])
         reached.append(tried[best])
-    return Carried(order[chosen], np.array(reached))
+    return Carried(order[chosen], np.array(reached[1:]))
 
 
 def _f1(x: Float[np.ndarray, "images k"], y: Float[np.ndarray, " images"], half: Int[np.ndarray, " images"]) -> float:

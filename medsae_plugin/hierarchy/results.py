@@ -136,8 +136,8 @@ class Hierarchy(Result):
             *without_rows(select, report),
             "found: images that show the child and where a probe of the parent finds it. silent: of these the share",
             "where no latent of the parent's fires; absorbed: where another latent has most of it in its place; its:",
-            "the share of those that is of a latent of the child's. without: the images where the parent is found that",
-            "show it and not the child, with their silent and absorbed; [95%]: of the difference of silent, over patients.",
+            "the share of those that is of a latent of the child's. without: images that show the parent, where it is",
+            "found, and not the child; their silent and absorbed; [95%]: of the difference of silent, over patients.",
             "instead: the latents that stand there, by images, * the child's own.",
         ]
         parts = ["\n".join(head), *(_absorption(u, self.probes[u.hook]) for u in self.units), *self._counts()]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from einops import reduce
 from jaxtyping import Bool, Float, Int
 
 from medsae_plugin.scores.matrix import LatentMatrix
@@ -21,6 +20,9 @@ from medsae_plugin.scores.scoring import HeldOut, least_firing, sum_up
 from medsae_plugin.scores.units import Latents, Neurons, Units
 from medsae_plugin.selectivity.concepts import Concept
 from medsae_plugin.store.reader import ActivationStore
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
 
 DRAWS = 10  # of as many live units at random
 _CHUNK_ELEMENTS = 2**23
@@ -121,31 +123,33 @@ class Part(NamedTuple):
     rest: Float[np.ndarray, "images d"] | None
 
 
-@torch.no_grad()
 def written_by_image(
     store: ActivationStore, units: Units, ids: Int[np.ndarray, " images"], rest: bool
 ) -> Iterator[Part]:
     """Of these images of a store, in their order, some at a time. `rest` is of SAEs."""
     per_image = store.hooks[units.hook].rows_per_image
     step = max(1, _CHUNK_ELEMENTS // (units.n * per_image))
-    over = {"pattern": "(image position) unit -> image unit", "position": per_image}
     for first in range(0, len(ids), step):
-        rows = store.rows_of(units.hook, ids[first : first + step]).flatten(0, 1)
-        a = units.encode(rows)
-        amount = reduce((a * _scale_of_rows(units)).double(), reduction="mean", **over)
-        fires, left = reduce(a != 0, reduction="any", **over), None
-        if rest and isinstance(units, Latents):
-            left = rows.double() - units.sae.decode(a).cpu().double()
-            left = reduce(left, reduction="mean", **over).numpy()
-        yield Part(amount.cpu().numpy(), fires.cpu().numpy(), left)
+        yield _part(units, store.rows_of(units.hook, ids[first : first + step]), rest)
 
 
-def _scale_of_rows(units: Units) -> Any:
+@torch.no_grad()
+def _part(units: Units, rows: Float[torch.Tensor, "images position d"], rest: bool) -> Part:
+    a = units.encode(rows.flatten(0, 1))
+    scale, left = 1.0, None
+    if isinstance(units, Latents):
+        scale = _scale_of_rows(units.sae)
+        if rest:
+            left = (rows - units.sae.decode(a).cpu().unflatten(0, rows.shape[:2])).double().mean(1).numpy()
+    amount = (a * scale).double().unflatten(0, rows.shape[:2]).mean(1)
+    return Part(amount.cpu().numpy(), (a != 0).unflatten(0, rows.shape[:2]).any(1).cpu().numpy(), left)
+
+
+def _scale_of_rows(sae: SAE[Any]) -> Any:
     """What SAE-Lens multiplies a decoded row by, where the SAE normalises each row; of the rows encoded last."""
-    normalised = units.sae.cfg.normalize_activations if isinstance(units, Latents) else None
-    if normalised == "layer_norm":
-        return units.sae.ln_std
-    return 1 / units.sae.x_norm_coeff if normalised == "constant_norm_rescale" else 1.0
+    if sae.cfg.normalize_activations == "layer_norm":
+        return sae.ln_std
+    return 1 / sae.x_norm_coeff if sae.cfg.normalize_activations == "constant_norm_rescale" else 1.0
 
 
 def written_directions(units: Units) -> Float[np.ndarray, "units d"]:

@@ -36,7 +36,7 @@ def with_covariates(images: LabelledImages, names: Sequence[str]) -> tuple[Label
     columns: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(names):
         if name in images.covariates:
-            made = _categories(name, images.covariates[name], (images.roles != "") | _in_folds(images))
+            made = _categories(name, images.covariates[name], images.roles != "")
             first = len(labels) + len(columns)
             columns |= made
             concepts.append(Concept(name, tuple(range(first, first + len(made))), is_covariate=True))
@@ -61,10 +61,6 @@ def _with_labels(images: LabelledImages, columns: dict[str, Float[np.ndarray, " 
         uncertain=np.zeros(labels.shape, dtype=bool),  # whoever has roles has none that is
         folds=tuple(_with_labels(fold, columns) for fold in images.folds),
     )
-
-
-def _in_folds(images: LabelledImages) -> np.ndarray:
-    return np.any([fold.roles != "" for fold in images.folds], axis=0) if images.folds else np.zeros(1, dtype=bool)
 
 
 def _categories(name: str, values: pd.Series, scored: np.ndarray) -> dict[str, Float[np.ndarray, " images"]]:

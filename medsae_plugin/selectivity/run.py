@@ -134,7 +134,7 @@ class _Probes:
         said, heads = np.full(held_out.labels.shape, np.nan), []
         for choice in choices:
             on_select, on_report = x[choice.select], x[choice.report]
-            heads.append([choice.fit(on_select, c) for c in range(said.shape[1])])
+            heads.append([choice.fit(on_select, c) for c in range(len(held_out.images.label_names))])
             for c, head in enumerate(heads[-1]):
                 if head is not None:
                     said[choice.place, c] = head(on_report)
