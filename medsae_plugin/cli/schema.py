@@ -37,6 +37,8 @@ _SAVED = {
         "medsae_plugin.confounding.results",
         "Confounders",
     ),
+    "selectivity": ("selectivity.json of medsae selectivity", "medsae_plugin.selectivity.results", "Selectivity"),
+    "hierarchy": ("hierarchy.json of medsae hierarchy", "medsae_plugin.hierarchy.results", "Hierarchy"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
