@@ -11,8 +11,10 @@ from sklearn.metrics import roc_auc_score
 from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
 from medsae_plugin.confounding import Confounders, score_confounders
-from medsae_plugin.confounding.leaning import leaning
-from medsae_plugin.confounding.partial import Covariate, fisher_pooled, multiple_r, partial_r
+from medsae_plugin.confounding.covariates import Covariate, design_of
+from medsae_plugin.confounding.leaning import LabelBeside
+from medsae_plugin.confounding.partial import Regressions, fisher_pooled
+from medsae_plugin.statistics.intervals import ratio_interval, t_interval
 from medsae_plugin.statistics.jackknife import PatientJackknife
 
 N = 240
@@ -28,26 +30,89 @@ def made(seed=0, by_finding=1.0, by_sex=0.0):
     return a, y, sex, rng.uniform(5, 95, N).round()
 
 
+def of_sex(sex):
+    return Covariate.of(pd.Series(np.where(sex == 1, "M", "F"), name="sex"))
+
+
+def leanings(a, y, *covariates, fold=None):
+    return LabelBeside("Effusion", y, PATIENTS, covariates, fold).leanings(a, a != 0)
+
+
 def test_partial_and_multiple_correlations_are_those_of_regressions_also_without_each_patient():
     a, y, sex, age = made(by_sex=0.5)
     site = np.random.default_rng(1).integers(0, 3, N)
-    z = np.stack([sex, age, site == 1, site == 2], 1).astype(float)
+    z = np.stack([sex, age, site == 1, site == 2, site > 0], 1).astype(float)  # the last adds nothing to the others
     jackknife = PatientJackknife(PATIENTS)
-    found, (eta, adjusted) = partial_r(a, y, z, jackknife), multiple_r(a, z, jackknife)
+    found = Regressions(y, z[:, :4], jackknife).of(a)
     order = np.unique(PATIENTS)
     for k in (None, 0, 57):
         rows = np.ones(N, dtype=bool) if k is None else order[k] != PATIENTS
-        x = sm.add_constant(z[rows])
+        x = sm.add_constant(z[rows][:, :4])
         fit, of_label = sm.OLS(a[rows], x).fit(), sm.OLS(y[rows], x).fit()
         for one, expected in (
-            (found, pearsonr(fit.resid, of_label.resid).statistic),
-            (eta, np.sqrt(fit.rsquared)),
-            (adjusted, np.sqrt(max(0, fit.rsquared_adj))),
+            (found.r, pearsonr(a[rows], y[rows]).statistic),
+            (found.partial, pearsonr(fit.resid, of_label.resid).statistic),
+            (found.multiple, np.sqrt(fit.rsquared)),
+            (found.strength, np.sqrt(max(0, fit.rsquared_adj))),
         ):
             assert (one.value if k is None else one.left_out[k]) == pytest.approx(expected, abs=1e-9)
-    plain = partial_r(a, y, z[:, :0], jackknife)
-    assert plain.value == pytest.approx(pearsonr(a, y).statistic)
-    assert np.isnan(partial_r(a, sex.astype(float), z[:, :1], jackknife).value), "nothing of it is left"
+    again = Regressions(y, z, jackknife).of(a)
+    np.testing.assert_allclose(again.partial.left_out, found.partial.left_out, atol=1e-9)
+    assert np.isnan(Regressions(y, z[:, :1], jackknife).of(sex.astype(float)).partial.value), "nothing of it is left"
+    assert np.isnan(Regressions(y, z[:, :1], jackknife).of(np.full(N, 0.1)).r.value)
+
+
+def test_a_share_is_between_the_ratios_that_fit():
+    """Fieller's interval, by trying ratios one by one."""
+    a, y, sex, _ = made(by_sex=0.5)
+    found = Regressions(y, design_of([of_sex(sex)]), PatientJackknife(PATIENTS)).of(a)
+    low, high = ratio_interval((found.partial.value, found.partial.left_out), (found.r.value, found.r.left_out), 50.0)
+    fits = []
+    for q in np.linspace(-1, 3, 4001):
+        below, above = t_interval(
+            found.partial.value - q * found.r.value, found.partial.left_out - q * found.r.left_out, 50.0
+        )
+        fits += [q] if below <= 0 <= above else []
+    assert (low, high) == pytest.approx((min(fits), max(fits)), abs=2e-3)
+    none = made(by_finding=0.0)[0]
+    of_none = Regressions(y, design_of([of_sex(sex)]), PatientJackknife(PATIENTS)).of(none)
+    assert ratio_interval((0.1, of_none.partial.left_out), (of_none.r.value, of_none.r.left_out), 50.0) is None
+    (one,) = leanings(none, y, of_sex(sex))
+    assert one.explained is None and one.no_share["explained"] == "r may be 0, so it has no shares"
+    assert one.kept is None and one.no_share["kept"] == "AUROC may be 0.5, so none of it can be kept"
+
+
+def test_what_is_kept_of_auroc_counts_pairs_within_a_stratum_and_within_a_fold():
+    a, y, sex, _ = made(by_sex=0.5)
+    (found,) = leanings(a, y, of_sex(sex))
+
+    def within(part):
+        parts = [(y[part == k], a[part == k]) for k in np.unique(part)]
+        pairs = [t.sum() * (1 - t).sum() for t, _ in parts]
+        return np.average([roc_auc_score(*one) for one in parts], weights=pairs)
+
+    assert found.auroc == pytest.approx(roc_auc_score(y, a)) and found.auroc_within == pytest.approx(within(sex))
+    assert found.kept == pytest.approx((within(sex) - 0.5) / (found.auroc - 0.5))
+    assert found.kept_low < found.kept < found.kept_high and found.kept < 1
+    fold = np.arange(N) // 2 % 2
+    (folded,) = leanings(np.where(fold == 1, 10 + 5 * a, a), y, of_sex(sex), fold=fold)
+    assert folded.auroc == pytest.approx(within(fold)) and folded.auroc_within == pytest.approx(within(2 * fold + sex))
+    standard = np.where(fold == 1, *((a - a[fold == k].mean()) / a[fold == k].std() for k in (1, 0)))
+    assert folded.r == pytest.approx(pearsonr(standard, y).statistic)
+
+
+def test_all_covariates_at_once_stand_beside_each_alone():
+    a, y, sex, age = made(by_sex=1.0)
+    age[:30] = np.nan
+    of_age = Covariate.of(pd.Series(age, name="age"))
+    alone, by_age, both = leanings(a, y, of_sex(sex), of_age)
+    assert [one.covariate for one in (alone, by_age, both)] == ["sex", "age", "all"]
+    assert (alone.images, by_age.images, both.images) == (N, N - 30, N - 30) and both.strata == []
+    x = sm.add_constant(np.stack([sex, age], 1)[30:])
+    fit, of_label = sm.OLS(a[30:], x).fit(), sm.OLS(y[30:], x).fit()
+    assert both.partial == pytest.approx(pearsonr(fit.resid, of_label.resid).statistic)
+    assert both.with_covariate == pytest.approx(np.sqrt(fit.rsquared))
+    assert len(leanings(a, y, of_sex(sex))) == 1, "one alone is all"
 
 
 def test_a_category_has_eta_and_strata_are_pooled_by_fishers_z():
@@ -56,9 +121,9 @@ def test_a_category_has_eta_and_strata_are_pooled_by_fishers_z():
     own = Covariate.of(site)
     groups = [a[site == s] for s in "ABC"]
     between = sum(len(g) * (g.mean() - a.mean()) ** 2 for g in groups)
-    eta, _ = multiple_r(a, own.design, PatientJackknife(PATIENTS))
+    eta = Regressions(y, own.design, PatientJackknife(PATIENTS)).of(a).multiple
     assert eta.value == pytest.approx(np.sqrt(between / ((a - a.mean()) ** 2).sum()))
-    found = leaning(a, y, PATIENTS, own, "Effusion")
+    (found,) = leanings(a, y, own)
     assert found.with_covariate == pytest.approx(eta.value)
     rs = [pearsonr(a[site == s], y[site == s]).statistic for s in "ABC"]
     weights = [(site == s).sum() - 3 for s in "ABC"]
@@ -75,7 +140,7 @@ def test_ages_are_put_into_the_bands_that_are_stated_and_unknown_is_left_out():
     assert own.stratum.tolist() == ["under 20", "20-39", "20-39", "40-59", "60-79", "80 and over", ""]
     a, y, _, age = made()
     age[:30] = np.nan
-    found = leaning(a, y, PATIENTS, Covariate.of(pd.Series(age, name="age")), "Effusion")
+    (found,) = leanings(a, y, Covariate.of(pd.Series(age, name="age")))
     assert found.images == N - 30 == sum(s.images for s in found.strata)
     assert found.with_covariate == pytest.approx(pearsonr(a[30:], age[30:]).statistic)
 
@@ -85,12 +150,12 @@ def test_ages_are_put_into_the_bands_that_are_stated_and_unknown_is_left_out():
     [
         ((1.5, 0.0), "holds in every stratum"),
         ((0.3, 4.0), "follows sex more than Effusion"),
-        ((0.0, 0.0), "does not follow Effusion here"),
+        ((0.0, 0.0), "not shown to follow Effusion"),
     ],
 )
 def test_the_verdict_names_what_was_planted(weights, words):
     a, y, sex, _ = made(3, *weights)
-    found = leaning(a, y, PATIENTS, Covariate.of(pd.Series(np.where(sex == 1, "M", "F"), name="sex")), "Effusion")
+    (found,) = leanings(a, y, of_sex(sex))
     assert found.verdict == words
     if weights == (1.5, 0.0):
         assert found.explained == pytest.approx(1 - found.partial / found.r)
@@ -100,25 +165,33 @@ def test_what_goes_with_a_finding_through_sex_alone_is_explained_by_it_and_a_fin
     _, y, sex, _ = made(3)
     y = np.where(np.random.default_rng(0).random(N) < 0.1, 1 - sex, sex).astype(float)
     rng = np.random.default_rng(5)
-    words = Covariate.of(pd.Series(np.where(sex == 1, "M", "F"), name="sex"))
-    through = leaning(sex + 1.2 * rng.normal(size=N), y, PATIENTS, words, "Effusion")
-    assert through.verdict == "explained by sex" and through.explained > 0.5
+    (through,) = leanings(sex + 0.9 * rng.normal(size=N), y, of_sex(sex))
+    assert through.verdict == "mostly explained by sex" and through.explained_low > 0.5
     _, y, sex, _ = made(3)
-    one = leaning(3 * y * (sex == 0) + rng.normal(size=N), y, PATIENTS, words, "Effusion")
+    (one,) = leanings(3 * y * (sex == 0) + rng.normal(size=N), y, of_sex(sex))
     assert one.verdict == "not shown in M" and one.worst == "M"
+
+
+def test_p_of_verdicts_is_corrected_over_the_covariates_of_a_unit():
+    a, y, sex, age = made(3, 0.5, 1.0)
+    (alone,) = leanings(a, y, of_sex(sex))
+    rest = [Covariate.of(pd.Series(age + k, name=f"age{k}")) for k in range(3)]
+    among = leanings(a, y, of_sex(sex), *rest)
+    assert 0 < alone.gap_p < 0.5 and among[0].gap_p == pytest.approx(min(1, 5 * alone.gap_p)), "five with all at once"
 
 
 def test_too_few_are_refused_with_a_reason():
     a, y, sex, _ = made()
-    words = Covariate.of(pd.Series(np.where(sex == 1, "M", "F"), name="sex"))
     few = np.where(np.arange(N) < 12, y, 0)
-    found = leaning(a, few, PATIENTS, words, "Hernia")
+    (found,) = leanings(a, few, of_sex(sex))
     assert found.verdict == "too few to say: fewer than 10 patients with the finding" and found.r_low is None
     assert all(s.auroc is None and s.no_interval for s in found.strata) and found.worst is None
-    same = leaning(a, y, PATIENTS, Covariate.of(pd.Series(["M"] * N, name="sex")), "Effusion")
+    (same,) = leanings(a, y, of_sex(sex * 0))
     assert same.verdict == "too few to say: sex does not vary"
-    none = leaning(a, np.full(N, np.nan), PATIENTS, words, "Effusion")
+    (none,) = leanings(a, np.full(N, np.nan), of_sex(sex))
     assert none.images == 0 and none.verdict.startswith("too few")
+    (itself,) = leanings(a, sex.astype(float), of_sex(sex))
+    assert itself.verdict == "too few to say: nothing of it or of Effusion is left beside sex"
 
 
 @pytest.fixture(scope="module")

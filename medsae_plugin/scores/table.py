@@ -51,7 +51,7 @@ def format_table(
     """
     head = "\n".join(
         [
-            _roles(select, report, aggregate),
+            roles(select, report, aggregate),
             *without_rows(*(select, report)[bool(select.folds) :]),
             _CROSS_FITTED if report.folds else _RESAMPLED if resampled else _SUMMED,
             *(_thin_bands(report) if resampled else []),
@@ -214,7 +214,7 @@ def _thin_bands(report: Split) -> list[str]:
     ]
 
 
-def _roles(select: Split, report: Split, aggregate: str) -> str:
+def roles(select: Split, report: Split, aggregate: str) -> str:
     """Where latents were chosen and scored."""
     if report.folds:
         words = (

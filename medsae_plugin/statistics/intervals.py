@@ -62,6 +62,33 @@ def correlation_interval(r: float, left_out: Float[np.ndarray, " patients"], df:
     return float(np.tanh(low)), float(np.tanh(high))
 
 
+def p_above_zero(estimate: float, left_out: Float[np.ndarray, " patients"], df: float) -> float:
+    """One-sided p of an unbounded figure's being 0 or less, by `t_interval`'s t."""
+    return float(t.sf(estimate / max(np.sqrt(variance(left_out)), np.finfo(float).tiny), df))
+
+
+def ratio_interval(
+    numerator: tuple[float, Float[np.ndarray, " patients"]],
+    denominator: tuple[float, Float[np.ndarray, " patients"]],
+    df: float,
+) -> tuple[float, float] | None:
+    """Fieller's interval (1954) of a ratio of two figures, each with what it is without each patient in turn: the
+    ratios q for which `t_interval` of numerator - q denominator holds 0. None where it has no ends, which is where the
+    interval of the denominator holds 0.
+    """
+    (a, a_left), (b, b_left) = numerator, denominator
+    n = len(a_left)
+    spread = (n - 1) / n * np.stack([a_left - a_left.mean(), b_left - b_left.mean()])
+    of_a, across, of_b = (float(t.ppf((1 + LEVEL) / 2, df) ** 2 * x) for x in (
+        spread[0] @ (a_left - a_left.mean()), spread[0] @ (b_left - b_left.mean()), spread[1] @ (b_left - b_left.mean())
+    ))  # fmt: skip
+    square, half, constant = b**2 - of_b, a * b - across, a**2 - of_a
+    if not square > 0:
+        return None
+    root = float(np.sqrt(max(half**2 - square * constant, 0)))
+    return (half - root) / square, (half + root) / square
+
+
 def auroc_interval(
     auroc: float, left_out: Float[np.ndarray, " patients"], images: tuple[float, float], patients: tuple[float, float]
 ) -> tuple[float, float]:
