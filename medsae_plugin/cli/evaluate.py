@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         aggregate=args.aggregate,
         select=scene.select,
         report=scene.report,
+        home=scene.home,
         folds=read_folds(args),
         leave_out_trained=args.leave_out_trained,
         resampling=read_chance(args),

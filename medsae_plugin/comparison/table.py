@@ -33,8 +33,12 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def _saes(comparison: Mapping[str, Any]) -> str:
-    judged = any(e.get(_JUDGED) is not None for e in comparison["saes"])
-    more = [m for m in shown("comparison", "sae") if m.name not in _HEADED and (judged or m.name != _JUDGED)]
+    more = [
+        m
+        for m in shown("comparison", "sae")
+        if m.name not in _HEADED
+        and (m.needs not in ("judge", "home") or any(e.get(m.name) is not None for e in comparison["saes"]))
+    ]
     titles = ("by the judge" if m.name == _JUDGED else m.title for m in more)
     heads = ["explained", "L0", "dead", "mean top r", "mean top H", "monosem.", *titles]
     rows = [["", *heads, "rank", "front"]]

@@ -12,7 +12,7 @@ from medsae_plugin.confounding.covariates import Covariate, design_of, known_of
 from medsae_plugin.confounding.partial import Found, Regressed, Regressions, fisher_pooled
 from medsae_plugin.confounding.results import ALL, Leaning, Stratum
 from medsae_plugin.confounding.verdicts import with_verdicts
-from medsae_plugin.scores.cross_fitting import auroc_within_folds, auroc_within_folds_left_out
+from medsae_plugin.scores.cross_fitting import auroc_within_folds, auroc_within_folds_left_out, standardised_within
 from medsae_plugin.scores.registry import number
 from medsae_plugin.statistics.intervals import (
     auroc_interval,
@@ -96,7 +96,7 @@ class _Beside:
 
     def leaning(self, a: Float[np.ndarray, " images"], fires: _Images, why: str | None) -> Leaning:
         """Without a verdict."""
-        a, fires = _within(a[self._known], self._fold), fires[self._known]
+        a, fires = standardised_within(a[self._known], self._fold), fires[self._known]
         few, degrees = _counted(fires, self._y, self._patients)
         why = few or self._why or why
         if not len(a):
@@ -190,15 +190,6 @@ def _counted(fires: _Images, y: Float[np.ndarray, " images"], patients: np.ndarr
     with_it, without, firing, every = (_patients(patients[some]) for some in (y == 1, y == 0, fires, y == y))
     why = reason_for_none(with_it, without, _patients(patients[fires & (y == 1)]), firing * with_it / max(every, 1))
     return why, float(max(min(with_it, without) - 1, 1))
-
-
-def _within(a: Float[np.ndarray, " images"], fold: Int[np.ndarray, " images"]) -> Float[np.ndarray, " images"]:
-    """Standardised within each fold; zeros of one where it is constant. Ties stay ties."""
-    made = np.zeros(len(a))
-    for k in np.unique(fold):
-        x = a[fold == k].astype(np.float64)
-        made[fold == k] = (x - x.mean()) / x.std() if np.ptp(x) > 0 else 0
-    return made
 
 
 def _count(some: _Images) -> float:

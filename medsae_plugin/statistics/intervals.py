@@ -51,6 +51,18 @@ def t_interval(estimate: float, left_out: Float[np.ndarray, " patients"], df: fl
     return estimate - half, estimate + half
 
 
+def independent_difference(
+    one: tuple[float, Float[np.ndarray, " patients"], float], other: tuple[float, Float[np.ndarray, " others"], float]
+) -> tuple[float, float]:
+    """The interval of a figure of some patients less that of others, each with what it is without each of its patients
+    and with its degrees of freedom: Student's t with those of Welch (1947)."""
+    (a, a_left, a_df), (b, b_left, b_df) = one, other
+    of_a, of_b = variance(a_left), variance(b_left)
+    df = (of_a + of_b) ** 2 / max(of_a**2 / a_df + of_b**2 / b_df, np.finfo(float).tiny)
+    half = float(t.ppf((1 + LEVEL) / 2, max(df, 1)) * np.sqrt(of_a + of_b))
+    return float(a - b - half), float(a - b + half)
+
+
 def correlation_interval(r: float, left_out: Float[np.ndarray, " patients"], df: float) -> tuple[float, float]:
     """`t_interval` of Fisher's z = artanh r, turned back.
 
