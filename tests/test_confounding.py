@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from helpers.planted import reading_weights, relu_sae, save_sae, write_store
+from helpers.planted import made_up_images, reading_weights, relu_sae, save_sae, write_store
 from scipy.stats import pearsonr
 from sklearn.metrics import roc_auc_score
 
@@ -194,44 +194,110 @@ def test_too_few_are_refused_with_a_reason():
     assert itself.verdict == "too few to say: nothing of it or of Effusion is left beside sex"
 
 
+def partial_of(by_finding, noise, shares):
+    """The partial r of by_finding * y + anything of sex + noise with y given sex, where these shares of each have y."""
+    within = np.mean([p * (1 - p) for p in shares])
+    return by_finding * np.sqrt(within) / np.sqrt(by_finding**2 * within + noise**2)
+
+
+def test_a_planted_partial_r_and_the_share_that_sex_explains_are_within_their_intervals():
+    """Of 60 intervals of 95 % more than 8 miss in 3 of 1,000 draws. Two images a patient."""
+    shares, missed = (0.25, 0.6), {"partial": 0, "explained": 0}
+    truth = partial_of(0.8, 1.0, shares)
+    mean = np.mean(shares)
+    variance = 0.64 * mean * (1 - mean) + 0.25 * 0.25 + 0.8 * (0.6 - 0.25) * 0.25 + 1
+    r = (0.8 * mean * (1 - mean) + 0.5 * (0.6 - 0.25) * 0.25) / np.sqrt(variance * mean * (1 - mean))
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        sex = np.repeat(rng.integers(0, 2, N // 2), 2)
+        y = (rng.random(N) < np.where(sex == 1, 0.6, 0.25)).astype(float)
+        (found,) = leanings(5 + 0.8 * y + 0.5 * sex + rng.normal(size=N), y, of_sex(sex))
+        missed["partial"] += not found.partial_low < truth < found.partial_high
+        missed["explained"] += not found.explained_low < 1 - truth / r < found.explained_high
+    assert max(missed.values()) <= 8
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Latent 0 follows Effusion alone; latent 1, the best of Mass, which is commoner in men, follows sex."""
+    """Latent 0 follows Effusion alone, latent 1, the best of Mass, which is commoner in men, mostly sex: hospital A; at
+    B, of a test split alone, ages are not known."""
     folder = tmp_path_factory.mktemp("planted")
-    rng = np.random.default_rng(0)
-    n, d = 600, 6
-    sex = np.repeat(rng.integers(0, 2, n // 3), 3)
-    effusion = rng.random(n) < 0.3
-    mass = rng.random(n) < np.where(sex == 1, 0.5, 0.15)
-    codes = np.stack([effusion, sex], 1) * rng.uniform(1, 2, (n, 2)) * (rng.random((n, 2)) < 0.9)
-    weights = reading_weights(d, 2)
-    rows = codes @ weights["decoder"].numpy() + 3 + 0.01 * rng.normal(size=(n, d))
-    store = write_store(folder / "store", {"h": rows.astype(np.float32)})
-    frame = pd.DataFrame({"Path": store.images["path"], "Sex": np.where(sex == 1, "Male", "Female"),
-                          "Age": rng.integers(20, 90, n), "Effusion": effusion * 1, "Mass": mass * 1})  # fmt: skip
-    frame.to_csv(folder / "t.csv", index=False)
+    made = []
+    for name, n, seed in (("a", 600, 0), ("b", 300, 1)):
+        rng = np.random.default_rng(seed)
+        sex = np.repeat(rng.integers(0, 2, n // 3), 3)
+        effusion = rng.random(n) < 0.3
+        mass = rng.random(n) < np.where(sex == 1, 0.5, 0.15)
+        codes = 3 + np.stack([effusion, 0.4 * mass + sex], 1) + 0.5 * rng.normal(size=(n, 2))
+        weights = reading_weights(6, 2)
+        rows = codes @ weights["decoder"].numpy() + 3 + 0.01 * rng.normal(size=(n, 6))
+        images = made_up_images(n, seed)
+        images = images if name == "a" else images.assign(split="test", patient="b" + images["patient"])
+        made.append(write_store(folder / name, {"h": rows.astype(np.float32)}, images=images))
+        frame = pd.DataFrame({"Path": images["path"], "Sex": np.where(sex == 1, "Male", "Female"),
+                              "Age": rng.integers(20, 90, n), "Effusion": effusion * 1, "Mass": mass * 1})  # fmt: skip
+        frame = frame if name == "a" else frame.drop(columns="Age")
+        frame.to_csv(folder / f"{name}.csv", index=False)
     sae = save_sae(folder / "sae", relu_sae("h", **weights, encoder_sha256="0" * 64))
-    return folder, store, sae
+    return folder, made, sae
+
+
+def run(planted, out, *words):
+    folder, _, sae = planted
+    labels = ["--labels", "Effusion,Mass", "--table", folder / f"{words[0]}.csv"]
+    more = ["--out", out, "--quiet", "--permutations", "50", *words[1:]]
+    return main(["confounders", *map(str, [folder / words[0], sae, *labels, *more])])
+
+
+def tops(found, kind="sae"):
+    (units,) = (u for u in found.units if u.kind == kind)
+    return {(one.label, one.covariate): one for one in units.leanings if one.top}
 
 
 def test_a_planted_shortcut_is_named_and_a_finding_holds(planted, tmp_path, capsys):
-    folder, store, sae = planted
-    words = ["confounders", str(store.path), str(sae), "--table", str(folder / "t.csv"), "--labels", "Effusion,Mass",
-             "--covariates", "sex", "--out", str(tmp_path), "--quiet", "--permutations", "50"]  # fmt: skip
-    assert main(words) == 0, capsys.readouterr().err
+    assert run(planted, tmp_path, "a", "--covariates", "sex") == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     found = Confounders.open(tmp_path)
     assert str(found) in said and [u.kind for u in found.units] == ["sae", "neurons", "probe"]
-    top = {one.label: one for one in found.units[0].leanings if one.top}
-    assert (top["Effusion"].latent, top["Effusion"].verdict) == (0, "holds in every stratum")
-    assert (top["Mass"].latent, top["Mass"].verdict) == (1, "follows sex more than Mass")
+    top = tops(found)
+    effusion, mass = top["Effusion", "sex"], top["Mass", "sex"]
+    assert (effusion.latent, effusion.verdict) == (0, "holds in every stratum")
+    assert (mass.latent, mass.verdict) == (1, "follows sex more than Mass")
     frame = pd.read_parquet(tmp_path / "confounders.parquet")
     assert len(frame) == sum(len(u.leanings) for u in found.units)
     assert "NaN" not in (tmp_path / "confounders.json").read_text()
 
 
+def test_by_folds_each_patient_is_scored_once_and_known_strengths_are_found(planted, tmp_path, capsys):
+    assert run(planted, tmp_path, "a", "--folds", "4", "--folds-of", "all") == 0, capsys.readouterr().err
+    found = Confounders.open(tmp_path)
+    assert "Cross-fitted over 4 folds of the patients of all (600 images, 200 patients)" in str(found)
+    top = tops(found)
+    assert {one.chosen_in for one in top.values()} == {4} and "#0 (4/4)" in str(found)
+    for (label, covariate), strength, shares in (
+        (("Effusion", "sex"), 1.0, (0.3, 0.3)), (("Mass", "sex"), 0.4, (0.15, 0.5)), (("Mass", "all"), 0.4, (0.15, 0.5)),
+    ):  # fmt: skip
+        one = top[label, covariate]
+        assert one.images == 600 and one.partial_low < partial_of(strength, 0.5, shares) < one.partial_high
+    assert top["Mass", "sex"].verdict == top["Mass", "all"].verdict.replace("the covariates", "sex")
+    probe = tops(found, "probe")["Effusion", "sex"]
+    assert 0.9 < probe.kept < 1.1 and probe.verdict == "holds in every stratum"
+
+
+def test_chosen_at_one_hospital_and_what_the_other_does_not_know_is_said(planted, tmp_path, capsys):
+    folder, _, _ = planted
+    at_a = ["--select-from", folder / "a", "--select-table", folder / "a.csv"]
+    assert run(planted, tmp_path, "b", *at_a) == 0, capsys.readouterr().err
+    found = Confounders.open(tmp_path)
+    assert found.covariates == ["sex"] and found.lacking == {"age": "left out, since no image of test of b has it"}
+    assert "age: left out, since no image of test of b has it." in capsys.readouterr().out
+    assert found.report.images == 300 and tops(found)["Mass", "sex"].verdict == "follows sex more than Mass"
+    assert run(planted, tmp_path, "b", *at_a, "--covariates", "age") == 1
+    assert "no image of test of b has age; there are: sex, age" in capsys.readouterr().err
+
+
 def test_a_covariate_that_the_table_lacks_is_refused(planted):
-    folder, store, sae = planted
-    table = read_table(folder / "t.csv", label_columns=["Effusion", "Mass"])
+    folder, (store, _), sae = planted
+    table = read_table(folder / "a.csv", label_columns=["Effusion", "Mass"])
     with pytest.raises(MedSAEError, match="no covariate 'device'; it has: sex, age"):
         score_confounders(store, sae, table, ["device"], progress=False)

@@ -17,6 +17,8 @@ from medsae_plugin.text import aligned
 
 ALL = "all"
 """Covariates at once."""
+TOO_FEW = "too few to say"
+"""How verdicts begin that say why there is none."""
 
 
 class Stratum(Figures):
@@ -164,8 +166,22 @@ def _table(units: LeaningUnits, folds: int | None) -> str:
             latent += "" if one.chosen_in is None else f" ({one.chosen_in}/{folds})"
             figures = [_form(one.r), one.covariate, *map(_form, (one.with_covariate, one.partial, one.within))]
             lowest = ["-", ""] if worst is None else [_form(worst.auroc), worst.stratum]
-            rows.append([one.label, latent, *figures, _share(one.explained), _share(one.kept), *lowest, one.verdict])
-    return "\n".join([f"{units.name} ({units.hook})", *aligned(rows, rule_after=(1,))])
+            said = TOO_FEW if one.verdict.startswith(TOO_FEW) else one.verdict
+            rows.append([one.label, latent, *figures, _share(one.explained), _share(one.kept), *lowest, said])
+    return "\n".join([f"{units.name} ({units.hook})", *aligned(rows, rule_after=(1,)), *_too_few(units)])
+
+
+def _too_few(units: LeaningUnits) -> list[str]:
+    """A line for each reason why there is too little to say, with the labels, and covariates, that it is of."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for one in units.leanings:
+        if one.top and one.verdict.startswith(TOO_FEW):
+            reasons.setdefault(one.verdict, {}).setdefault(one.label, []).append(one.covariate)
+    beside = len({one.covariate for one in units.leanings})
+    return [
+        f"{verdict}: " + "; ".join(c if len(by) == beside else f"{c} by {', '.join(by)}" for c, by in of.items())
+        for verdict, of in reasons.items()
+    ]
 
 
 def _compared(units: Sequence[LeaningUnits]) -> list[str]:

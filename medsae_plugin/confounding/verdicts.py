@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medsae_plugin.confounding.results import ALL, Leaning
+from medsae_plugin.confounding.results import ALL, TOO_FEW, Leaning
+from medsae_plugin.scores.cross_fitting import NOT_ABOVE
 from medsae_plugin.statistics.multiple import holm
 
-TOO_FEW = "too few to say"
 _LEVEL = 0.025  # one-sided, as that of a side of a 95 % interval
 
 
@@ -29,6 +29,8 @@ def with_verdicts(found: Sequence[Leaning]) -> list[Leaning]:
 
 def verdict(found: Leaning) -> str:
     """In words, by the first rule that applies."""
+    if found.no_interval == NOT_ABOVE:
+        return f"not shown to follow {found.label}"
     if found.no_interval is not None:
         return f"{TOO_FEW}: {found.no_interval}"
     assert found.r_low is not None and found.partial_low is not None
