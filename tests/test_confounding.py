@@ -274,9 +274,10 @@ def test_by_folds_each_patient_is_scored_once_and_known_strengths_are_found(plan
     assert "Cross-fitted over 4 folds of the patients of all (600 images, 200 patients)" in str(found)
     top = tops(found)
     assert {one.chosen_in for one in top.values()} == {4} and "#0 (4/4)" in str(found)
-    for (label, covariate), strength, shares in (
-        (("Effusion", "sex"), 1.0, (0.3, 0.3)), (("Mass", "sex"), 0.4, (0.15, 0.5)), (("Mass", "all"), 0.4, (0.15, 0.5)),
-    ):  # fmt: skip
+    of_mass = (0.4, (0.15, 0.5))
+    for (label, covariate), (strength, shares) in {
+        ("Effusion", "sex"): (1.0, (0.3, 0.3)), ("Mass", "sex"): of_mass, ("Mass", "all"): of_mass,
+    }.items():  # fmt: skip
         one = top[label, covariate]
         assert one.images == 600 and one.partial_low < partial_of(strength, 0.5, shares) < one.partial_high
     assert top["Mass", "sex"].verdict == top["Mass", "all"].verdict.replace("the covariates", "sex")

@@ -85,6 +85,11 @@ class Leaning(Figures):
     verdict: str = ""
 
     @property
+    def leans(self) -> bool:
+        """Whether the verdict says that a covariate stands behind the latent."""
+        return self.verdict.startswith(("follows ", "mostly explained"))
+
+    @property
     def worst_stratum(self) -> Stratum | None:
         return next((s for s in self.strata if s.stratum == self.worst), None)
 
