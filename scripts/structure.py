@@ -19,7 +19,7 @@ LAYERS = (
     {"store"},
     {"training"},
     {"scores"},
-    {"causal", "regions"},
+    {"causal", "localisation"},
     {"comparison", "naming", "patients", "confounding"},
     {"report", "release"},
     {"demo", "cli"},

@@ -22,6 +22,11 @@ _SAVED = {
     ),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
     "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
+    "localisation": (
+        "localisation.json of medsae localize",
+        "medsae_plugin.localisation.results",
+        "Localisation",
+    ),
     "confounders": (
         "confounders.json of medsae confounders",
         "medsae_plugin.confounding.results",
