@@ -65,8 +65,9 @@ def at_home(saes: Sequence[UnitScores], home: Split, report: Split) -> str:
     if not home.images:
         return f"At home, on {home.split}, no patient is left that no SAE was trained on: what is lost is not known."
     lines = [
-        f"At home, on {_counts(home)}, and here, on {_counts(report)}: the same latents. lost: r at home less r here, "
-        "with its\n95% interval; both: r of the images of both, standardised within each, AUROC of pairs within one."
+        f"At home, on {_counts(home)}, and here, on {_counts(report)}: the same latents.\n"
+        "lost: r at home less r here, with its 95% interval over patients; both: r of the images of both, activations\n"
+        "standardised within each, AUROC of pairs within one."
     ]
     lines += [f"Left out at home: {home.left_out} patients that an SAE was trained on."] if home.left_out else []
     columns = [METRICS[name] for name in ("r_home", "r", "r_drop", "r_pooled", "auroc_home", "auroc", "auroc_pooled")]
