@@ -205,7 +205,8 @@ def test_the_command_line_chooses_at_one_and_reports_at_the_other(case, tmp_path
     said = capsys.readouterr().out
     assert "every figure on test of b" in said and "At home, on test of a" in said
     assert main([*map(str, ["compare", folder / "b", sae, *external, *common[:-1], tmp_path / "c"])]) == 0
-    assert "mean r at home" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "mean r at home" in said and "lost: that, less r here" in said
     for more, words in (
         (["--folds", "3", "--select-from", folder / "a"], "give one of them"),
         (["--other-patients"], "are of --select-from"),
