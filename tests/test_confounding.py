@@ -58,6 +58,7 @@ def test_partial_and_multiple_correlations_are_those_of_regressions_also_without
             assert (one.value if k is None else one.left_out[k]) == pytest.approx(expected, abs=1e-9)
     again = Regressions(y, z, jackknife).of(a)
     np.testing.assert_allclose(again.partial.left_out, found.partial.left_out, atol=1e-9)
+    assert again.strength.value == pytest.approx(found.strength.value), "nor takes it a degree of freedom"
     assert np.isnan(Regressions(y, z[:, :1], jackknife).of(sex.astype(float)).partial.value), "nothing of it is left"
     assert np.isnan(Regressions(y, z[:, :1], jackknife).of(np.full(N, 0.1)).r.value)
 
@@ -190,6 +191,14 @@ def test_too_few_are_refused_with_a_reason():
     assert same.verdict == "too few to say: sex does not vary"
     (none,) = leanings(a, np.full(N, np.nan), of_sex(sex))
     assert none.images == 0 and none.verdict.startswith("too few")
+    age = np.repeat(np.random.default_rng(1).integers(20, 80, N // 2), 2)
+    old = (age >= 40).astype(float)  # each band of age has one label alone
+    (apart,) = leanings(a + 3 * old, old, Covariate.of(pd.Series(age, name="age")))
+    assert (
+        apart.r_low is not None
+        and apart.kept is None
+        and apart.no_share["kept"].startswith("no stratum has images with the label and without")
+    )
     (itself,) = leanings(a, sex.astype(float), of_sex(sex))
     assert itself.verdict == "too few to say: nothing of it or of Effusion is left beside sex"
 

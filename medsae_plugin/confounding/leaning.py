@@ -26,6 +26,7 @@ from medsae_plugin.statistics.jackknife import PatientJackknife
 
 CONSTANT = "it is constant without one of the patients"
 _NO_R, _NO_AUROC = "r may be 0, so it has no shares", "AUROC may be 0.5, so none of it can be kept"
+_NO_PAIR = "no stratum has images with the label and without, but of one patient"
 _Images = Bool[np.ndarray, " images"]
 
 
@@ -116,7 +117,7 @@ class _Beside:
             if strata:
                 figures |= self._kept(a, degrees)
                 if "kept" not in figures:
-                    reasons["kept"] = _NO_AUROC
+                    reasons["kept"] = _NO_AUROC if "auroc_within" in figures else _NO_PAIR
         told = [s for s in strata if s.no_interval is None and s.r is not None]
         figures["within"] = fisher_pooled([s.r for s in told if s.r is not None], [s.images for s in told])
         worst = min(told, key=lambda s: s.auroc or 0).stratum if told else None
@@ -143,6 +144,8 @@ class _Beside:
         both = self._fold * (self._stratum.max() + 1) + self._stratum
         within, within_left_out = self._auroc(a, both), self._auroc_left_out(a, both)
         whole, whole_left_out = self._auroc(a, self._fold), self._auroc_left_out(a, self._fold)
+        if not Found(within, within_left_out).defined:
+            return {}
         figures = {"auroc_within": within}
         between = ratio_interval((within - 0.5, within_left_out - 0.5), (whole - 0.5, whole_left_out - 0.5), degrees)
         if between is not None and whole > 0.5:

@@ -56,10 +56,12 @@ class Regressions:
     def __init__(
         self, y: Float[np.ndarray, " images"], z: Float[np.ndarray, "images columns"], jackknife: PatientJackknife
     ) -> None:
-        self._jackknife, self._y, self._columns = jackknife, _standard(y), z.shape[1]
+        self._jackknife, self._y = jackknife, _standard(y)
         self._z = np.column_stack([np.ones(len(y)), *map(_standard, z.T)])
         zz = np.stack([self._each(column[:, None] * self._z) for column in self._z.T], axis=1)
         self._n, self._zy, self._yy = zz[:, 0, 0], self._with_z(self._y), self._each(self._y**2)
+        # Columns that others determine, as a view by its projection, take no degree of freedom.
+        self._rank = int(np.linalg.matrix_rank(zz[0], rtol=1e-10, hermitian=True)) - 1
         self._inverse = np.linalg.pinv(zz, rcond=1e-10, hermitian=True)
         self._fitted_y = np.einsum("eij,ej->ei", self._inverse, self._zy)
 
@@ -73,7 +75,7 @@ class Regressions:
         partial = self._r(ay - (za * self._fitted_y).sum(1), left, self._yy - (self._zy * self._fitted_y).sum(1))
         with np.errstate(invalid="ignore", divide="ignore"):
             unexplained = np.where(whole > _LEAST * self._n, np.clip(left / whole, 0, 1), np.nan)
-        adjusted = 1 - unexplained * (self._n - 1) / np.maximum(self._n - 1 - self._columns, 1)
+        adjusted = 1 - unexplained * (self._n - 1) / np.maximum(self._n - 1 - self._rank, 1)
         return Regressed(r, partial, _found(np.sqrt(1 - unexplained)), _found(np.sqrt(np.clip(adjusted, 0, 1))))
 
     def _r(self, across: np.ndarray, of_a: np.ndarray, of_y: np.ndarray) -> Found:
