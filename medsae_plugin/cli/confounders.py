@@ -10,12 +10,11 @@ from medsae_plugin.cli.arguments import (
     add_seed,
     add_table,
     add_what_is_scored,
-    checked_device,
     comma_list,
     read_saes,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
-from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
+from medsae_plugin.cli.held_out import add_held_out, how_scored, read_scene
 
 
 def add(commands: Commands) -> None:
@@ -64,15 +63,9 @@ def run(args: argparse.Namespace) -> None:
         scene.table,
         args.covariates,
         args.out,
-        aggregate=args.aggregate,
-        select=scene.select,
-        report=scene.report,
-        folds=read_folds(args),
-        leave_out_trained=args.leave_out_trained,
         permutations=args.permutations,
         seed=args.seed,
-        device=checked_device(args.device),
-        progress=not args.quiet,
+        **how_scored(args, scene),
     )
     print(found)
     print(f"\nwritten: {found.file_at(args.out)}")

@@ -13,7 +13,7 @@ from medsae_plugin._version import __version__
 from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.table import roles, without_rows
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 ALL = "all"
 """Covariates at once."""
@@ -169,8 +169,8 @@ def _table(units: LeaningUnits, folds: int | None) -> str:
             worst = one.worst_stratum
             latent = "" if one.latent is None else f"#{one.latent}"
             latent += "" if one.chosen_in is None else f" ({one.chosen_in}/{folds})"
-            figures = [_form(one.r), one.covariate, *map(_form, (one.with_covariate, one.partial, one.within))]
-            lowest = ["-", ""] if worst is None else [_form(worst.auroc), worst.stratum]
+            figures = [fixed(one.r), one.covariate, *map(fixed, (one.with_covariate, one.partial, one.within))]
+            lowest = ["-", ""] if worst is None else [fixed(worst.auroc), worst.stratum]
             said = TOO_FEW if one.verdict.startswith(TOO_FEW) else one.verdict
             rows.append([one.label, latent, *figures, _share(one.explained), _share(one.kept), *lowest, said])
     return "\n".join([f"{units.name} ({units.hook})", *aligned(rows, rule_after=(1,)), *_too_few(units)])
@@ -203,10 +203,6 @@ def _compared(units: Sequence[LeaningUnits]) -> list[str]:
         rows += [[*key, *(_share(one.get(key)) for one in kept)] for key in told]
         lines += [f"{hook}: kept, side by side", *aligned(rows, rule_after=(1,))]
     return lines
-
-
-def _form(x: float | None) -> str:
-    return "-" if x is None else f"{x:.2f}"
 
 
 def _share(x: float | None) -> str:

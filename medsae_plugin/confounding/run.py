@@ -84,7 +84,7 @@ def score_confounders(
         made.append(LeaningUnits(name=f"probe of {hook}", kind="probe", hook=hook, leanings=found))
     splits = counts(images)
     result = Confounders(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         covariates=[c.name for c in given],
         lacking=lacking,

@@ -32,12 +32,12 @@ class Places:
 
     def check(self, hook: str) -> None:
         """Raises MedSAEError unless the store has all positions of a hook that has some, and its preprocessing."""
-        if not self.store.manifest["preprocessing"]:
+        if not self.store.preprocessing:
             raise MedSAEError(f"{self.store.path} does not say how its images were prepared, so regions have no place")
         if self.store.hooks[hook].grid is None:
             raise MedSAEError(f"{hook} has one activation an image and no positions, so nothing is localised there")
         if not has_heatmaps(self.store, hook):
-            kept = self.store.manifest["positions"]
+            kept = self.store.manifest.positions
             raise MedSAEError(
                 f"{self.store.path} keeps {kept!r} of the positions of {hook}; a map needs all: extract with "
                 "--positions all"
@@ -50,7 +50,7 @@ class Places:
 
     def covers(self, rows: Int[np.ndarray, " images"], finding: str, hook: str) -> Float[np.ndarray, "images _ _"]:
         """The share of each cell that the region takes, float32; what the encoder does not see of it is left out."""
-        preprocessor = Preprocessor.from_config(self.store.manifest["preprocessing"])
+        preprocessor = Preprocessor.from_config(self.store.preprocessing)
         grid = preprocessor.shape if self.pixels else self.store.hooks[hook].grid
         assert grid is not None
         paths = self.images.frame["path"].to_numpy()
@@ -68,7 +68,7 @@ class Places:
         ids = self.images.frame["image_id"].to_numpy()[rows]
         store = units.rows_from(self.store)
         step = max(1, _BATCH_ROWS // store.hooks[units.hook].rows_per_image)
-        shape = Preprocessor.from_config(self.store.manifest["preprocessing"]).shape
+        shape = Preprocessor.from_config(self.store.preprocessing).shape
         for first in range(0, len(rows), step):
             mine = slice(first, min(first + step, len(rows)))
             grids = heatmaps(store, units, which, ids[mine])

@@ -89,7 +89,7 @@ def score_regions(
         ]
     splits = counts(images)
     found = Localisation(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         regions=regions.source,
         maps=maps,
         seed=seed,
