@@ -10,6 +10,8 @@ from medsae_plugin.statistics.bootstrap import studentised_interval
 from medsae_plugin.statistics.intervals import (
     auroc_interval,
     correlation_interval,
+    independent_difference,
+    p_above_zero,
     reason_for_none,
     t_interval,
     variance,
@@ -144,6 +146,18 @@ def test_a_studentised_interval_is_that_of_a_loop_over_resampled_patients(monkey
         monkeypatch.setattr(bootstrap, "_CHUNK_ELEMENTS", elements)
         assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
     assert studentised_interval(totals, counts) == studentised_interval(totals, counts, 1000, seed=0)
+
+
+def test_of_means_the_difference_of_two_groups_is_welchs_and_p_is_students():
+    """Without an image a patient's mean is scipy's t tests' own."""
+    rng = np.random.default_rng(3)
+    one, other = rng.normal(1, 2, 14), rng.normal(0, 1, 30)
+    found = [(float(x.mean()), PatientJackknife(np.arange(len(x))).mean(x), len(x) - 1.0) for x in (one, other)]
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert independent_difference(*found) == pytest.approx((expected.low, expected.high))
+    p = stats.ttest_1samp(one, 0, alternative="greater").pvalue
+    assert p_above_zero(*found[0]) == pytest.approx(p)
+    assert p_above_zero(0.0, np.zeros(5), 4.0) == 0.5
 
 
 def test_resamples_without_a_spread_are_undefined():

@@ -41,6 +41,7 @@ def compare(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    home: str | None = None,
     folds: Folds | None = None,
     leave_out_trained: bool = False,
     resampling: Resampling | None = None,
@@ -67,8 +68,8 @@ def compare(
             its metadata name.
         baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
         judge: as of `evaluate`, for the SAEs of every store.
-        folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
-            the roles of the first fold alone, since a match of one fold need not be that of another.
+        home, folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are
+            matched by the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -94,6 +95,7 @@ def compare(
             aggregate=aggregate,
             select=select,
             report=report,
+            home=home,
             folds=folds,
             leave_out_trained=trained_on,
             resampling=resampling,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.report import leaning
 from medsae_plugin.report.evidence import digits, nearest, strips, strongest
 from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
 from medsae_plugin.report.sources import Named, Run, ScoredSAE, report_rows, ribbons
@@ -67,6 +68,7 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         "saes": saes,
         "comparison": _compared(run.comparison),
         "probes": _probed(run.probes),
+        "leaning": leaning.beside(run.confounders),
         "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
@@ -129,6 +131,7 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
         "headline": s.scores.headline and s.scores.headline.model_dump(mode="json"),
         "histogram": s.scores.density_histogram,
+        "leaning": leaning.of_sae(run.confounders, s.scores.name),
         "beside": [
             {
                 **_summary(other),

@@ -27,7 +27,7 @@ LIMIT = 15_000_000
 _MARGIN = 10_000
 
 # In the order in which they build on each other; they share one scope. Views from outside come before the last two.
-_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "comparison.js")
+_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "leaning.js", "comparison.js")
 _LAST = ("about.js", "frame.js")
 
 # What would end the script element or, in old parsers, a line; inside JSON strings they mean the same escaped.

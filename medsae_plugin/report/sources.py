@@ -12,6 +12,7 @@ import pandas as pd
 
 from medsae_plugin.comparison.results import JSON as COMPARISON
 from medsae_plugin.comparison.results import Comparison, Flow
+from medsae_plugin.confounding.results import Confounders
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.naming.names import NamedUnit, Names
@@ -54,12 +55,13 @@ class ScoredSAE:
 @dataclass(frozen=True)
 class Run:
     """The scored SAEs of a run, its evaluation (of several encoders the last one's, for what they share), its
-    comparison, and its probes (of one encoder), where there are some."""
+    comparison, and its probes and what its latents lean on (of one encoder), where they are beside its scores."""
 
     evaluation: Evaluation
     saes: list[ScoredSAE]
     comparison: Comparison | None = None
     probes: Probes | None = None
+    confounders: Confounders | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -100,7 +102,8 @@ def open_run(
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
     probes = None if several or not (scores / PROBES_FILE).is_file() else Probes.open(scores)
-    return Run(evaluation, opened, content, probes)
+    leaning = None if several or not (scores / Confounders.FILE).is_file() else Confounders.open(scores)
+    return Run(evaluation, opened, content, probes, leaning)
 
 
 def _located(run: Path) -> tuple[Path, list[Path]]:

@@ -103,6 +103,14 @@ def probe_units(
     return probes
 
 
+def ceiling_logits(
+    store: ActivationStore, hook: str, held_out: HeldOut, seed: int = 0
+) -> Float[np.ndarray, "rows labels"]:
+    """The log-odds that the ceiling's probes, of all neurons of a hook, give each image of `report`, of folds that of
+    its fold's; nan where there is no probe."""
+    return _Ceiling.of(store, hook, held_out, Choice.each_of(held_out, seed)).said.logits
+
+
 class _Said:
     """The log-odds that one kind of probe gives each image of `report`, label by label.
 

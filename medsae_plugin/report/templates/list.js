@@ -51,7 +51,7 @@ function latents() {
       const place = first + k, c = label === null ? x.label : label, r = c < 0 ? null : l.r[c][x.i];
       const e = h("a", { class: "row item", href: latentHash(state.sae, x.index), role: "row", "aria-rowindex": place + 1, "aria-selected": String(place === state.chosen), tabindex: -1 },
         h("span", { class: "id" }, `#${x.index}`),
-        h("span", { class: "what" }, theirs(x.title), x.best && !x.follows ? h("em", {}, " strongest: ", theirs(x.best)) : x.name && x.best ? h("em", {}, " ", theirs(x.best)) : "", topTag(x, sae.observations)),
+        h("span", { class: "what" }, theirs(x.title), x.best && !x.follows ? h("em", {}, " strongest: ", theirs(x.best)) : x.name && x.best ? h("em", {}, " ", theirs(x.best)) : "", topTag(x, sae.observations), leaningTag(sae, x)),
         h("span", { class: "track" }, h("b", {}, styled(h("i"), { width: `${Math.max(0, r || 0) * 100}%` })), h("span", {}, form(r))),
         COLUMNS.map((m) => h("span", { class: `r${state.sort === m.name ? " by" : ""}` }, figure(m, valueOf(sae, m, x, c)))));
       e.style.transform = `translateY(${place * ROW}px)`;
