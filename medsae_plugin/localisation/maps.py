@@ -95,8 +95,8 @@ def thresholds_to_try(maps: Maps, steps: int = 32) -> list[float]:
 
 def best_threshold(
     tried: Sequence[float],
-    parts: Iterable[tuple[Maps, Maps]],
-    figure: Callable[[Maps, Maps, float], Float[np.ndarray, " images"]],
+    parts: Iterable[tuple[np.ndarray, np.ndarray]],
+    figure: Callable[..., np.ndarray],
 ) -> float:
     """The threshold of the largest mean of `iou` or `dice` over images, whose maps and covers come in parts."""
     sums = np.zeros(len(tried))
