@@ -20,7 +20,7 @@ LAYERS = (
     {"training"},
     {"scores"},
     {"causal", "localisation"},
-    {"comparison", "naming", "patients"},
+    {"comparison", "naming", "patients", "confounding"},
     {"report", "release"},
     {"demo", "cli"},
 )

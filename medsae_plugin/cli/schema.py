@@ -27,6 +27,11 @@ _SAVED = {
         "medsae_plugin.localisation.results",
         "Localisation",
     ),
+    "confounders": (
+        "confounders.json of medsae confounders",
+        "medsae_plugin.confounding.results",
+        "Confounders",
+    ),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
