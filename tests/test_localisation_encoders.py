@@ -81,7 +81,7 @@ def encoder_of(model, family, fit, mean=0.5, **more):
 
 
 def reader_of_brightness(encoder, store, table, hook):
-    """A latent that reads a cell's own brightness off the hook, by least squares on the pixels that the encoder takes."""
+    """A latent that reads a cell's own brightness off the hook, by least squares on the encoder's pixels."""
     info = store.hooks[hook]
     pixels = encoder.preprocess([table.image_path(k) for k in range(len(table))])[:, 0]
     cells = nn.functional.adaptive_avg_pool2d(pixels, info.grid).flatten().double()

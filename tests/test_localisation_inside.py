@@ -1,4 +1,4 @@
-"""The rule of `outside` and `inside`, on units whose place is made: at corners, in the region, by chance, everywhere."""
+"""The rule of `outside` and `inside`, on units whose place is made: in corners, in the region, by chance."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_few_patients_are_not_tested():
 
 @pytest.mark.parametrize("n_patients", [10, 40])
 def test_units_whose_place_has_nothing_to_do_with_the_region_are_flagged_no_more_often_than_said(n_patients):
-    """A unit of one cell, wherever it is, is inside by the region's share: the hardest case, for its share is 0 or 1."""
+    """A unit of one cell, wherever it is, is inside by the region's share: the hardest case, of shares 0 and 1."""
     even = RNG.uniform(0.1, 0.6, n_patients)
     shares = (RNG.random((n_patients, 4000)) < even[:, None]).astype(float)
     found = of(shares, even, np.arange(n_patients))

@@ -156,7 +156,7 @@ def test_a_hook_without_positions_is_refused_in_words(planted, tmp_path):
     folder, store, _ = planted
     table = the_table(folder)
     pooled = save_sae(tmp_path / "pooled", relu_sae("pooled", torch.eye(3), encoder_sha256="0" * 64))
-    with pytest.raises(MedSAEError, match="no positions.*--maps gradient"):
+    with pytest.raises(MedSAEError, match=r"no positions.*--maps gradient"):
         score_regions(store, pooled, table, read_regions(folder / "masks", table), progress=False)
     with pytest.raises(MedSAEError, match="--encoder"):
         score_regions(store, pooled, table, read_regions(folder / "masks", table), maps="gradient", progress=False)

@@ -84,6 +84,7 @@ class LocalisedUnits(Figures):
     hook: str
     baseline_of: str | None
     held_out_from: str | None = None
+    sae_sha256: str | None = None
     latents: list[LocalisedUnit]
 
     def best(self, label: str) -> LocalisedUnit | None:

@@ -108,7 +108,7 @@ def score_regions(
         without_regions=[label for label in images.label_names if label not in findings],
         not_shown={finding: each.contradicted for finding, each in shown.items() if each.contradicted},
         units=[LocalisedUnits(name=u.name, kind=u.kind, hook=u.hook, baseline_of=u.baseline_of,
-                              held_out_from=seen.get(u.name), latents=[]) for u in units],
+                              held_out_from=seen.get(u.name), sae_sha256=u.sae_sha256, latents=[]) for u in units],
     )  # fmt: skip
     with kept_or_scratch(out) as folder:
         if findings:
