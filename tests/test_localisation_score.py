@@ -12,9 +12,12 @@ from PIL import Image
 
 from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
+from medsae_plugin.comparison import Comparison, compare
 from medsae_plugin.data.regions import read_regions
 from medsae_plugin.localisation.results import FIGURES, Localisation
 from medsae_plugin.localisation.score import score_regions
+from medsae_plugin.scores import Resampling
+from medsae_plugin.scores.images import Folds
 
 N, SIDE, PIXELS = 300, 4, 16
 PREPROCESSING = {"mode": "L", "size": PIXELS, "fit": "pad", "resample": "bilinear", "mean": [0.5], "std": [0.5]}
@@ -183,3 +186,25 @@ def test_units_are_chosen_at_one_hospital_and_localised_at_another(planted, tmp_
     capsys.readouterr()
     assert main([*words, "--maps", "gradient", "--encoder", "medclip-swin"]) == 1
     assert "two places" in capsys.readouterr().err
+
+
+def test_a_comparison_says_where_each_layer_looks(planted, found, tmp_path):
+    """Two SAEs at the spatial hook, of which one reads the finding's place and one a corner; the pooled one has none."""
+    folder, store, sae = planted
+    table = the_table(folder)
+    corner = save_sae(tmp_path / "corner", relu_sae("h", torch.eye(3)[[1, 2]], encoder_sha256="0" * 64))
+    pooled = save_sae(tmp_path / "pooled", relu_sae("pooled", torch.eye(3), encoder_sha256="0" * 64))
+    regions = read_regions(folder / "masks", table)
+    made = compare(store, [sae, corner, pooled], table, tmp_path / "out", regions=regions,
+                   resampling=Resampling(20), progress=False)  # fmt: skip
+    looks = {one.name: one for one in Comparison.open(tmp_path / "out").localisation}
+    assert set(looks) == {"sae", "corner", "untrained sae", "untrained corner", "neurons of h"}
+    alone = next(u for u in found.units if u.name == "sae")
+    assert looks["sae"].figures == {name: alone.mean(name)[0] for name in FIGURES}
+    assert looks["sae"].figures["mass"] > looks["corner"].figures["mass"]
+    assert "Where each finding's top unit looks" in str(made)
+    assert Localisation.open(tmp_path / "out" / "scores").units[0].best("spot").unit == 0
+    with pytest.raises(MedSAEError, match="no SAE stands at a hook"):
+        compare(store, [pooled], table, tmp_path / "none", regions=regions, resampling=Resampling(20), progress=False)
+    with pytest.raises(MedSAEError, match="leave the folds out"):
+        compare(store, [sae], table, tmp_path / "folds", regions=regions, folds=Folds(3), progress=False)

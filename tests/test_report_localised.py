@@ -15,7 +15,7 @@ from medsae_plugin import MedSAEError
 from medsae_plugin.data.regions import read_regions
 from medsae_plugin.localisation.results import Localisation
 from medsae_plugin.localisation.score import score_regions
-from medsae_plugin.report import open_run, write_report
+from medsae_plugin.report import open_run, write_figures, write_report
 from medsae_plugin.report.localised import outline
 
 
@@ -112,3 +112,15 @@ def test_a_latents_page_shows_where_it_looks(page):
         assert outlined[0].is_displayed(), "outlines stay where the heatmap goes"
         assert not [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert Localisation.open(run / "comparison" / "scores").to_json() == found.to_json() and NAMED in names
+
+
+def test_figures_are_drawn_of_it_and_the_same_again(page, tmp_path):
+    *_, run, _ = page
+    opened = open_run(run)
+    spatial = [s.name.replace("/", "--") for s in opened.saes if s.localised is not None]
+    files = {path.name: path.read_bytes() for path in write_figures(opened, tmp_path / "a", ["svg"])}
+    for name in spatial:
+        assert b"Edema" in files[f"localisation-{name}.svg"] and b"lungs" in files[f"inside-{name}.svg"]
+    assert sum(name.startswith(("localisation-", "inside-")) for name in files) == 2 * len(spatial)
+    again = {path.name: path.read_bytes() for path in write_figures(opened, tmp_path / "b", ["svg"])}
+    assert files == again

@@ -10,11 +10,13 @@ from medsae_plugin.cli.arguments import (
     add_chance,
     add_device,
     add_judge,
+    add_regions,
     add_table,
     add_what_is_scored,
     checked_device,
     read_chance,
     read_judge,
+    read_regions,
     read_saes,
     renamed,
 )
@@ -48,6 +50,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     renamed(parser, "--store", also)
     add_table(parser, required=True)
+    add_regions(parser)
     add_judge(parser)
     add_chance(parser)
     add_device(parser)
@@ -60,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.also and args.select_from:
         raise MedSAEError("--select-from is for SAEs of one store; leave --also out")
+    if args.regions and args.select_from:
+        raise MedSAEError("--regions are of one store's images here; medsae localize takes --select-from with regions")
     judge = read_judge(args)
     scene = read_scene(args)
     also = [ActivationStore(path) for path in args.also]
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
         resampling=read_chance(args),
         baselines=args.baselines,
         judge=judge,
+        regions=read_regions(args, scene.table),
         device=checked_device(args.device),
     )
     print(comparison)

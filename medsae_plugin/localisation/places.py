@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -53,6 +53,13 @@ class Places:
         for k, row in enumerate(rows.tolist()):
             made[k] = self._cover(row, finding, cells)
         return made
+
+    def keep(self, rows: Int[np.ndarray, " images"], findings: Collection[str], cells: Shape) -> None:
+        """Make the covers of these findings, image by image: a phantom is drawn once for all of its findings."""
+        for row in rows.tolist():
+            for finding in self.regions[self.images.frame["path"].iloc[row]]:
+                if finding in findings:
+                    self._cover(row, finding, cells)
 
     def _cover(self, row: int, finding: str, cells: Shape) -> Float[np.ndarray, "_ _"]:
         key = finding, row, cells

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def score_regions(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
-    leave_out_trained: bool = False,
+    leave_out_trained: bool | Collection[str] = False,
     seed: int = 0,
     device: str = "cpu",
     progress: bool = True,
@@ -84,7 +84,9 @@ def score_regions(
     """
     images = LabelledImages.of(store, table).held_out(select, report).without_embeddings()
     units = open_units(store, saes, seed, device)
-    trained_on, seen = check_held_out(units, store, images, leave_out_trained)
+    if not isinstance(leave_out_trained, bool):
+        images = images.without_reported(leave_out_trained)
+    trained_on, seen = check_held_out(units, store, images, leave_out_trained is True)
     images = images.without_reported(trained_on)
     places = Places.of(store, images, regions)
     stored = StoredMaps(store, images)
@@ -205,6 +207,7 @@ def _localised(
     made: list[list[LocalisedUnit]] = [[] for _ in chosen]
     for hook in dict.fromkeys(one.units.hook for one in chosen):
         here = [k for k, one in enumerate(chosen) if one.units.hook == hook]
+        places.keep(np.unique(np.concatenate([of.rows for of in shown.values()])), shown, source.cells(hook))
         collected = _collected(source, hook, [chosen[k] for k in here], shown)
         for k, maps in zip(here, collected, strict=True):
             one = chosen[k]
