@@ -189,7 +189,7 @@ def test_units_are_chosen_at_one_hospital_and_localised_at_another(planted, tmp_
 
 
 def test_a_comparison_says_where_each_layer_looks(planted, found, tmp_path):
-    """Two SAEs at the spatial hook, of which one reads the finding's place and one a corner; the pooled one has none."""
+    """Two SAEs at the spatial hook, one of the finding's place and one of a corner; the pooled one has none."""
     folder, store, sae = planted
     table = the_table(folder)
     corner = save_sae(tmp_path / "corner", relu_sae("h", torch.eye(3)[[1, 2]], encoder_sha256="0" * 64))
