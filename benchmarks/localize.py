@@ -1,8 +1,9 @@
 """What `medsae localize` costs, with regions of findings and inside of one: `python benchmarks/localize.py`.
 
-A store of random activations of the size of a ViT-S/16's at 224 pixels (196 positions, 384 wide), an SAE of 3,072 latents,
-one box an image. The part that grows with images is measured, of two sizes, and set against CheXpert's 224,316 images,
-of which `--shown` have a region of a finding, and all one to be inside of. Peak memory is the process's own, at the end of each size.
+A store of random activations of the size of a ViT-S/16's at 224 pixels (196 positions, 384 wide), an SAE of 3,072
+latents, one box an image. The part that grows with images is measured, of two sizes, and set against CheXpert's
+224,316 images, of which `--shown` have a region of a finding, and all one to be inside of. Peak memory is the process's
+own, at the end of each size.
 """
 
 from __future__ import annotations
