@@ -45,6 +45,8 @@ class Case:
 
     def scored(self) -> list[LocalisedUnit]:
         """What is found of each unit; none where no image of `report` has a region that the encoder sees."""
+        if not len(self.rows):
+            return []
         grid = self.maps.shape[2], self.maps.shape[3]
         size = np.concatenate([cover.mean((1, 2)) for _, cover in self._covers(np.arange(len(self.rows)), grid)])
         report, select = (np.flatnonzero(role & (size > 0)) for role in (self.reported, ~self.reported))

@@ -100,13 +100,15 @@ def score_regions(
         has = ", ".join(regions.findings) or "none"
         raise MedSAEError(f"no image of {report!r} has a region of a label of the table (regions are of: {has})")
     shown = {finding: _Shown.of(places, finding) for finding in findings}
+    splits = counts(images)
     found = Localisation(
         encoder=Encoder(**store.manifest["encoder"]),
         regions=regions.source,
         maps=maps,
         stride=source.stride if isinstance(source, AttributedMaps) else None,
         seed=seed,
-        **counts(images),
+        select=splits["select"],
+        report=splits["report"],
         without_regions=[label for label in images.label_names if label not in findings],
         not_shown={finding: each.contradicted for finding, each in shown.items() if each.contradicted},
         units=[LocalisedUnits(name=u.name, kind=u.kind, hook=u.hook, baseline_of=u.baseline_of,
