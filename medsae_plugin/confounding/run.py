@@ -11,12 +11,12 @@ from jaxtyping import Float
 from scipy import sparse
 from tqdm import tqdm
 
-from medsae_plugin.comparison.features import image_means
 from medsae_plugin.confounding.leaning import leaning
 from medsae_plugin.confounding.partial import Covariate
 from medsae_plugin.confounding.results import Confounders, Leaning, LeaningUnits
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.logistic import fit_head
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
@@ -78,7 +78,7 @@ def score_confounders(
         made.append(LeaningUnits(name=f"probe of {hook}", kind="probe", hook=hook, leanings=list(probed)))
     splits = counts(images)
     result = Confounders(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         covariates=[c.name for c in given],
         units=made,
@@ -140,8 +140,7 @@ def _of_probe(
     """Logistic regressions on all neurons, fitted on `select`: their log-odds as an activation."""
     x = np.concatenate([part for _, part in image_means(store, hook)])
     select = images.rows("select")
-    names, code = np.unique(images.patients[select], return_inverse=True)
-    half = (np.random.default_rng(seed).permutation(len(names)) % 2)[code]
+    half = images.halves(seed)[select]
     for c in range(len(images.label_names)):
         y = images.labels[select, c]
         known = ~np.isnan(y)

@@ -91,7 +91,7 @@ class AttributedMaps:
         spec = self.encoder.hook_specs[hook]
         if self.store.hooks[hook].rows_per_image != spec.n_positions:
             raise MedSAEError(
-                f"{self.store.path} keeps {self.store.manifest['positions']!r} of the positions of {hook}, so units "
+                f"{self.store.path} keeps {self.store.manifest.positions!r} of the positions of {hook}, so units "
                 "were chosen on another activation than attribution has; extract with --positions all"
             )
 

@@ -39,7 +39,7 @@ class Places:
         """Raises MedSAEError where a store does not say how its images were prepared."""
         if not store.preprocessing:
             raise MedSAEError(f"{store.path} does not say how its images were prepared, so regions have no place")
-        return cls(images, regions, Preprocessor.from_config(dict(store.preprocessing)))
+        return cls(images, regions, Preprocessor.from_config(store.preprocessing))
 
     def with_region(self, rows: Int[np.ndarray, " rows"], finding: str) -> Int[np.ndarray, " some"]:
         """Those of these images that have a region of the finding."""
@@ -98,7 +98,7 @@ class StoredMaps:
         if self.store.hooks[hook].grid is None:
             raise MedSAEError(f"{hook} has one activation an image and no positions, so it has no grid; {self.LACKS}")
         if not has_heatmaps(self.store, hook):
-            kept = self.store.manifest["positions"]
+            kept = self.store.manifest.positions
             raise MedSAEError(
                 f"{self.store.path} keeps {kept!r} of the positions of {hook}; a map needs all: extract with "
                 "--positions all"

@@ -13,7 +13,7 @@ from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.registry import mean_known, number
 from medsae_plugin.scores.units import Kind
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 LOCALISATION_FILE, FIGURES_FILE, INSIDE_FILE = "localisation.json", "localisation.parquet", "inside.parquet"
 SIZES = ("small", "medium", "large")
@@ -230,7 +230,7 @@ def _of_units(of: LocalisedUnits) -> list[str]:
         if x.rank in (1, None):
             cells = [_beside(x.figures[name].mean, x.figures[name].chance) for name in FIGURES]
             counts = [str(x.images), str(x.patients), str(x.fires)]
-            rows.append([x.label, f"#{x.unit}", _form(x.r_select), *counts, *cells])
+            rows.append([x.label, f"#{x.unit}", fixed(x.r_select), *counts, *cells])
     return aligned(rows, rule_after=(1,))
 
 
@@ -239,8 +239,4 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _beside(mean: float | None, chance: float | None) -> str:
-    return _form(mean) + ("" if chance is None else f" ({_form(chance)})")
-
-
-def _form(x: float | None) -> str:
-    return "-" if x is None else f"{x:.2f}"
+    return fixed(mean) + ("" if chance is None else f" ({fixed(chance)})")

@@ -102,7 +102,7 @@ def score_regions(
     shown = {finding: _Shown.of(places, finding) for finding in findings}
     splits = counts(images)
     found = Localisation(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         regions=regions.source,
         maps=maps,
         stride=source.stride if isinstance(source, AttributedMaps) else None,

@@ -85,7 +85,7 @@ def pictures(
     paths = run.saes[0].matrix.images["path"]
     made: dict[str, str] = {}
     lines: dict[str, dict[str, str]] = {}
-    preprocessor = Preprocessor.from_config(images.store.manifest["preprocessing"])
+    preprocessor = Preprocessor.from_config(images.store.preprocessing)
     for row in wanted:
         picture = thumbnail(images.root / paths[row], images.store)
         drawn = {} if images.regions is None else outlines(images.regions, paths[row], preprocessor)
@@ -208,7 +208,7 @@ def _brief(o: Observation) -> dict[str, Any]:
 def _training(s: ScoredSAE) -> dict[str, Any] | None:
     if s.training is None:
         return None
-    return {"sae": s.training["sae"], "training": s.training["training"], "history": s.training["history"]}
+    return {**s.training.trained_by, "history": s.training.history}
 
 
 def _name(named: Named) -> dict[str, Any]:

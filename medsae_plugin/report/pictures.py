@@ -34,7 +34,7 @@ def thumbnail(path: Path | ImageFile, store: ActivationStore) -> str | None:
         image = read_image(path)
     except UnreadableImage:
         return None
-    framed = Preprocessor.from_config(store.manifest["preprocessing"]).to_array(image)
+    framed = Preprocessor.from_config(store.preprocessing).to_array(image)
     buffer = io.BytesIO()
     Image.fromarray(framed).resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(
         buffer, format="WEBP", quality=_QUALITY, method=4
