@@ -28,7 +28,7 @@ class Localised:
     inside: pd.DataFrame | None
 
     @classmethod
-    def beside(cls, folder: Path, sae_sha256: str) -> Localised | None:
+    def beside(cls, folder: Path, sae_sha256: str | None) -> Localised | None:
         """What `localisation.json` in the folder of an evaluation has of an SAE, if there is one."""
         if not Localisation.file_at(folder).is_file():
             return None
