@@ -13,6 +13,7 @@ from medsae_plugin.report import style
 from medsae_plugin.report.localised import Localised
 
 FIGURE = "average_precision"
+_BIN = 0.05
 
 
 def of(name: str, found: Localised) -> list[tuple[str, Callable[[], Any]]]:
@@ -53,7 +54,7 @@ def localisation(found: Localised) -> Any:
     axes.set_xlim(0, None)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("average precision of the top latent's map, held-out patients")
+    axes.set_xlabel("average precision, held-out patients")
     figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
     return figure
 
@@ -77,13 +78,14 @@ def inside(found: Localised) -> Any:
     assert found.inside is not None
     tested = found.inside[found.inside["p"].notna()]
     figure, axes = plt.subplots(figsize=(style.ONE_COLUMN, 2.0))
-    edges = np.linspace(-1, 1, 41)
+    span = tested["difference"].to_numpy() if len(tested) else np.array([-1.0, 1.0])
+    edges = np.arange(np.floor(span.min() / _BIN), np.ceil(span.max() / _BIN) + 1) * _BIN
     parts = [("outside", style.VERMILLION), ("", style.LIGHT), ("inside", style.BLUE)]
     values = [tested.loc[tested["flag"] == flag, "difference"].to_numpy() for flag, _ in parts]
     told = [f"{flag or 'neither'} ({len(own)})" for (flag, _), own in zip(parts, values, strict=True)]
     axes.hist(values, edges, stacked=True, color=[colour for _, colour in parts], label=told, ec="white", lw=0.3)
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xlabel(f"share of a latent's activation in {found.found.inside_finding}, less an even one's")
+    axes.set_xlabel(f"share in {found.found.inside_finding}, less an even latent's")
     axes.set_ylabel("latents")
     figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
     return figure
