@@ -37,12 +37,15 @@ _SAVED = {
         "medsae_plugin.confounding.results",
         "Confounders",
     ),
+    "selectivity": ("selectivity.json of medsae selectivity", "medsae_plugin.selectivity.results", "Selectivity"),
+    "hierarchy": ("hierarchy.json of medsae hierarchy", "medsae_plugin.hierarchy.results", "Hierarchy"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
         "Comparison",
     ),
     "site": ("site.json of medsae stats", "medsae_plugin.scores.sites", "Site"),
+    "sweep": ("sweep.json of medsae sweep", "medsae_plugin.comparison.halving", "Sweep"),
     "names": ("names.json of medsae name", "medsae_plugin.naming.names", "Names"),
     "scores": ("scores.json of medsae name score", "medsae_plugin.naming.results", "NameScores"),
 }

@@ -29,15 +29,6 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
     Raises:
         MedSAEError: matplotlib is not installed; an unknown format.
     """
-    if unknown := [f for f in formats if f not in FORMATS] or not formats:
-        raise MedSAEError(f"{unknown or 'no'} format; there are {', '.join(FORMATS)}")
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise MedSAEError("figures need matplotlib: pip install 'medsae-plugin[figures]'") from None
-    matplotlib.use("Agg")
-    out = Path(out)
-    make_folder(out)
     drawings: list[tuple[str, Callable[[], Any]]] = []
     for sae in run.saes:
         folder = sae.name.replace("/", "--")
@@ -51,10 +42,28 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
             drawings += figures_localised.of(folder, sae.localised)
     if run.comparison is not None:
         drawings += figures_compared.of(run.comparison)
-    written = []
+    return draw(drawings, out, formats)
+
+
+def draw(
+    drawings: Sequence[tuple[str, Callable[[], Any]]], out: str | Path, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Write figures into a folder, each by its name and what draws it; the files.
+
+    Raises:
+        MedSAEError: matplotlib is not installed; an unknown format.
+    """
+    if unknown := [f for f in formats if f not in FORMATS] or not formats:
+        raise MedSAEError(f"{unknown or 'no'} format; there are {', '.join(FORMATS)}")
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise MedSAEError("figures need matplotlib: pip install 'medsae-plugin[figures]'") from None
+    matplotlib.use("Agg")
+    out, written = make_folder(Path(out)), []
     with matplotlib.rc_context(style.RC):
-        for name, draw in drawings:
-            figure = draw()
+        for name, made_by in drawings:
+            figure = made_by()
             for kind in formats:
                 path = out / f"{name}.{kind}"
                 with replacing(path) as temporary:
