@@ -28,6 +28,7 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     roles = [role for role in ROLES if role == "report" or not crossed]
     head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in roles))])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
+    parts += [_localisation(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)
 
@@ -67,6 +68,23 @@ def _saes(comparison: Mapping[str, Any]) -> str:
     notes += [*(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
     notes += [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
     return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
+
+
+def _localisation(comparison: Mapping[str, Any]) -> str:
+    """Where the top units of each layer look; nothing without regions."""
+    found = comparison.get("localisation") or []
+    if not found:
+        return ""
+    names = list(found[0]["figures"])
+    rows = [["", "layer", "findings", *names]]
+    for e in found:
+        cells = [fixed(e["figures"][n]) + (f" ({e['chance'][n]:.2f})" if e["chance"][n] is not None else "")
+                 for n in names]  # fmt: skip
+        rows.append([e["name"], e["hook"], str(e["findings"]), *cells])
+    title = (
+        "Where each finding's top unit looks, means over findings; in brackets with other patients' regions (chance)"
+    )
+    return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
 
 def _winner(comparison: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.naming.names import NamedUnit, Names
 from medsae_plugin.naming.results import NameScores, TriedName
+from medsae_plugin.report.localised import Localised
 from medsae_plugin.sae_folders import CONFIG, load_sae, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import Split, UnitScores
@@ -39,7 +40,7 @@ class ScoredSAE:
 
     name: as in the comparison where there is one. scores: with the neurons and baselines beside it.
     latents: its rows of `latents.parquet`. training: `training.json`, None where its folder was not given.
-    names: by latent.
+    names: by latent. localised: None where `medsae localize` wrote nothing into the evaluation's folder.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ScoredSAE:
     path: Path | None
     training: TrainingRecord | None
     names: dict[int, Named] = field(default_factory=dict)
+    localised: Localised | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[
                 matrix=matrix,
                 path=path,
                 training=read_training(path) if path else None,
+                localised=Localised.beside(folder, matrix.manifest.sae_sha256),
             )
         )
     return opened
