@@ -60,7 +60,7 @@ TESTS = {
     "scores/sums": ["scores_sums"],
     "scores/scoring": ["scores_scoring", "scores_table"],
     "training/normalization": ["training_normalization"],
-    "data/tables": ["data_tables", "data_table_files", "data_dialects", "data_data_sets"],
+    "data/tables": ["data_tables", "data_table_files", "data_rows", "data_dialects", "data_data_sets"],
     "data/table_parts": ["data_tables", "data_dialects", "data_data_sets"],
     "data/splits": ["data_splits", "data_tables"],
     "encoders/checkpoints": ["encoders_checkpoints"],

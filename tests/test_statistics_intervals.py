@@ -78,6 +78,11 @@ def test_the_interval_of_r_is_near_fishers_where_fisher_holds():
     assert correlation_interval(-float(r.statistic), -without, n - 1.0) == pytest.approx((-high, -low))
 
 
+def test_a_latent_that_is_the_label_or_its_opposite_has_a_narrow_interval():
+    assert correlation_interval(-1.0, np.full(20, -1.0), 19.0) == pytest.approx((-1, -1))
+    assert correlation_interval(1.0, np.full(20, 1.0), 19.0) == pytest.approx((1, 1))
+
+
 def test_the_interval_of_auroc_solves_newcombes_equation():
     rng = np.random.default_rng(3)
     y = np.arange(60) < 12
