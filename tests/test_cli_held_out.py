@@ -160,3 +160,23 @@ def test_extract_takes_another_tables_images_as_the_test_split(tmp_path, capsys)
     capsys.readouterr()
     assert main([*arguments, *tables, "--out", str(tmp_path / "no")]) == 1
     assert "so they are not held out" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["--folds=3", "--test-table=valid.csv", "--select-from=store", "--judge-store=judge"]
+)
+def test_sites_sum_over_two_splits_and_say_so(case, tmp_path, capsys, option):
+    folder, *_ = case
+    arguments = [
+        "stats",
+        folder / "store",
+        folder / "one",
+        "--table",
+        folder / "labels.csv",
+        "--out",
+        tmp_path / "site",
+    ]
+    assert main([*map(str, arguments), option]) == 1
+    said = capsys.readouterr().err
+    assert "sums over two splits of a store" in said and option.partition("=")[0] in said and "--select-split" in said
+    assert not (tmp_path / "site").exists()
