@@ -59,8 +59,8 @@ def run_stats(args: argparse.Namespace) -> None:
 
     if args.of_images is not None:
         raise MedSAEError(
-            f"sites share sums over two splits of a store, which {', '.join(_OF_IMAGES[:-1])} and {_OF_IMAGES[-1]} have "
-            "no part in; name the splits (--select-split, --report-split)"
+            f"sites share sums over two splits of a store, which {', '.join(_OF_IMAGES[:-1])} and {_OF_IMAGES[-1]} "
+            "have no part in; name the splits (--select-split, --report-split)"
         )
     site = site_statistics(
         ActivationStore(args.store),
