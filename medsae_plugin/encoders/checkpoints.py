@@ -12,6 +12,18 @@ from torch import Tensor, nn
 
 from medsae_plugin.errors import MedSAEError
 
+# What `torch.load` raises where bytes are not what they were: each was seen with one byte in a few changed.
+_OF_DAMAGED_BYTES = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+
 
 def read_checkpoint(path: Path, wanted: Callable[[str], object] = lambda key: True) -> dict[str, Tensor]:
     """The `wanted` tensors of a `.safetensors` file or of a pickled state dict, the latter with `weights_only=True`.
@@ -27,7 +39,7 @@ def read_checkpoint(path: Path, wanted: Callable[[str], object] = lambda key: Tr
             raise MedSAEError(f"{path} is not a sound safetensors file: {error}") from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _OF_DAMAGED_BYTES as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MedSAEError(f"{path} is not a checkpoint of tensors alone, so it is not loaded: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
