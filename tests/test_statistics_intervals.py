@@ -56,6 +56,8 @@ def test_what_rests_on_one_patient_is_undefined_without_it():
     auroc = PatientJackknife(patients).auroc(a, one_positive)
     assert np.isnan(auroc[5, 0]) and (auroc[:5] == 1).all()
     assert np.isnan(auroc_interval(1.0, auroc[:, 0], (1.0, 5.0), (1.0, 5.0))).all()
+    one_pair = PatientJackknife(patients[:3]).auroc(np.array([[1.0], [0], [2]]), np.array([[1.0], [0], [0]]))
+    np.testing.assert_array_equal(one_pair, [[np.nan], [0], [1]])
 
 
 def test_of_a_mean_the_jackknifes_interval_is_students():
@@ -149,6 +151,8 @@ def test_a_studentised_interval_is_that_of_a_loop_over_resampled_patients(monkey
         monkeypatch.setattr(bootstrap, "_CHUNK_ELEMENTS", elements)
         assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
     assert studentised_interval(totals, counts) == studentised_interval(totals, counts, 1000, seed=0)
+    for unit in (1e-6, 1e6):
+        assert studentised_interval(unit * totals, counts, 300, seed=7) == pytest.approx(np.multiply(unit, expected))
 
 
 def test_resamples_without_a_spread_are_undefined():
