@@ -43,6 +43,8 @@ _MODULES = {
     "compare": "medsae_plugin.comparison",
     "load_grid": "medsae_plugin.comparison",
     "sweep": "medsae_plugin.comparison",
+    "Confounders": "medsae_plugin.confounding",
+    "score_confounders": "medsae_plugin.confounding",
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }

@@ -19,8 +19,8 @@ LAYERS = (
     {"store"},
     {"training"},
     {"scores"},
-    {"causal", "regions"},
-    {"comparison", "naming", "patients"},
+    {"causal", "localisation"},
+    {"comparison", "naming", "patients", "confounding"},
     {"report", "release"},
     {"demo", "cli"},
 )

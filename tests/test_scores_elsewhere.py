@@ -106,7 +106,8 @@ def test_hospitals_that_share_no_label_hook_or_encoder_are_refused(case, tmp_pat
     store, table, *_ = hospital(tmp_path, "d", 20, 1, "test", "d", ("Hernia", "Mass"))
     with pytest.raises(MedSAEError, match="have no label in common: one has Edema, Fracture, the other Hernia, Mass"):
         chosen_at(store_a, table_a, store, table)
-    store.manifest["encoder"] = {**store.manifest["encoder"], "weights_sha256": "9" * 64}
+    encoder = store.manifest.encoder.model_copy(update={"weights_sha256": "9" * 64})
+    store.manifest = store.manifest.model_copy(update={"encoder": encoder})
     with pytest.raises(MedSAEError, match="are not of the same encoder"):
         chosen_at(store_a, table_a, store, table)
     one = write_store(tmp_path / "one", {"other": np.zeros((20, 3), np.float32)}, images=store.images)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from medsae_plugin.cli.arguments import comma_list, read_table
+from medsae_plugin.cli.arguments import checked_device, comma_list, read_table
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.scores.elsewhere import Scene
     from medsae_plugin.scores.images import Folds
+    from medsae_plugin.scores.matrix import Aggregate
 
 _SPLITS = {"select": "train", "report": "test"}
 
@@ -95,6 +96,35 @@ def read_scene(args: argparse.Namespace) -> Scene:
         select=args.select,
         report=args.report,
         other_patients=args.other_patients,
+    )
+
+
+class HowScored(TypedDict):
+    """What `evaluate`, `compare` and `probe_units` are told alike."""
+
+    aggregate: Aggregate
+    select: str
+    report: str
+    folds: Folds | None
+    leave_out_trained: bool
+    device: str
+    progress: bool
+
+
+def how_scored(args: argparse.Namespace, scene: Scene) -> HowScored:
+    """From the arguments of `add_what_is_scored`, `add_held_out` and `add_device`, and what `read_scene` made of them.
+
+    Raises:
+        MedSAEError: this machine has not the device.
+    """
+    return HowScored(
+        aggregate=args.aggregate,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
+        device=checked_device(args.device),
+        progress=not args.quiet,
     )
 
 

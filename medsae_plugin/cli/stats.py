@@ -52,7 +52,6 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_stats(args: argparse.Namespace) -> None:
-    from medsae_plugin.scores.models import Split
     from medsae_plugin.scores.sites import site_statistics
     from medsae_plugin.scores.table import without_rows
     from medsae_plugin.store import ActivationStore
@@ -74,7 +73,7 @@ def run_stats(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     site.save(args.out)
-    splits = [Split(**site.about[role]) for role in ("select", "report")]
+    splits = site.about.splits.values()
     counts = (f"{split.images} images of {split.patients} patients" for split in splits)
     for line in without_rows(*splits):
         print(line)

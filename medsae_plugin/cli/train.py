@@ -74,8 +74,9 @@ def run(args: argparse.Namespace) -> None:
 
     from medsae_plugin.scores import MeanTopR
     from medsae_plugin.store import ActivationStore
+    from medsae_plugin.text import clock
     from medsae_plugin.training import load_recipe, train_saes
-    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, duration, seconds_a_step
+    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, seconds_a_step
 
     if args.resume:
         print("medsae: --resume does nothing: the same command goes on; it goes with 0.3", file=sys.stderr)
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plan:
         seconds = seconds_a_step(store, plan)
         print("\n".join([str(plan), *(f"warning: {line}" for line in plan.warnings)]))
-        print(f"time: {duration(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
+        print(f"time: about {clock(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
         return
     if not args.quiet:
         print(plan, file=sys.stderr)
@@ -114,14 +115,14 @@ def _as_long_as_said(
     """The config with `--epochs` or `--minutes`; a run that `--minutes` began goes on to the samples it began with."""
     from dataclasses import replace
 
-    from medsae_plugin.sae_folders import RUN, read_object
     from medsae_plugin.training.plan import in_minutes
+    from medsae_plugin.training.records import TrainingRun
 
     if args.epochs is not None:
         return replace(config, epochs=args.epochs, total_training_samples=None)
     if args.minutes is None:
         return config
-    if args.out is not None and (args.out / RUN).is_file():
-        samples = read_object(args.out / RUN)["training"]["total_training_samples"]
+    if args.out is not None and TrainingRun.file_at(args.out).is_file():
+        samples = TrainingRun.open(args.out).training.total_training_samples
         return replace(config, epochs=None, total_training_samples=samples)
     return in_minutes(store, specs, config, args.minutes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field, PrivateAttr
@@ -17,7 +17,6 @@ from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Result, Spli
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.units import Kind
 
-SCHEMA_VERSION = 1
 JSON = "comparison.json"
 
 
@@ -167,7 +166,7 @@ class Comparison(Result):
     FILE: ClassVar[str] = JSON
     COMMAND: ClassVar[str] = "medsae compare"
 
-    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     medsae_plugin: str = __version__
     aggregate: str
     select: Split

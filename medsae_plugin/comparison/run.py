@@ -110,7 +110,7 @@ def compare(
     recipes = recipes_of(compared)
     found = Found(
         evaluation=evaluation,
-        encoders=[source.store.manifest["encoder"] | {"label": source.label} for source in sources],
+        encoders=[{**source.store.manifest.encoder.model_dump(), "label": source.label} for source in sources],
         label_names=images.label_names,
         compared=compared,
         recipes=recipes,

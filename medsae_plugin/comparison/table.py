@@ -9,7 +9,7 @@ from medsae_plugin.scores.images import ROLES
 from medsae_plugin.scores.models import NOT_SPARSE, Split, is_not_sparse
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.table import without_rows
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 _HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
 _JUDGED = "mean_monosemanticity_judge"
@@ -42,14 +42,14 @@ def _saes(comparison: Mapping[str, Any]) -> str:
         rows.append(
             [
                 e["name"],
-                _form(e["explained_variance"], 3),
-                _form(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
+                fixed(e["explained_variance"], 3),
+                fixed(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
                 "-" if e["dead"] is None else f"{e['dead']:.0%}",
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
-                _form(e["mean_monosemanticity"], 3),
+                fixed(e["mean_monosemanticity"], 3),
                 *(m.form(None if (value := e.get(m.name)) is None else float(value)) for m in more),
-                _form(e.get("mean_rank"), 2),
+                fixed(e.get("mean_rank"), 2),
                 "*" if e.get("pareto") else "",
             ]
         )
@@ -116,8 +116,8 @@ def _visibility(comparison: Mapping[str, Any]) -> str:
     for entry in comparison["visibility"]:
         cells = []
         for at, x in enumerate(entry["layers"]):
-            latent = "" if x["latent"] is None else f" {_form(x['latent_r'], 2)} #{x['latent']}"
-            cells.append(("*" if at in entry["visible_from"] else "") + _form(x["auroc"], 2) + latent)
+            latent = "" if x["latent"] is None else f" {fixed(x['latent_r'], 2)} #{x['latent']}"
+            cells.append(("*" if at in entry["visible_from"] else "") + fixed(x["auroc"], 2) + latent)
         rows.append([entry["label"], *cells])
     share = comparison["thresholds"]["visible"]
     title = (
@@ -136,7 +136,7 @@ def _stability(comparison: Mapping[str, Any]) -> str:
     rows = [["recipe", *heads, f"share with r >= {comparison['thresholds']['stable']}"]]
     for s in comparison["stability"]:
         share = s["share_stable"]
-        rows.append([_recipe(s), *(_form(s.get(key), 2) for key in figures), "-" if share is None else f"{share:.0%}"])
+        rows.append([_recipe(s), *(fixed(s.get(key), 2) for key in figures), "-" if share is None else f"{share:.0%}"])
     title = "Stability across seeds (latents matched by correlation over images; |cosine| of decoder directions)"
     return "\n".join([title, *aligned(rows, rule_after=(1,)), "", *_spread(comparison)])
 
@@ -173,8 +173,4 @@ def _flows(comparison: Mapping[str, Any]) -> str:
 def _with_interval(entry: Mapping[str, Any], figure: str) -> str:
     low, high = entry[f"{figure}_low"], entry[f"{figure}_high"]
     between = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    return _form(entry[figure], 2) + between
-
-
-def _form(x: float | None, digits: int) -> str:
-    return "-" if x is None else f"{x:.{digits}f}"
+    return fixed(entry[figure], 2) + between

@@ -194,7 +194,7 @@ def _brief(o: Observation) -> dict[str, Any]:
 def _training(s: ScoredSAE) -> dict[str, Any] | None:
     if s.training is None:
         return None
-    return {"sae": s.training["sae"], "training": s.training["training"], "history": s.training["history"]}
+    return {**s.training.trained_by, "history": s.training.history}
 
 
 def _name(named: Named) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
             (f"observations-{folder}", partial(observations, sae)),
             (f"density-{folder}", partial(density, sae)),
         ]
-        if sae.training and len(sae.training["history"]) > 1:
+        if sae.training and len(sae.training.history) > 1:
             drawings.append((f"training-{folder}", partial(training, sae)))
     if run.comparison is not None:
         drawings += figures_compared.of(run.comparison)
@@ -118,7 +118,7 @@ def training(sae: ScoredSAE) -> Any:
     import matplotlib.pyplot as plt
 
     assert sae.training is not None
-    history = sae.training["history"]
+    history = sae.training.history
     figure, axes = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 1.75))
     titles = {"explained_variance": "explained variance", "l0": "L0", "dead": "share of dead latents"}
     for letter, axis, (key, title) in zip("abc", axes, titles.items(), strict=True):

@@ -35,7 +35,7 @@ def thumbnail(path: Path | ImageFile, store: ActivationStore) -> str | None:
         image = read_image(path)
     except UnreadableImage:
         return None
-    framed = replace(Preprocessor.from_config(store.manifest["preprocessing"]), size=SIDE).to_array(image)
+    framed = replace(Preprocessor.from_config(store.preprocessing), size=SIDE).to_array(image)
     buffer = io.BytesIO()
     Image.fromarray(framed).save(buffer, format="WEBP", quality=_QUALITY, method=4)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -82,8 +82,8 @@ def write_report(
 
 
 def _checked_images(run: Run, store: ActivationStore, root: Path) -> Images:
-    expected = {s.matrix.manifest["images_sha256"] for s in run.saes}
-    if store.manifest["images"]["sha256"] not in expected:
+    expected = {s.matrix.manifest.images_sha256 for s in run.saes}
+    if store.manifest.images.sha256 not in expected:
         raise MedSAEError(f"{store.path} is not the store that this run was scored on")
     first = root / run.saes[0].matrix.images["path"].iloc[0]
     if not first.is_file():

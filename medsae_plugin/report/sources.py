@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +16,12 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.naming.names import NamedUnit, Names
 from medsae_plugin.naming.results import NameScores, TriedName
-from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
+from medsae_plugin.sae_folders import CONFIG, load_sae, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import Split, UnitScores
 from medsae_plugin.scores.probe_results import PROBES_FILE, Probes
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
+from medsae_plugin.training.records import TrainingRecord, read_training
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ScoredSAE:
     latents: pd.DataFrame
     matrix: LatentMatrix
     path: Path | None
-    training: dict[str, Any] | None
+    training: TrainingRecord | None
     names: dict[int, Named] = field(default_factory=dict)
 
 
@@ -96,7 +96,7 @@ def open_run(
         opened += _scored_saes(evaluation, part, f"{label}/" if label else "", paths)
     named = _names([Path(n) for n in names])
     for sae in opened:
-        sae.names.update(named.pop(sae.matrix.manifest["sae_sha256"], {}))
+        sae.names.update(named.pop(sae.matrix.manifest.sae_sha256 or "", {}))
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
     probes = None if several or not (scores / PROBES_FILE).is_file() else Probes.open(scores)
@@ -128,7 +128,7 @@ def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[
     opened = []
     for scores in evaluation.saes:
         matrix = LatentMatrix(folder / "latents" / scores.folder_name)
-        path = paths.get(matrix.manifest["sae_sha256"])
+        path = paths.get(matrix.manifest.sae_sha256 or "")
         opened.append(
             ScoredSAE(
                 name=prefix + scores.name,
@@ -137,7 +137,7 @@ def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[
                 latents=evaluation.frame(scores.name),
                 matrix=matrix,
                 path=path,
-                training=read_report(path) if path else None,
+                training=read_training(path) if path else None,
             )
         )
     return opened

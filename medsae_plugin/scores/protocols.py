@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.scores.baselines import Baselines
 from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix, latent_matrices
+from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
@@ -45,7 +47,7 @@ def evaluate(
     folds: Folds | None = None,
     leave_out_trained: bool | Collection[str] = False,
     resampling: Resampling | None = None,
-    baselines: Sequence[str | Path] = (),
+    baselines: Baselines = (),
     judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -65,7 +67,8 @@ def evaluate(
             SAE's own, instead of refusing them; or which patients are to be left out for that.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations of patients' labels, 200 by default, with their seed.
-        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs.
+        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs, or what `open_baselines`
+            returned.
         judge: another encoder's store of the same images, by whose embeddings monosemanticity is given as well.
         device: where SAEs are computed.
 
@@ -91,7 +94,7 @@ def evaluate(
         scored = [_scored(store, *both, held_out, judge) for both in zip(units, matrices, strict=True)]
         evaluation = Evaluation.of(
             scored,
-            store.manifest["encoder"],
+            Encoder.of(store),
             aggregate,
             counts(images),
             q=q,

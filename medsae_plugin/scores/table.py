@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 MEANS = {
     "r": "mean_top_r",
@@ -178,7 +178,7 @@ def _beside_table(sae: UnitScores) -> list[str]:
             _gained(gain) if gain else "",
         ]
         name = "this SAE" if one is sae else one.kind
-        l0_words = "-" if l0 is None else f"{l0:.1f}"
+        l0_words = fixed(l0, 1)
         rows.append([name, str(one.candidates), l0_words, *(_figure(m, one) for m in columns), *last])
     said = [f"({k}) {title}" for k, title in enumerate(long, 1)]
     return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), *said, *_beside_notes(sae)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import free_bytes, writing
 from medsae_plugin.store import layout
 from medsae_plugin.store.decoding import Decoded, Request, decode, default_workers, worker_deaths_explained
-from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.store.layout import DTYPES, EncoderInfo, HookInfo, ImagesInfo, Manifest
 from medsae_plugin.store.plan import ExtractionPlan, Stopwatch, peak_bytes
 from medsae_plugin.store.positions import PositionPolicy, parse_positions
 from medsae_plugin.store.reader import ActivationStore
@@ -136,12 +135,12 @@ def plan_extraction(
     return replace(plan, seconds=stopwatch.seconds_for(plan.images_left), peak=peak_bytes())
 
 
-def _plan(job: _Job, manifest: dict[str, Any], out: Path) -> ExtractionPlan:
+def _plan(job: _Job, manifest: Manifest, out: Path) -> ExtractionPlan:
     """From shapes alone."""
-    per_shard, count = manifest["images"]["per_shard"], len(job.images)
+    per_shard, count = manifest.images.per_shard, len(job.images)
     left = count
-    if (out / layout.MANIFEST).is_file() and layout.read_manifest(out) == json.loads(json.dumps(manifest)):
-        names = enumerate(layout.shard_names(manifest))
+    if (out / layout.MANIFEST).is_file() and layout.read_manifest(out) == manifest:
+        names = enumerate(manifest.shard_names)
         left -= sum(min(per_shard, count - k * per_shard) for k, name in names if (out / name).is_file())
     size = job.encoder.preprocessor.config["size"]
     pixels = size**2 if isinstance(size, int) else math.prod(size)
@@ -296,8 +295,8 @@ def _hook_infos(
     encoder: HookedVisionEncoder, hooks: Sequence[str], policy: PositionPolicy, dtype: torch.dtype
 ) -> dict[str, HookInfo]:
     """In the order of the forward pass, whatever the order asked for."""
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise MedSAEError(f"activations cannot be stored as {dtype}; use float32, float16 or bfloat16")
+    if dtype not in [getattr(torch, name) for name in DTYPES]:
+        raise MedSAEError(f"activations cannot be stored as {dtype}; use {', '.join(DTYPES)}")
     if not hooks:
         raise MedSAEError(f"no hook was asked for; {encoder.name} has {', '.join(encoder.hook_specs)}")
     infos = {}
@@ -337,24 +336,20 @@ def _job(
     return _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
 
 
-def _manifest(job: _Job, images_per_shard: int | None) -> dict[str, Any]:
+def _manifest(job: _Job, images_per_shard: int | None) -> Manifest:
     if images_per_shard is not None and images_per_shard < 1:
         raise MedSAEError("images_per_shard must be at least 1")
     encoder, images = job.encoder, job.images
     per_shard = images_per_shard or _default_per_shard(job.hooks, job.dtype)
-    return {
-        "schema_version": layout.SCHEMA_VERSION,
-        "encoder": {
-            "name": encoder.name,
-            "weights_sha256": encoder.weights_sha256,
-            "dtype": str(encoder.dtype).removeprefix("torch."),
-        },
-        "preprocessing": encoder.preprocessor.config,
-        "hooks": {name: info.to_json() for name, info in job.hooks.items()},
-        "positions": str(job.policy),
-        "seed": job.seed,
-        "images": {"count": len(images), "sha256": images.content_hash(), "per_shard": per_shard},
-    }
+    dtype = str(encoder.dtype).removeprefix("torch.")
+    return Manifest(
+        encoder=EncoderInfo(name=encoder.name, weights_sha256=encoder.weights_sha256, dtype=dtype),
+        preprocessing=encoder.preprocessor.config,
+        hooks=job.hooks,
+        positions=str(job.policy),
+        seed=job.seed,
+        images=ImagesInfo(count=len(images), sha256=images.content_hash(), per_shard=per_shard),
+    )
 
 
 def _default_per_shard(hooks: dict[str, HookInfo], dtype: torch.dtype) -> int:

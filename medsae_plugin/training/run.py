@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
+from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, writing
 from medsae_plugin.sae_folders import CONFIG, HISTORY, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import differences
-from medsae_plugin.training.checkpoints import Checkpoints, load
+from medsae_plugin.training.checkpoints import Checkpoints, Progress, load
 from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.plan import Plan
+from medsae_plugin.training.records import Figure, TrainingRecord, TrainingRun
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 from medsae_plugin.training.validation import TopR, Validation, fidelity_sums
 from medsae_plugin.training.watch import Watch
@@ -75,7 +76,7 @@ def train_saes(
     specs, config = plan.specs, plan.config
     out = Path(out)
     folders = {spec.name: out / spec.name for spec in specs}
-    is_begun = _claim(what := _what_it_is(store, specs, config), out)
+    is_begun = _claim(what := TrainingRun.of(store, specs, config), out)
     watch = Watch(config.steps, config.batch_size, progress)
     if all((folder / REPORT).is_file() for folder in folders.values()):
         watch.say(f"{out} holds this training, finished; nothing is trained")
@@ -84,7 +85,7 @@ def train_saes(
 
     with (
         writing(out, "Whole checkpoints are kept, and the same command goes on from the last"),
-        logged(wandb_project, out.name, what, quiet=not progress),
+        logged(wandb_project, out.name, what.to_json(), quiet=not progress),
         without_bars(),
     ):
         run = _Run(store, specs, config, out, Checkpoints(out, checkpoint_minutes), watch, top_r, wandb_project)
@@ -109,33 +110,14 @@ def _save_all(run: _Run, folders: dict[str, Path]) -> None:
     run.checkpoints.finish()
 
 
-def _what_it_is(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig) -> dict[str, Any]:
-    """All that the weights follow from, as JSON has it."""
-    what = {
-        "saes": {spec.name: spec.fields() for spec in specs},
-        "training": config.fields(),
-        "store": {
-            "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
-            "preprocessing": store.manifest["preprocessing"],
-            "images_sha256": store.manifest["images"]["sha256"],
-            "positions": store.manifest["positions"],
-            "seed": store.manifest["seed"],
-            "dtype": {spec.hook: store.hooks[spec.hook].dtype for spec in specs},
-        },
-    }
-    return dict(json.loads(json.dumps(what)))
-
-
-def _claim(what: dict[str, Any], out: Path) -> bool:
+def _claim(what: TrainingRun, out: Path) -> bool:
     """Note what this run is in `run.json`, or check that the run in `out` is this one; whether it was there."""
-    note = out / RUN
-    if note.is_file():
-        if lines := differences(read_object(note), what, "the folder"):
+    if (out / RUN).is_file():
+        if lines := differences(TrainingRun.open(out / RUN).to_json(), what.to_json(), "the folder"):
             raise MedSAEError("\n".join([f"{out} holds another training run; choose another folder, or mend:", *lines]))
         return True
     refuse_other_content(out, "training run")
-    make_folder(out)
-    write_text(note, json.dumps(what, indent=2) + "\n")
+    what.save(make_folder(out))
     return False
 
 
@@ -201,13 +183,9 @@ class _Run:
             if sums.n:  # what SAE-Lens counts is what has not fired for a while in training
                 config = read_object(temporary / CONFIG)
                 config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
-                (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-            report = {
-                "sae": spec.fields(),
-                "training": self.config.fields(),
-                "validation": sums.figures() if sums.n else None,
-            }
-            (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+                (temporary / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
+            validation: dict[str, Figure] | None = {**sums.figures()} if sums.n else None
+            TrainingRecord(sae=spec, training=self.config, validation=validation).save(temporary)
             if self.history:
                 told = [{"step": n["step"], "rows": n["rows"], **n["saes"][spec.name]} for n in self.history]
                 pd.DataFrame(told).astype({"mean_top_r": float}).to_parquet(temporary / HISTORY, index=False)
@@ -269,7 +247,7 @@ class _Run:
         assert checkpoint_path is not None
         specs = {spec.name: spec for spec in self.specs}
         losses = {name: (float(trainer.loss), trainer.steps) for name, trainer in self.own.items()}
-        progress = {"batches": self.n_batches, "history": self.history, "losses": losses}
+        progress = Progress(self.n_batches, self.history, losses)
         self.checkpoints.take(
             checkpoint_path, list(specs), lambda name, folder: self._save_of_raw(specs[name], folder), progress
         )
@@ -279,6 +257,6 @@ class _Run:
         if (last := self.checkpoints.last()) is None:
             return
         progress = load(last, self.trainer, self.own, self.config.batch_size)
-        self.n_batches, self.history = progress["batches"], progress["history"]
-        for name, (loss, steps) in progress["losses"].items():
+        self.n_batches, self.history = progress.batches, progress.history
+        for name, (loss, steps) in progress.losses.items():
             self.own[name].loss, self.own[name].steps = torch.tensor(loss, dtype=torch.float32), steps
