@@ -104,8 +104,8 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
             raise KeyboardInterrupt
         return train(store, specs, config, out, **kwargs)
 
-    train = sweeps.train_saes
-    monkeypatch.setattr(sweeps, "train_saes", stopping)
+    train = sweeps.train_part
+    monkeypatch.setattr(sweeps, "train_part", stopping)
     with pytest.raises(KeyboardInterrupt):
         sweep(store, recipe, table, tmp_path / "broken", **arguments)
     first = next((tmp_path / "broken" / "passes" / "00").glob("*/sae_weights.safetensors"))

@@ -43,6 +43,7 @@ _SAVED = {
         "Comparison",
     ),
     "site": ("site.json of medsae stats", "medsae_plugin.scores.sites", "Site"),
+    "sweep": ("sweep.json of medsae sweep", "medsae_plugin.comparison.halving", "Sweep"),
     "names": ("names.json of medsae name", "medsae_plugin.naming.names", "Names"),
     "scores": ("scores.json of medsae name score", "medsae_plugin.naming.results", "NameScores"),
 }

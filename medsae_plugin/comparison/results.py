@@ -58,7 +58,8 @@ class TopLatent(Figures):
 class ComparedSAE(Figures):
     """An SAE, or a layer's raw neurons: its fidelity, its figures per SAE with intervals, its top latents.
 
-    mean_rank: on `Comparison.ranked_on`. headline: what an SAE gains over the best baseline of as many candidates, in
+    mean_rank: on `Comparison.ranked_on`. val: where that is the split `val`, the SAE's figures there, of the whole of
+        it; to choose by, not to report. headline: what an SAE gains over the best baseline of as many candidates, in
         words. pareto: whether no SAE of its layer explains as much of the variance with as small an L0. no_interval:
         why its means have no interval; None where they have one.
     """
@@ -72,6 +73,7 @@ class ComparedSAE(Figures):
     d_sae: int | None
     seed: int | None
     mean_rank: float | None = None
+    val: dict[str, float | None] | None = None
     headline: str | None = None
     pareto: bool | None = None
     no_interval: str | None = None

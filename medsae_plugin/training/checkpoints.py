@@ -42,11 +42,12 @@ class Checkpoints:
     """The folder of a run's checkpoints. Those that the recipe asks for stay; of those by time the last, until the end.
 
     SAE-Lens writes them, at the samples of its `checkpoint_thresholds`; one by time is such a threshold, put in when it
-    is due.
+    is due. So is the one after `until` samples, where a part of a training ends.
     """
 
-    def __init__(self, out: Path, minutes: float) -> None:
+    def __init__(self, out: Path, minutes: float, until: int | None = None) -> None:
         self.folder, self.writing = out / CHECKPOINTS, out / WRITING
+        self._until = until
         self._every = 60 * minutes
         self._due = time.monotonic() + _FIRST * self._every
         self._by_time = False
@@ -55,7 +56,8 @@ class Checkpoints:
     def ask_if_due(self, trainer: Any, batch_size: int) -> None:
         """Before a step: let SAE-Lens checkpoint after it, if it is time and it would not anyway."""
         self._began = time.monotonic()
-        if self._began < self._due or not trainer.n_training_samples:
+        is_last = self._until is not None and trainer.n_training_samples + batch_size >= self._until
+        if not is_last and (self._began < self._due or not trainer.n_training_samples):
             return
         thresholds = trainer.checkpoint_thresholds
         if not (thresholds and thresholds[0] < trainer.n_training_samples + batch_size):
@@ -76,7 +78,7 @@ class Checkpoints:
         from sae_lens.training.activation_scaler import ActivationScaler
 
         for name in names:
-            folder = _place(written, names, name)
+            folder = written if len(names) == 1 else written / name  # as SAE-Lens lays them out
             theirs = [file for file in folder.iterdir() if file.name != CONFIG]
             (folder / TRAINER).mkdir()
             for file in theirs:
@@ -124,7 +126,8 @@ def load(checkpoint: Path, trainer: Any, own: dict[str, Any], batch_size: int) -
     """
     try:
         for name, inner in own.items():
-            folder = _place(checkpoint, list(own), name) / TRAINER
+            several = (checkpoint / name / TRAINER).is_dir()  # of more SAEs than go on, perhaps
+            folder = (checkpoint / name if several else checkpoint) / TRAINER
             inner.load_trainer_state(folder)
             inner.sae.load_weights_from_checkpoint(folder)
             # SAE-Lens checkpoints before it counts the step that has just been made.
@@ -134,11 +137,6 @@ def load(checkpoint: Path, trainer: Any, own: dict[str, Any], batch_size: int) -
         return _progress(checkpoint)
     except _DAMAGED as error:
         raise _damaged(checkpoint, error) from error
-
-
-def _place(checkpoint: Path, names: Sequence[str], name: str) -> Path:
-    """The folder of an SAE in a checkpoint, as SAE-Lens lays it out."""
-    return checkpoint if len(names) == 1 else checkpoint / name
 
 
 def _is_by_time(folder: Path) -> bool:

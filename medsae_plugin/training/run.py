@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -70,44 +70,99 @@ def train_saes(
         MedSAEError: specs that do not fit the store; `out` holds another run; a damaged checkpoint; a training that
             diverged, once the other SAEs of the run are saved; Weights & Biases does not start.
     """
+    trained = train_part(
+        store,
+        specs,
+        config,
+        out,
+        top_r=top_r,
+        wandb_project=wandb_project,
+        checkpoint_minutes=checkpoint_minutes,
+        progress=progress,
+    )
+    if trained.diverged:
+        raise MedSAEError(
+            f"the training of {', '.join(trained.diverged)} diverged: nan or infinity among its weights; lower the "
+            "learning rate. It is not saved, and the other SAEs of the run are"
+        )
+    return trained.folders
+
+
+class Trained(NamedTuple):
+    """What a part of a training came to.
+
+    folders: of the SAEs that are finished. figures: of each SAE the last on the validation sample, where there is one.
+    diverged: those that have nan or infinity among their weights.
+    """
+
+    folders: dict[str, Path]
+    figures: dict[str, dict[str, float | None]]
+    diverged: list[str]
+
+
+def train_part(
+    store: ActivationStore,
+    specs: Sequence[SAESpec],
+    config: TrainingConfig,
+    out: str | Path,
+    *,
+    names: Collection[str] | None = None,
+    steps: int | None = None,
+    top_r: TopR | None = None,
+    wandb_project: str | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    progress: bool = True,
+) -> Trained:
+    """`train_saes` for some of its SAEs, or up to a step, where it ends with a checkpoint that the next part goes on
+    from, with the same SAEs or fewer; those that reach the end are the same as without parts.
+
+    Args:
+        names: of the SAEs to go on with, by default all.
+        steps: at which to stop, by default all.
+
+    Raises:
+        MedSAEError: as `train_saes`, but for what diverged, which is told.
+    """
     plan = Plan.of(store, specs, config)
     for line in plan.warnings:
-        warnings.warn(line, stacklevel=2)
-    specs, config = plan.specs, plan.config
-    out = Path(out)
-    folders = {spec.name: out / spec.name for spec in specs}
-    is_begun = _claim(what := TrainingRun.of(store, specs, config), out)
-    watch = Watch(config.steps, config.batch_size, progress)
+        warnings.warn(line, stacklevel=3)
+    config, out = plan.config, Path(out)
+    mine = [spec for spec in plan.specs if names is None or spec.name in names]
+    folders = {spec.name: out / spec.name for spec in mine}
+    is_begun = _claim(what := TrainingRun.of(store, plan.specs, config), out)
+    steps = config.steps if steps is None else steps
+    watch = Watch(steps, config.batch_size, progress)
     if all((folder / REPORT).is_file() for folder in folders.values()):
         watch.say(f"{out} holds this training, finished; nothing is trained")
-        return folders
+        return Trained(folders, {}, [])
     from medsae_plugin.training.trainers import logged, without_bars
 
+    until = None if steps == config.steps else steps * config.batch_size
     with (
         writing(out, "Whole checkpoints are kept, and the same command goes on from the last"),
         logged(wandb_project, out.name, what.to_json(), quiet=not progress),
         without_bars(),
     ):
-        run = _Run(store, specs, config, out, Checkpoints(out, checkpoint_minutes), watch, top_r, wandb_project)
+        checkpoints = Checkpoints(out, checkpoint_minutes, until)
+        run = _Run(store, mine, config, out, checkpoints, watch, top_r, wandb_project)
         if is_begun:
             watch.say(run.where_it_goes_on())
-        run.fit()
-    _save_all(run, folders)
-    return folders
+        run.fit(until)
+    return _ended(run, folders, is_whole=until is None)
 
 
-def _save_all(run: _Run, folders: dict[str, Path]) -> None:
-    """Raises MedSAEError if the training of some SAEs diverged, when the others are saved."""
+def _ended(run: _Run, folders: dict[str, Path], is_whole: bool) -> Trained:
+    """What a part came to; at the end of a training its SAEs are saved."""
     diverged = run.diverged()
+    figures = dict(run.history[-1]["saes"]) if run.history else {}
+    if not is_whole:
+        return Trained({}, figures, diverged)
     for spec in run.specs:
         if spec.name not in diverged:
             run.save(spec, folders[spec.name])
-    if diverged:
-        raise MedSAEError(
-            f"the training of {', '.join(diverged)} diverged: nan or infinity among its weights; lower the "
-            "learning rate. It is not saved, and the other SAEs of the run are"
-        )
-    run.checkpoints.finish()
+    if not diverged:
+        run.checkpoints.finish()
+    return Trained({name: folder for name, folder in folders.items() if name not in diverged}, figures, diverged)
 
 
 def _claim(what: TrainingRun, out: Path) -> bool:
@@ -161,8 +216,11 @@ class _Run:
             return f"going on from the checkpoint at step {step:,} of {self.watch.steps:,}"
         return "this training was begun before and has no checkpoint yet; it begins anew"
 
-    def fit(self) -> None:
+    def fit(self, until: int | None = None) -> None:
+        """Train to the end, or until so many samples have been trained on."""
         torch.manual_seed(self.config.seed)
+        if until is not None:  # the learning rate's schedule, which is made by now, is of the whole
+            self.trainer.cfg.total_training_samples = until
         try:
             self.trainer.fit()
             self._look()
@@ -258,5 +316,6 @@ class _Run:
             return
         progress = load(last, self.trainer, self.own, self.config.batch_size)
         self.n_batches, self.history = progress.batches, progress.history
-        for name, (loss, steps) in progress.losses.items():
-            self.own[name].loss, self.own[name].steps = torch.tensor(loss, dtype=torch.float32), steps
+        for name, trainer in self.own.items():
+            loss, trainer.steps = progress.losses[name]
+            trainer.loss = torch.tensor(loss, dtype=torch.float32)
