@@ -1,5 +1,7 @@
 """External validation: chosen on one table's or store's images and reported on another's, against brute force."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from medsae_plugin.comparison import compare
 from medsae_plugin.data.joining import join_tables
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import Evaluation, Resampling, evaluate
+from medsae_plugin.scores import Evaluation, Probes, Resampling, evaluate
 from medsae_plugin.scores.elsewhere import chosen_at, with_test_table
 from medsae_plugin.training.memory import TrainingPatients
 
@@ -202,12 +204,24 @@ def test_the_command_line_chooses_at_one_and_reports_at_the_other(case, tmp_path
     common = ["--labels", "Edema,Fracture", "--permutations", "9", "--quiet", "--out", tmp_path / "out"]
     external = ["--table", folder / "b.csv", "--select-from", folder / "a", "--select-table", folder / "a.csv"]
     assert main([*map(str, ["evaluate", folder / "b", sae, *external, *common])]) == 0
-    assert told(Evaluation.open(tmp_path / "out"))[0] == by_hand((x[:120], y[:120]), (z, t))[0]
+    tops, r = by_hand((x[:120], y[:120]), (z, t))
+    latents, figures = told(Evaluation.open(tmp_path / "out"))
+    assert latents == tops and figures == pytest.approx(r, abs=1e-6)
     said = capsys.readouterr().out
     assert "every figure on test of b" in said and "At home, on test of a" in said
     assert main([*map(str, ["compare", folder / "b", sae, *external, *common[:-1], tmp_path / "c"])]) == 0
     said = capsys.readouterr().out
     assert "mean r at home" in said and "lost: that, less r here" in said
+    (compared,) = (
+        s for s in json.loads((tmp_path / "c" / "comparison.json").read_text())["saes"] if s["name"] == "sae"
+    )
+    assert [top["latent"] for top in compared["top"]] == tops
+    assert [top["r"] for top in compared["top"]] == pytest.approx(r, abs=1e-5)
+    probe = ["probe", folder / "b", sae, *external, *common[:2], "--quiet", "--out", tmp_path / "p"]
+    assert main([*map(str, probe)]) == 0
+    alone = [o.k_sparse["1"] for o in Probes.open(tmp_path / "p").units[0].labels]
+    assert alone == pytest.approx([roc_auc_score(t[:, c], z[:, j]) for c, j in enumerate(tops)])
+    capsys.readouterr()
     for more, words in (
         (["--folds", "3", "--select-from", folder / "a"], "give one of them"),
         (["--other-patients"], "are of --select-from"),
