@@ -20,13 +20,13 @@ from medsae_plugin.training.specs import CENTER_AND_SCALE, SAE_LENS_NORMALIZATIO
 
 HOOK = "hook_embedding"
 OPTIONS = {"matryoshka_batchtopk": {"k": 3, "matryoshka_widths": [8, 24]}} | {
-    name: {"k": 3} for name in ("topk", "batchtopk", "abstopk")
+    name: {"k": 3} for name in ("topk", "batchtopk", "abstopk", "medsae_topk")
 }
 # SAE-Lens cannot fold into a tied encoder, and its auxiliary loss fails under a layer norm once a latent is dead.
 REFUSED = {
     ("matching_pursuit", CENTER_AND_SCALE),
     ("matching_pursuit", "covariance_whitening"),
-    *((name, "layer_norm") for name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")),
+    *((name, "layer_norm") for name in ("topk", "medsae_topk", "abstopk", "batchtopk", "matryoshka_batchtopk")),
 }
 ALL = sorted(itertools.product(SAE_TRAINING_CLASS_REGISTRY, (CENTER_AND_SCALE, *SAE_LENS_NORMALIZATIONS)))
 CONFIG = TrainingConfig(2560, batch_size=64, lr=3e-3, validate_every=20, n_checkpoints=3, n_batches_for_norm_estimate=2)

@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsae_plugin.cli.arguments import add_device, add_store, add_table, checked_device, read_table
+from medsae_plugin.cli.arguments import (
+    add_device,
+    add_precision,
+    add_store,
+    add_table,
+    checked_device,
+    read_table,
+)
 from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
 
@@ -64,6 +71,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROJECT",
         help="log to Weights & Biases what SAE-Lens logs, under its names (PROJECT: sae_lens_training)",
     )
+    add_precision(
+        parser, default=None, help="what steps compute in, weights being fp32 (default: by the recipe's autocast)"
+    )
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
     add_device(parser)
     add_table(parser, required=False)
@@ -77,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
     from medsae_plugin.text import clock
     from medsae_plugin.training import load_recipe, train_saes
     from medsae_plugin.training.plan import TRIAL_STEPS, Plan, seconds_a_step
+    from medsae_plugin.training.precision import in_precision
 
     if args.resume:
         print("medsae: --resume does nothing: the same command goes on; it goes with 0.3", file=sys.stderr)
@@ -86,15 +97,16 @@ def run(args: argparse.Namespace) -> None:
         raise MedSAEError("say where the SAEs go: --out DIR (or --plan, to train nothing)")
     recipe, store = load_recipe(args.recipe), ActivationStore(args.store)
     config = replace(recipe.config, device=checked_device(args.device))
+    config, precision = in_precision(args.precision, store, recipe.specs, config, args.out)
     config = _as_long_as_said(args, store, recipe.specs, config)
     plan = Plan.of(store, recipe.specs, config)
     if args.plan:
         seconds = seconds_a_step(store, plan)
-        print("\n".join([str(plan), *(f"warning: {line}" for line in plan.warnings)]))
+        print("\n".join([str(plan), str(precision), *(f"warning: {line}" for line in plan.warnings)]))
         print(f"time: about {clock(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
         return
     if not args.quiet:
-        print(plan, file=sys.stderr)
+        print(plan, precision, sep="\n", file=sys.stderr)
     paths = train_saes(
         store,
         plan.specs,

@@ -18,7 +18,9 @@ from tqdm import tqdm
 from medsae_plugin.encoders.hook_names import select_hooks
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import free_bytes, writing
+from medsae_plugin.precision import FP32, Precision
 from medsae_plugin.store import layout
+from medsae_plugin.store.computing import activations_of, choose, computing_in, manifest_dtype
 from medsae_plugin.store.decoding import Decoded, Request, decode, default_workers, worker_deaths_explained
 from medsae_plugin.store.layout import DTYPES, EncoderInfo, HookInfo, ImagesInfo, Manifest
 from medsae_plugin.store.plan import ExtractionPlan, Stopwatch, peak_bytes
@@ -49,6 +51,7 @@ def extract(
     images_per_shard: int | None = None,
     workers: int | None = None,
     dtype: torch.dtype = torch.float32,
+    precision: str = FP32,
     seed: int = 0,
     strict: bool = False,
     progress: bool = True,
@@ -70,19 +73,22 @@ def extract(
         images_per_shard: by default so many that a shard has about 128 MiB, but 32 to 1024.
         workers: decoding processes; by default one less than the cores, 1 to 8. 0 decodes in this process.
         dtype: what is stored: float32, float16 or bfloat16.
+        precision: what the encoder computes in: `fp32`; `bf16`, mixed precision; or `auto`, which is bf16 where the
+            chip computes in it and the first images' activations are as near to fp32's as `medsae_plugin.precision`
+            says. A store is of one precision, which its manifest says and `auto` goes on in.
         seed: of `sample:N`.
         strict: an unreadable image is an error instead of a row of `failures.csv`.
         progress: a bar on stderr with images per second and time left.
 
     Raises:
         MedSAEError: an unknown hook or a policy it cannot follow; a disk that cannot hold the store, before anything is
-            begun; `out` holds something else or a store whose manifest disagrees; an unreadable image if `strict`, or
-            nothing but; an activation that is not finite; memory or disk run out; a decoding process died. Finished
-            shards are kept.
+            begun; `out` holds something else, or a store whose manifest disagrees or that is of another precision; an
+            unreadable image if `strict`, or nothing but; an activation that is not finite; memory or disk run out; a
+            decoding process died. Finished shards are kept.
     """
-    job = _job(encoder, images, hooks, positions, dtype, seed, strict, batch_size, workers, progress)
-    manifest = _manifest(job, images_per_shard)
     out = Path(out)
+    job = _job(encoder, images, hooks, out, positions, dtype, precision, seed, strict, batch_size, workers, progress)
+    manifest = _manifest(job, images_per_shard)
     plan = _plan(job, manifest, out)
     plan.check_disk(out)
     if progress and plan.images_left:
@@ -90,7 +96,8 @@ def extract(
     with writing(out, "Finished shards are kept"):
         writer = StoreWriter(out, manifest, images.frame)
         try:
-            _fill(job, writer)
+            with computing_in(encoder, job.precision.name):
+                _fill(job, writer)
         finally:
             writer.release_all()
         writer.finish()
@@ -112,6 +119,7 @@ def plan_extraction(
     images_per_shard: int | None = None,
     workers: int | None = None,
     dtype: torch.dtype = torch.float32,
+    precision: str = FP32,
     seed: int = 0,
 ) -> ExtractionPlan:
     """What `extract` with the same arguments would take: disk, memory, and the time, from a few batches that are tried.
@@ -121,14 +129,15 @@ def plan_extraction(
     Raises:
         MedSAEError: what `extract` refuses before it starts, but for a disk that cannot hold the store.
     """
-    job = _job(encoder, images, hooks, positions, dtype, seed, False, batch_size, workers, False)
-    plan = _plan(job, _manifest(job, images_per_shard), Path(out))
+    out = Path(out)
+    job = _job(encoder, images, hooks, out, positions, dtype, precision, seed, False, batch_size, workers, False)
+    plan = _plan(job, _manifest(job, images_per_shard), out)
     if not plan.images_left:
         return plan
     stopwatch, n = Stopwatch(), min(len(images), _TRIED_BATCHES * batch_size)
     requests = (Request(0, range(n)[first : first + batch_size], False) for first in range(0, n, batch_size))
     buffer, paths = _ShardBuffer(job, n), images.frame["path"].tolist()
-    with worker_deaths_explained():
+    with worker_deaths_explained(), computing_in(encoder, job.precision.name):
         for batch in decode(images.root, paths, encoder.preprocessor, requests, job.workers):
             _add(job, buffer, batch)
             stopwatch.batch(len(batch.request.image_ids))
@@ -153,6 +162,7 @@ def _plan(job: _Job, manifest: Manifest, out: Path) -> ExtractionPlan:
         free_bytes(out),
         sum(w.numel() * w.element_size() for w in job.encoder.vision_model.state_dict().values()),
         job.batch_size * 3 * pixels * (waiting + computed),
+        job.precision,
     )
 
 
@@ -163,6 +173,7 @@ class _Job:
     hooks: dict[str, HookInfo]
     policy: PositionPolicy
     dtype: torch.dtype
+    precision: Precision
     seed: int
     strict: bool
     batch_size: int
@@ -275,13 +286,11 @@ def _add(job: _Job, buffer: _ShardBuffer, batch: Decoded) -> None:
         raise MedSAEError(f"{job.images.frame['path'].iloc[image]}: {reason}")
     if batch.arrays is None:
         return
-    encoder = job.encoder
     try:
-        pixels = encoder.preprocessor.normalize(batch.arrays).to(encoder.device, encoder.dtype)
-        buffer.add(encoder.activations(pixels, list(job.hooks)), batch.image_ids)
+        buffer.add(activations_of(job.encoder, batch.arrays, list(job.hooks)), batch.image_ids)
     except torch.OutOfMemoryError as error:
         raise MedSAEError(
-            f"{encoder.device} ran out of memory at batch size {job.batch_size}. Finished shards are kept: run "
+            f"{job.encoder.device} ran out of memory at batch size {job.batch_size}. Finished shards are kept: run "
             "the same extraction again with a smaller one"
         ) from error
 
@@ -317,8 +326,10 @@ def _job(
     encoder: HookedVisionEncoder,
     images: ImageTable,
     hooks: str | Sequence[str],
+    out: Path,
     positions: str | PositionPolicy,
     dtype: torch.dtype,
+    precision: str,
     seed: int,
     strict: bool,
     batch_size: int,
@@ -333,7 +344,8 @@ def _job(
     if len(images) == 0:
         raise MedSAEError("the table has no images")
     infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
-    return _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
+    computed = choose(precision, out, encoder, images, [*infos], policy, seed, batch_size)
+    return _Job(encoder, images, infos, policy, dtype, computed, seed, strict, batch_size, workers, progress)
 
 
 def _manifest(job: _Job, images_per_shard: int | None) -> Manifest:
@@ -341,7 +353,7 @@ def _manifest(job: _Job, images_per_shard: int | None) -> Manifest:
         raise MedSAEError("images_per_shard must be at least 1")
     encoder, images = job.encoder, job.images
     per_shard = images_per_shard or _default_per_shard(job.hooks, job.dtype)
-    dtype = str(encoder.dtype).removeprefix("torch.")
+    dtype = manifest_dtype(encoder, job.precision)
     return Manifest(
         encoder=EncoderInfo(name=encoder.name, weights_sha256=encoder.weights_sha256, dtype=dtype),
         preprocessing=encoder.preprocessor.config,

@@ -27,7 +27,10 @@ Figure = Annotated[int | float | None, AfterValidator(lambda x: None if x is Non
 
 
 class TrainedOn(BaseModel):
-    """What of a store the weights of SAEs follow from; dtype: of each hook that they stand at."""
+    """What of a store the weights of SAEs follow from.
+
+    dtype: of each hook that they stand at. computed_in: what the encoder computed in, float32 where nothing is said.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,6 +40,7 @@ class TrainedOn(BaseModel):
     positions: str
     seed: int
     dtype: dict[str, str]
+    computed_in: str = "float32"
 
 
 class TrainingRun(Saved):
@@ -63,6 +67,7 @@ class TrainingRun(Saved):
                 positions=store.manifest.positions,
                 seed=store.manifest.seed,
                 dtype={spec.hook: store.hooks[spec.hook].dtype for spec in specs},
+                computed_in=store.manifest.encoder.dtype,
             ),
         )
 

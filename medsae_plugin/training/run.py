@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, writing
+from medsae_plugin.machine import to_device
 from medsae_plugin.sae_folders import CONFIG, HISTORY, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import differences
@@ -193,7 +194,7 @@ class _Run:
         from medsae_plugin.training.trainers import make_trainer, with_wandb
 
         self.store, self.specs, self.config = store, specs, config
-        self.checkpoints, self.watch = checkpoints, watch
+        self.checkpoints, self.watch, self.device = checkpoints, watch, torch.device(config.device)
         self.saes: dict[str, TrainingSAE[Any]] = {spec.name: build_sae(store, spec, config) for spec in specs}
         centred = {spec.hook for spec in specs if spec.normalize == CENTER_AND_SCALE}
         self.center = {hook: CenterAndScale.of(store, hook) for hook in sorted(centred)}
@@ -275,7 +276,7 @@ class _Run:
             for spec in self.specs:
                 key = (spec.hook, spec.normalize == CENTER_AND_SCALE)
                 if key not in done:
-                    done[key] = self._normalizer(spec)(batch[spec.hook])
+                    done[key] = self._normalizer(spec)(to_device(batch[spec.hook], self.device))
             yield {spec.name: done[spec.hook, spec.normalize == CENTER_AND_SCALE] for spec in self.specs}
 
     def _look(self) -> None:

@@ -37,7 +37,8 @@ class SAESpec:
 
     name: of its folder; letters, digits, `.`, `_`, `-`.
     hook: the hook point of the store that it stands at.
-    architecture: a name that SAE-Lens registers (standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk...).
+    architecture: a name that SAE-Lens registers (standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk...);
+        `medsae_topk` is `topk` with faster steps, and is saved as such.
     expansion: d_sae as a multiple of the hook's width. Left out, it follows from the width and the training rows.
     normalize: `center_and_scale` (MedSAE's: subtract the training mean, scale so that E||x||^2 = d) or one of
         SAE-Lens's own. Either way it is folded into the weights, and the saved SAE takes raw activations (but for
@@ -104,7 +105,8 @@ class TrainingConfig:
     validate_every: steps between measurements on the validation split.
     seed: of the order of the rows.
     device: `cpu`, `cuda`, `cuda:1`, `mps`; `--device` of the command line comes before it.
-    autocast: SAE-Lens's mixed precision, in bfloat16.
+    autocast: SAE-Lens's mixed precision, in bfloat16; weights stay float32. `--precision` of the command line comes
+        before it.
     epochs: how often all training rows are passed over; in a recipe also `passes`, its old name. Or `samples`.
     """
 
