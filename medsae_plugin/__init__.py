@@ -45,6 +45,7 @@ _MODULES = {
     "sweep": "medsae_plugin.comparison",
     "Confounders": "medsae_plugin.confounding",
     "score_confounders": "medsae_plugin.confounding",
+    "score_robustness": "medsae_plugin.robustness",
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }

@@ -32,6 +32,7 @@ _SAVED = {
         "medsae_plugin.confounding.results",
         "Confounders",
     ),
+    "robustness": ("robustness.json of medsae robustness", "medsae_plugin.robustness.results", "Robustness"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
