@@ -93,6 +93,7 @@ def score_robustness(
                 bar.update(n)
     sources = [Sources(*each, seen.get(each[0].units.name)) for each in zip(scored, run.sums, run.tops, strict=True)]
     described_units, frame = described(sources, held_out, names)
+    on = counts(images)
     found = Robustness(
         encoder=Encoder(name=encoder.name, weights_sha256=encoder.weights_sha256),
         aggregate=aggregate,
@@ -100,7 +101,8 @@ def score_robustness(
         groups=run.n_groups,
         perturbations={name: PERTURBATIONS[name] for name in names},
         units=described_units,
-        **{role: split for role, split in counts(images).items()},
+        select=on["select"],
+        report=on["report"],
     )
     found._frame = frame
     if out is not None:
