@@ -39,6 +39,7 @@ _SAVED = {
     ),
     "selectivity": ("selectivity.json of medsae selectivity", "medsae_plugin.selectivity.results", "Selectivity"),
     "hierarchy": ("hierarchy.json of medsae hierarchy", "medsae_plugin.hierarchy.results", "Hierarchy"),
+    "robustness": ("robustness.json of medsae robustness", "medsae_plugin.robustness.results", "Robustness"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",
