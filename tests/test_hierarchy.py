@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers.planted import made_up_images, relu_sae, save_sae, write_store
 from jsonschema import Draft202012Validator
-from medsae_plugin.comparison.features import image_means
 from scipy.stats import t
 
 from medsae_plugin import MedSAEError, read_table
@@ -19,6 +18,7 @@ from medsae_plugin.hierarchy.tree import beneath, line, pairs
 from medsae_plugin.observations import HIERARCHY, OBSERVATIONS
 from medsae_plugin.scores import LabelledImages
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.scoring import HeldOut
 
 N, D, LATENTS, IDLE = 540, 20, 12, 8

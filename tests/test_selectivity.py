@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers.planted import made_up_images, relu_sae, save_sae, write_store
 from jsonschema import Draft202012Validator
-from medsae_plugin.comparison.features import image_means
 from sae_lens import TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from scipy.stats import t
@@ -20,6 +19,7 @@ from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
 from medsae_plugin.scores import LabelledImages
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds
 from medsae_plugin.scores.opening import untrained
 from medsae_plugin.scores.scoring import HeldOut

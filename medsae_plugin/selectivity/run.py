@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from medsae_plugin.comparison.features import image_means
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.logistic import Head
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
