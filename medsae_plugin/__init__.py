@@ -45,6 +45,8 @@ _MODULES = {
     "sweep": "medsae_plugin.comparison",
     "Confounders": "medsae_plugin.confounding",
     "score_confounders": "medsae_plugin.confounding",
+    "fit_head": "medsae_plugin.patients",
+    "ConceptHead": "medsae_plugin.patients",
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }
