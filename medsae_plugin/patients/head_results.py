@@ -49,8 +49,9 @@ class HeadLabel(Figures):
     """One finding's head on `report`; None where a figure is undefined.
 
     latents: how many have a part. strength: that was chosen: scikit-learn's C. k: of kinds that choose k.
-    auroc: with its 95% interval over patients, or why there is none. probe: AUROC of all neurons' probe, and zero_shot:
-        of the encoder's own words. brier: the mean squared error of the probability, beside `brier_of_share`, that of
+    auroc: with its 95% interval over patients, or why there is none. probe, probe_interval: those of all neurons'
+        probe. zero_shot: AUROC of the encoder's own words. brier: the mean squared error of the probability, beside
+        `brier_of_share`, that of
         saying the share of `select` of every image. ece: the mean distance of predicted and found over `curve`'s bins,
         which have as many images each (Naeini et al. 2015; of equal mass: Nixon et al. 2019).
     rules: see `rules`.
@@ -66,6 +67,7 @@ class HeadLabel(Figures):
     interval: tuple[float, float] | None = None
     no_interval: str | None = None
     probe: float | None = None
+    probe_interval: tuple[float, float] | None = None
     zero_shot: float | None = None
     brier: float | None = None
     brier_of_share: float | None = None
@@ -75,8 +77,9 @@ class HeadLabel(Figures):
 
     @property
     def recovered(self) -> float | None:
-        """The share of what all neurons tell beyond chance: (AUROC - 0.5) / (theirs - 0.5)."""
-        if self.auroc is None or self.probe is None or self.probe <= 0.5:
+        """The share of what all neurons tell beyond chance: (AUROC - 0.5) / (theirs - 0.5); None where they are not
+        above it."""
+        if self.auroc is None or self.probe is None or self.probe_interval is None or self.probe_interval[0] <= 0.5:
             return None
         return (self.auroc - 0.5) / (self.probe - 0.5)
 
@@ -152,20 +155,25 @@ class HeadReport(Result):
         found = mean_known([one.value(figure) for one in self.labels if one.auroc is not None])
         return None if found != found else found
 
+    def above_chance(self) -> list[HeadLabel]:
+        """The labels whose AUROC is."""
+        return [one for one in self.labels if one.interval is not None and one.interval[0] > 0.5]
+
     def latent(self, j: int) -> str:
         """A latent as people read it: its number, and its name where it has one."""
         return f"#{j} ({self.names[j]})" if j in self.names else f"#{j}"
 
     def _rules(self) -> list[str]:
         lines = []
-        for one in self.labels:
+        for one in self.above_chance():
             for rule in one.rules:
                 what = " and ".join(
                     f"{'' if c.above else 'not '}{self.latent(c.latent)} > {c.threshold:.2g}" for c in rule.conditions
                 )
                 share = "on no image" if rule.share is None else f"{rule.share:.0%} of {rule.images} images"
                 lines.append(f"  {one.label}: {what}: {share}, {rule.patients} patients")
-        return ["", f"Rules, learnt on {self.select.split}, with the share that has the finding on {self.report.split}",
+        return ["", f"Rules of findings above chance, learnt on {self.select.split}, and the share with the finding on "
+                f"{self.report.split}",
                 *lines, ""] if lines else []  # fmt: skip
 
 

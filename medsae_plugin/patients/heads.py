@@ -255,7 +255,7 @@ def _figures(
     blank = np.full(len(held_out.report), np.nan)
     said = np.stack([blank if one is None else one.log_odds for one in fitted], axis=1)
     told = ReportedAUROC.of(held_out, said)
-    probe = ReportedAUROC.of(held_out, np.stack([blank if f is None else f.probe for f in fitted], axis=1)).auroc
+    probe = ReportedAUROC.of(held_out, np.stack([blank if f is None else f.probe for f in fitted], axis=1))
     words = None if zero_shot is None else ReportedAUROC.of(held_out, zero_shot).auroc
     found = []
     for c, (one, label) in enumerate(zip(fitted, held_out.images.label_names, strict=True)):
@@ -269,7 +269,8 @@ def _figures(
             auroc=number(told.auroc[c]),
             interval=told.interval(c),
             no_interval=told.no_interval[c],
-            probe=number(probe[c]),
+            probe=number(probe.auroc[c]),
+            probe_interval=probe.interval(c),
             zero_shot=None if words is None else number(words[c]),
         )
         if one is not None and known.any():
