@@ -48,6 +48,8 @@ _MODULES = {
     "score_hierarchy": "medsae_plugin.hierarchy",
     "score_selectivity": "medsae_plugin.selectivity",
     "score_robustness": "medsae_plugin.robustness",
+    "fit_head": "medsae_plugin.patients",
+    "ConceptHead": "medsae_plugin.patients",
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }

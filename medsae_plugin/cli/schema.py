@@ -27,6 +27,7 @@ _SAVED = {
     ),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
     "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
+    "head": ("head.json of medsae head", "medsae_plugin.patients.head_results", "HeadReport"),
     "localisation": (
         "localisation.json of medsae localize",
         "medsae_plugin.localisation.results",

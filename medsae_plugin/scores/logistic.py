@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -48,14 +49,62 @@ def fit_head(
         y: 0 and 1, both there. half: 0 or 1 for each image, by its patient.
         l1: penalise the sum of sizes, which leaves features out, instead of that of squares.
     """
-    x = x.astype(np.float64)
-    mean, scale = _mean_and_scale(x)
-    varies = scale > 0
-    safe = np.where(varies, scale, 1)
-    standard = x @ sparse.diags_array(1 / safe) if sparse.issparse(x) else (x - mean) / safe
-    found = _regression(_strength(standard, y, half, l1), l1).fit(standard, y)
-    weights = np.where(varies, found.coef_[0] / safe, 0.0)
-    return Head(weights, float(found.intercept_[0] - (0 if sparse.issparse(x) else mean @ weights)))
+    standard = _Standard.of(x)
+    found = _regression(_strength(standard.of_fit, y, half, l1), l1).fit(standard.of_fit, y)
+    return standard.head(found)
+
+
+def fit_head_tried(
+    x: Features,
+    y: Float[np.ndarray, " images"],
+    tried: Float[np.ndarray, "others d"] | sparse.csr_array,
+    tried_y: Float[np.ndarray, " others"],
+    strengths: Sequence[float],
+    *,
+    l1: bool = False,
+) -> tuple[Head, float, float]:
+    """The regression fitted on x whose penalty does best, by cross-entropy, on others' images.
+
+    Args:
+        x, y, l1: as of `fit_head`. tried, tried_y: the others', 0 and 1 both there.
+        strengths: scikit-learn's C, the inverse of the penalty.
+
+    Returns:
+        The head, its strength, and its mean cross-entropy on the others, in nats.
+    """
+    standard = _Standard.of(x)
+    found = []
+    for strength in strengths:
+        head = standard.head(_regression(strength, l1).fit(standard.of_fit, y))
+        logits = head(tried)
+        found.append((float(np.mean(np.logaddexp(0, logits) - tried_y * logits)), strength, head))
+    loss, strength, head = min(found, key=lambda one: one[0])
+    return head, strength, loss
+
+
+@dataclass(frozen=True)
+class _Standard:
+    """Features on one scale, as regressions are fitted on them; what is sparse is not centred."""
+
+    of_fit: Features
+    mean: Float[np.ndarray, " d"]
+    scale: Float[np.ndarray, " d"]
+    varies: Bool[np.ndarray, " d"]
+
+    @classmethod
+    def of(cls, x: Features) -> _Standard:
+        x = x.astype(np.float64)
+        mean, scale = _mean_and_scale(x)
+        varies = scale > 0
+        safe = np.where(varies, scale, 1)
+        if sparse.issparse(x):
+            return cls(x @ sparse.diags_array(1 / safe), np.zeros_like(mean), safe, varies)
+        return cls((x - mean) / safe, mean, safe, varies)
+
+    def head(self, regression: Any) -> Head:
+        """A regression on these as one on the features as they come."""
+        weights = np.where(self.varies, regression.coef_[0] / self.scale, 0.0)
+        return Head(weights, float(regression.intercept_[0] - self.mean @ weights))
 
 
 def _mean_and_scale(x: Features) -> tuple[np.ndarray, np.ndarray]:
