@@ -102,7 +102,7 @@ def test_a_latents_page_shows_where_it_looks(page):
     with chromium.browser() as driver:
         driver.get(f"{path.as_uri()}#/latent/{k}/{best.unit}")
         shown = driver.find_element(By.ID, "main").text
-        assert "Where it looks" in shown and "Outlined: " in shown
+        assert "Where it looks" in shown and "outlined: " in shown
         row = driver.find_element(By.CSS_SELECTOR, "table.looks tbody tr").text.split()
         assert row[:3] == ["Edema", str(best.images), "1.00"]
         outlined = driver.find_elements(By.CSS_SELECTOR, ".frame .outline path")

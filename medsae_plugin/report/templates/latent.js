@@ -113,7 +113,7 @@ function strongestImages(sae, item) {
       outlined(row).map(([name, line]) => s("svg", { viewBox: "0 0 64 64", preserveAspectRatio: "none", class: "outline", "aria-hidden": "true" }, s("path", { d: line, "data-finding": name, class: its.has(name) ? "" : "dashed" })))),
       h("figcaption", {}, form(value), labels ? [" · ", theirs(labels)] : ""))));
   });
-  return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "There is no heatmap: not every position of this layer is stored, or the SAE’s folder was not given (--saes).", told.size > 0 && [" Outlined: ", theirs([...told].join(", ")), "."]), grid];
+  return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "There is no heatmap: not every position of this layer is stored, or the SAE’s folder was not given (--saes).", told.size > 0 && [" · outlined: ", theirs([...told].join(", ")), "."]), grid];
 }
 
 view("latent", { under: "latents", draw: (k, index) => {
