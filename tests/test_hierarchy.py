@@ -81,7 +81,7 @@ def test_each_label_has_the_latents_that_it_is_split_into(found):
         "first": {ONE, OTHER},
         "second": {SECOND},
     }
-    assert of["first"].f1[1] > of["first"].f1[0] + 0.1 and of["first"].f1[1] > 0.95
+    assert of["first"].auroc[1] > of["first"].auroc[0] + 0.1 and of["first"].auroc[1] > 0.95
     plain = {c.label: c.latents for c in units_of(found, "plain").carried}
     assert plain == {"whole": [0], "first": [], "second": []}  # it follows the parent more
 

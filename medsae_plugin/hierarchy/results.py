@@ -16,11 +16,11 @@ from medsae_plugin.text import aligned
 
 
 class CarriedLabel(Figures):
-    """The latents that carry a label, and F1 of a probe of the first, the first two, and so on, on `select`."""
+    """The latents that carry a label, and AUROC of a probe of the first, the first two, and so on, on `select`."""
 
     label: str
     latents: list[int]
-    f1: list[float]
+    auroc: list[float]
 
 
 class Instead(Figures):

@@ -154,7 +154,7 @@ class _Scene:
                 "seed": one.sae.cfg.metadata.get("seed") if one.kind == "sae" else None,
                 "baseline_of": one.baseline_of,
                 "carried": [
-                    CarriedLabel(label=label, latents=of.latents.tolist(), f1=of.f1.tolist())
+                    CarriedLabel(label=label, latents=of.latents.tolist(), auroc=of.auroc.tolist())
                     for label, of in self.carried.items()
                 ],
                 "absorption": [self._absorption(parent, child, probes.get(parent)) for parent, child in self.followed],
