@@ -141,6 +141,8 @@ def test_the_commands(small_run, tmp_path, capsys):
     assert main([*again, "--out", str(tmp_path / "sweep")]) == 0
     out = capsys.readouterr().out
     assert "Stability across seeds" in out and "What becomes of latents" in out and "Edema" in out
+    assert main([*again, "--precision", "bf16", "--out", str(tmp_path / "sweep")]) == 1
+    assert "was begun in fp32" in capsys.readouterr().err
     assert main([*again, "--memory", "0.000001", "--out", str(tmp_path / "x")]) == 1
     assert "raise the bound" in capsys.readouterr().err
     saes = sorted(str(p.parent) for p in small_run.sweep.glob("passes/*/embedding*/cfg.json"))

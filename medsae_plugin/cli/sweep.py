@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from medsae_plugin.cli.arguments import (
     add_chance,
     add_device,
     add_judge,
+    add_precision,
     add_splits,
     add_store,
     add_table,
@@ -66,6 +68,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_splits(parser)
     add_judge(parser)
     add_chance(parser)
+    add_precision(
+        parser, default=None, help="what steps compute in, weights being fp32 (default: by the recipe's autocast)"
+    )
     add_device(parser)
     add_protocol(parser)
 
@@ -75,8 +80,9 @@ def run(args: argparse.Namespace) -> None:
 
     from medsae_plugin.comparison.grid import load_grid
     from medsae_plugin.comparison.halving import Halving, Sweep
-    from medsae_plugin.comparison.sweeps import COMPARISON, sweep, train_grid
+    from medsae_plugin.comparison.sweeps import COMPARISON, PASSES, sweep, train_grid
     from medsae_plugin.store import ActivationStore
+    from medsae_plugin.training.precision import in_precision
 
     _read_old_order(args)
     judge = read_judge(args)
@@ -85,8 +91,13 @@ def run(args: argparse.Namespace) -> None:
         raise MedSAEError("the paper's table is of a whole grid; leave out --rungs, or --protocol medsae-paper")
     table = read_table(args)
     recipe = load_grid(args.recipe)
-    recipe = recipe._replace(config=replace(recipe.config, device=checked_device(args.device)))
     store, memory = ActivationStore(args.store), round(args.memory * 2**30)
+    config = replace(recipe.config, device=checked_device(args.device))
+    begun = next(iter(sorted((args.out / PASSES).glob("*"))), None)
+    config, precision = in_precision(args.precision, store, recipe.specs, config, begun)
+    recipe = recipe._replace(config=config)
+    if not args.quiet:
+        print(precision, file=sys.stderr)
     if as_paper:
         paths = train_grid(store, recipe, args.out, memory=memory, progress=not args.quiet)
         print_as_paper(args, table, paths, args.out / COMPARISON)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field, PrivateAttr
@@ -17,7 +17,6 @@ from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Result, Spli
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.units import Kind
 
-SCHEMA_VERSION = 1
 JSON = "comparison.json"
 
 
@@ -84,6 +83,19 @@ class ComparedSAE(Figures):
     def titles(cls) -> dict[str, str]:
         fidelity = {name: name.replace("_", " ") for name in FIDELITY}
         return fidelity | {m.name: m.title for m in METRICS.values() if m.per == "sae"}
+
+
+class ComparedMaps(Figures):
+    """Where the top units of an SAE, of an untrained one or of a layer's neurons look: the means over findings of what
+    `medsae localize` gives of each, and of its chance."""
+
+    name: str
+    encoder: str
+    kind: Kind
+    hook: str
+    findings: int
+    figures: dict[str, float | None]
+    chance: dict[str, float | None]
 
 
 class LayerSees(Figures):
@@ -169,7 +181,7 @@ class Comparison(Result):
     FILE: ClassVar[str] = JSON
     COMMAND: ClassVar[str] = "medsae compare"
 
-    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     medsae_plugin: str = __version__
     aggregate: str
     select: Split
@@ -182,6 +194,7 @@ class Comparison(Result):
     best: str | None = None
     saes: list[ComparedSAE]
     visibility: list[Visible]
+    localisation: list[ComparedMaps] = Field(default_factory=list)
     cka: list[list[float | None]]
     cka_debiased: list[list[float | None]]
     matching: list[Matched]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse, special
 
 from medsae_plugin.scores.ranking import aurocs
@@ -16,6 +16,7 @@ _DEFAULT_STRENGTH = 0.1  # where half of the patients lack images with or withou
 Features: TypeAlias = Float[np.ndarray, "images d"] | sparse.csr_array
 RIDGE = 1e-4  # of a latent's own regression, so that one that tells all images apart has an end
 _STEPS = 100
+_LEAST_STEP = 1e-6  # of log-odds; Newton's next would be of its square
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,18 @@ class _Images:
     rest_positive: Float[np.ndarray, " latents"]
     n: int
 
+    def only(self, these: Bool[np.ndarray, " latents"]) -> _Images:
+        """The same for some latents."""
+        place, mine = np.cumsum(these) - 1, these[self.latent]
+        return _Images(
+            place[self.latent[mine]],
+            self.value[mine],
+            self.y[mine],
+            self.rest[these],
+            self.rest_positive[these],
+            self.n,
+        )
+
     def total(self, terms: np.ndarray) -> Float[np.ndarray, " latents"]:
         return np.bincount(self.latent, terms, len(self.rest))
 
@@ -166,16 +179,20 @@ class _Images:
 
 
 def _fit_label(seen: _Images, prevalence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights, biases and cross-entropies of all latents' regressions on one label."""
+    """Weights, biases and cross-entropies of all latents' regressions on one label; each goes on until it is there."""
     w, b = np.zeros_like(seen.rest), np.full_like(seen.rest, special.logit(prevalence))
-    share, reached = np.ones_like(w), seen.loss(w, b)
+    left, on, share, reached = seen, np.arange(len(w)), np.ones_like(w), seen.loss(w, b)
     for _ in range(_STEPS):
-        dw, db = seen.step(w, b)
-        if (np.abs(dw) + np.abs(db)).max(initial=0) < 1e-8:
+        dw, db = left.step(w[on], b[on])
+        further = np.abs(dw) + np.abs(db) >= _LEAST_STEP
+        if not further.any():
             break
-        tried = seen.loss(w + share * dw, b + share * db) + RIDGE / 2 * (w + share * dw) ** 2
+        if further.mean() < 0.75:  # copying what is left costs as a step does
+            left, on, share, reached, dw, db = left.only(further), *(x[further] for x in (on, share, reached, dw, db))
+        to_w, to_b = w[on] + share * dw, b[on] + share * db
+        tried = left.loss(to_w, to_b) + RIDGE / 2 * to_w**2
         better = tried <= reached + 1e-15
-        w, b = np.where(better, w + share * dw, w), np.where(better, b + share * db, b)
+        w[on], b[on] = np.where(better, to_w, w[on]), np.where(better, to_b, b[on])
         reached = np.where(better, tried, reached)
         share = np.where(better, np.minimum(1, 2 * share), share / 4)
     return w, b, seen.loss(w, b)

@@ -7,9 +7,11 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from medsae_plugin.errors import MedSAEError
@@ -22,6 +24,18 @@ PROGRESS = "progress.json"
 _DAMAGED = (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError, pickle.UnpicklingError)
 _FIRST = 0.1  # of the usual time between two: the first one comes early
 _MOST_TIME = 0.05  # of a training's time that writing them may take
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training goes on from beside SAE-Lens's own: the batches that it took, its figures so far, and of each SAE
+    the sum of its losses since the last figures and over how many steps. by_time: whether it goes when all is trained.
+    """
+
+    batches: int
+    history: list[dict[str, Any]]
+    losses: dict[str, tuple[float, int]]
+    by_time: bool = False
 
 
 class Checkpoints:
@@ -50,7 +64,9 @@ class Checkpoints:
             thresholds.insert(0, trainer.n_training_samples)
             self._by_time = True
 
-    def take(self, written: Path, names: Sequence[str], save_raw: Callable[[str, Path], None], progress: Any) -> None:
+    def take(
+        self, written: Path, names: Sequence[str], save_raw: Callable[[str, Path], None], progress: Progress
+    ) -> None:
         """SAE-Lens has written a checkpoint, of weights that take normalised activations and look like any SAE's: put
         SAEs of raw activations in their place, and the whole where checkpoints are, at once.
 
@@ -69,7 +85,7 @@ class Checkpoints:
                 file.rename(folder / TRAINER / file.name)
             save_raw(name, folder)
             ActivationScaler().save(str(folder / ACTIVATION_SCALER_CFG_FILENAME))  # SAE-Lens's word for: all is folded
-        write_text(written / PROGRESS, json.dumps({**progress, "by_time": self._by_time}) + "\n")
+        write_text(written / PROGRESS, json.dumps(asdict(replace(progress, by_time=self._by_time))) + "\n")
         earlier = [folder for folder in self._whole() if _is_by_time(folder)]
         self.folder.mkdir(exist_ok=True)
         written.rename(self.folder / written.name)
@@ -102,7 +118,7 @@ class Checkpoints:
         return [folder for folder in there if (folder / PROGRESS).is_file()]
 
 
-def load(checkpoint: Path, trainer: Any, own: dict[str, Any], batch_size: int) -> dict[str, Any]:
+def load(checkpoint: Path, trainer: Any, own: dict[str, Any], batch_size: int) -> Progress:
     """Put SAE-Lens's trainers where a checkpoint left them; returns what `Checkpoints.take` was given as progress.
 
     Raises:
@@ -118,16 +134,27 @@ def load(checkpoint: Path, trainer: Any, own: dict[str, Any], batch_size: int) -
             inner.n_training_steps = inner.n_training_samples // batch_size
         trainer.n_training_steps, trainer.n_training_samples = inner.n_training_steps, inner.n_training_samples
         trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= trainer.n_training_samples]
-        return read_object(checkpoint / PROGRESS)
+        return _progress(checkpoint)
     except _DAMAGED as error:
-        raise MedSAEError(
-            f"the checkpoint {checkpoint} is damaged ({' '.join(str(error).split())}); delete it, and training goes on "
-            "from the one before"
-        ) from error
+        raise _damaged(checkpoint, error) from error
 
 
 def _is_by_time(folder: Path) -> bool:
-    return bool(read_object(folder / PROGRESS).get("by_time"))
+    return _progress(folder).by_time
+
+
+def _progress(checkpoint: Path) -> Progress:
+    try:
+        return TypeAdapter(Progress).validate_python(read_object(checkpoint / PROGRESS))
+    except ValidationError as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def _damaged(checkpoint: Path, error: Exception) -> MedSAEError:
+    return MedSAEError(
+        f"the checkpoint {checkpoint} is damaged ({' '.join(str(error).split())}); delete it, and training goes on "
+        "from the one before"
+    )
 
 
 def _remove(folder: Path) -> None:

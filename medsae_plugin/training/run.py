@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
+from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, writing
+from medsae_plugin.machine import to_device
 from medsae_plugin.sae_folders import CONFIG, HISTORY, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import differences
-from medsae_plugin.training.checkpoints import Checkpoints, load
+from medsae_plugin.training.checkpoints import Checkpoints, Progress, load
 from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.plan import Plan
+from medsae_plugin.training.records import Figure, TrainingRecord, TrainingRun
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 from medsae_plugin.training.validation import TopR, Validation, fidelity_sums
 from medsae_plugin.training.watch import Watch
@@ -128,7 +130,7 @@ def train_part(
     config, out = plan.config, Path(out)
     mine = [spec for spec in plan.specs if names is None or spec.name in names]
     folders = {spec.name: out / spec.name for spec in mine}
-    is_begun = _claim(what := _what_it_is(store, plan.specs, config), out)
+    is_begun = _claim(what := TrainingRun.of(store, plan.specs, config), out)
     steps = config.steps if steps is None else steps
     watch = Watch(steps, config.batch_size, progress)
     if all((folder / REPORT).is_file() for folder in folders.values()):
@@ -139,7 +141,7 @@ def train_part(
     until = None if steps == config.steps else steps * config.batch_size
     with (
         writing(out, "Whole checkpoints are kept, and the same command goes on from the last"),
-        logged(wandb_project, out.name, what, quiet=not progress),
+        logged(wandb_project, out.name, what.to_json(), quiet=not progress),
         without_bars(),
     ):
         checkpoints = Checkpoints(out, checkpoint_minutes, until)
@@ -164,33 +166,14 @@ def _ended(run: _Run, folders: dict[str, Path], is_whole: bool) -> Trained:
     return Trained({name: folder for name, folder in folders.items() if name not in diverged}, figures, diverged)
 
 
-def _what_it_is(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig) -> dict[str, Any]:
-    """All that the weights follow from, as JSON has it."""
-    what = {
-        "saes": {spec.name: spec.fields() for spec in specs},
-        "training": config.fields(),
-        "store": {
-            "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
-            "preprocessing": store.manifest["preprocessing"],
-            "images_sha256": store.manifest["images"]["sha256"],
-            "positions": store.manifest["positions"],
-            "seed": store.manifest["seed"],
-            "dtype": {spec.hook: store.hooks[spec.hook].dtype for spec in specs},
-        },
-    }
-    return dict(json.loads(json.dumps(what)))
-
-
-def _claim(what: dict[str, Any], out: Path) -> bool:
+def _claim(what: TrainingRun, out: Path) -> bool:
     """Note what this run is in `run.json`, or check that the run in `out` is this one; whether it was there."""
-    note = out / RUN
-    if note.is_file():
-        if lines := differences(read_object(note), what, "the folder"):
+    if (out / RUN).is_file():
+        if lines := differences(TrainingRun.open(out / RUN).to_json(), what.to_json(), "the folder"):
             raise MedSAEError("\n".join([f"{out} holds another training run; choose another folder, or mend:", *lines]))
         return True
     refuse_other_content(out, "training run")
-    make_folder(out)
-    write_text(note, json.dumps(what, indent=2) + "\n")
+    what.save(make_folder(out))
     return False
 
 
@@ -211,7 +194,7 @@ class _Run:
         from medsae_plugin.training.trainers import make_trainer, with_wandb
 
         self.store, self.specs, self.config = store, specs, config
-        self.checkpoints, self.watch = checkpoints, watch
+        self.checkpoints, self.watch, self.device = checkpoints, watch, torch.device(config.device)
         self.saes: dict[str, TrainingSAE[Any]] = {spec.name: build_sae(store, spec, config) for spec in specs}
         centred = {spec.hook for spec in specs if spec.normalize == CENTER_AND_SCALE}
         self.center = {hook: CenterAndScale.of(store, hook) for hook in sorted(centred)}
@@ -259,13 +242,9 @@ class _Run:
             if sums.n:  # what SAE-Lens counts is what has not fired for a while in training
                 config = read_object(temporary / CONFIG)
                 config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
-                (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-            report = {
-                "sae": spec.fields(),
-                "training": self.config.fields(),
-                "validation": sums.figures() if sums.n else None,
-            }
-            (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+                (temporary / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
+            validation: dict[str, Figure] | None = {**sums.figures()} if sums.n else None
+            TrainingRecord(sae=spec, training=self.config, validation=validation).save(temporary)
             if self.history:
                 told = [{"step": n["step"], "rows": n["rows"], **n["saes"][spec.name]} for n in self.history]
                 pd.DataFrame(told).astype({"mean_top_r": float}).to_parquet(temporary / HISTORY, index=False)
@@ -297,7 +276,7 @@ class _Run:
             for spec in self.specs:
                 key = (spec.hook, spec.normalize == CENTER_AND_SCALE)
                 if key not in done:
-                    done[key] = self._normalizer(spec)(batch[spec.hook])
+                    done[key] = self._normalizer(spec)(to_device(batch[spec.hook], self.device))
             yield {spec.name: done[spec.hook, spec.normalize == CENTER_AND_SCALE] for spec in self.specs}
 
     def _look(self) -> None:
@@ -327,7 +306,7 @@ class _Run:
         assert checkpoint_path is not None
         specs = {spec.name: spec for spec in self.specs}
         losses = {name: (float(trainer.loss), trainer.steps) for name, trainer in self.own.items()}
-        progress = {"batches": self.n_batches, "history": self.history, "losses": losses}
+        progress = Progress(self.n_batches, self.history, losses)
         self.checkpoints.take(
             checkpoint_path, list(specs), lambda name, folder: self._save_of_raw(specs[name], folder), progress
         )
@@ -337,7 +316,7 @@ class _Run:
         if (last := self.checkpoints.last()) is None:
             return
         progress = load(last, self.trainer, self.own, self.config.batch_size)
-        self.n_batches, self.history = progress["batches"], progress["history"]
+        self.n_batches, self.history = progress.batches, progress.history
         for name, trainer in self.own.items():
-            loss, trainer.steps = progress["losses"][name]
+            loss, trainer.steps = progress.losses[name]
             trainer.loss = torch.tensor(loss, dtype=torch.float32)
