@@ -47,15 +47,9 @@ _MODULES = {
     "score_confounders": "medsae_plugin.confounding",
     "score_hierarchy": "medsae_plugin.hierarchy",
     "score_selectivity": "medsae_plugin.selectivity",
-<<<<<<< HEAD
     "score_robustness": "medsae_plugin.robustness",
     "fit_head": "medsae_plugin.patients",
     "ConceptHead": "medsae_plugin.patients",
-||||||| merged common ancestors
->>>>>>>>> Temporary merge branch 2
-=======
-    "score_robustness": "medsae_plugin.robustness",
->>>>>>> halving
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }
