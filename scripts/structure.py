@@ -20,7 +20,7 @@ LAYERS = (
     {"training"},
     {"scores"},
     {"causal", "localisation"},
-    {"comparison", "naming", "patients", "confounding"},
+    {"comparison", "naming", "patients", "confounding", "selectivity", "hierarchy", "robustness"},
     {"report", "release"},
     {"demo", "cli"},
 )

@@ -77,10 +77,22 @@ def test_morans_i_by_its_definition_and_of_made_boards():
 def test_the_best_threshold_is_that_of_the_largest_mean():
     truth = RNG.random((10, 6, 6)) < 0.3
     made = np.where(truth, 2.0, 1.0) + 0.1 * RNG.random((10, 6, 6))
-    chosen = figures.best_threshold(made, truth.astype(float), figures.iou)
+    covers = truth.astype(float)
+    parts = [(made[:4], covers[:4]), (made[4:], covers[4:])]
+    tried = figures.thresholds_to_try(made)
+    chosen = figures.best_threshold(tried, parts, figures.iou)
+    assert chosen == max(tried, key=lambda t: figures.iou(made, covers, t).mean())
     assert 1 < chosen < 2.1
     assert figures.iou(made, truth.astype(float), chosen).mean() > 0.9
-    assert figures.best_threshold(np.zeros((2, 3, 3)), np.ones((2, 3, 3)), figures.dice) == 0
+    assert figures.thresholds_to_try(np.zeros((2, 3, 3))) == [0]
+
+
+@pytest.mark.parametrize("figure", [figures.pointing, figures.average_precision, figures.mass_inside])
+def test_covers_of_several_rounds_are_those_of_each(figure):
+    rounds = np.stack([COVERS, np.roll(COVERS, 3, axis=0)])
+    found = figure(MAPS, rounds)
+    assert np.array_equal(found, np.stack([figure(MAPS, covers) for covers in rounds]), equal_nan=True)
+    assert not np.array_equal(found[0], found[1], equal_nan=True)
 
 
 def test_bilinear_keeps_a_plane_and_goes_between_the_centres_of_cells():

@@ -1,6 +1,7 @@
 """Units that fire where a finding is, or elsewhere, by construction: what `score_regions` says of them."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,12 @@ from PIL import Image
 
 from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
+from medsae_plugin.comparison import Comparison, compare
 from medsae_plugin.data.regions import read_regions
 from medsae_plugin.localisation.results import FIGURES, Localisation
 from medsae_plugin.localisation.score import score_regions
+from medsae_plugin.scores import Resampling
+from medsae_plugin.scores.images import Folds
 
 N, SIDE, PIXELS = 300, 4, 16
 PREPROCESSING = {"mode": "L", "size": PIXELS, "fit": "pad", "resample": "bilinear", "mean": [0.5], "std": [0.5]}
@@ -84,7 +88,6 @@ def test_a_latent_that_fires_on_the_finding_is_right_in_every_figure(planted, fo
     assert chance < 0.3 and best.figures["pointing"].gain == pytest.approx(1 - chance)
     low, high = best.figures["pointing"].gain_interval
     assert 0.5 < low < 1 - chance < high
-    assert len(best.sizes) == 3 and sum(band.images for band in best.sizes) == best.images
 
 
 def test_a_latent_that_fires_in_a_corner_follows_the_finding_and_points_nowhere_near(found):
@@ -114,8 +117,16 @@ def test_which_latents_fire_outside_of_a_region_of_every_image(planted, found):
     assert sae.outside == [1] and 1 not in sae.inside and found.inside_share == 0.5
     frame = pd.read_parquet(folder / "out" / "inside.parquet")
     mine = frame[(frame["sae"] == "sae") & (frame["unit"] == "1")].iloc[0]
-    assert mine["share_inside"] == 0 and mine["region_share"] == 0.5
-    assert mine["flag"] == "outside" and mine["high"] < 0
+    assert mine["share_inside"] == 0 and mine["region_share"] == 0.5 and mine["flag"] == "outside"
+    assert mine["p"] == pytest.approx(2 * 0.5 ** mine["patients"]), "a coin for each patient"
+
+
+def test_sizes_are_bands_of_the_images_that_thresholds_are_from(planted, found):
+    bands = found.units[0].best("spot").sizes
+    assert [band.size for band in bands] == ["small", "medium", "large"]
+    assert sum(band.images for band in bands) == found.units[0].best("spot").images
+    frame = pd.read_parquet(planted[0] / "out" / "localisation.parquet")
+    assert set(frame["size"]) == {"all", "small", "medium", "large"}
 
 
 def test_bilinear_pixels_find_the_same_place(planted, found):
@@ -148,5 +159,52 @@ def test_a_hook_without_positions_is_refused_in_words(planted, tmp_path):
     folder, store, _ = planted
     table = the_table(folder)
     pooled = save_sae(tmp_path / "pooled", relu_sae("pooled", torch.eye(3), encoder_sha256="0" * 64))
-    with pytest.raises(MedSAEError, match="no positions"):
+    with pytest.raises(MedSAEError, match=r"no positions.*--maps gradient"):
         score_regions(store, pooled, table, read_regions(folder / "masks", table), progress=False)
+    with pytest.raises(MedSAEError, match="--encoder"):
+        score_regions(store, pooled, table, read_regions(folder / "masks", table), maps="gradient", progress=False)
+
+
+def test_units_are_chosen_at_one_hospital_and_localised_at_another(planted, tmp_path, capsys):
+    """The store twice over, as two hospitals: what is chosen on `train` of one is reported on all images of the other,
+    which has no labels for its own training split."""
+    folder, store, sae = planted
+    other = tmp_path / "hospital"
+    shutil.copytree(store.path, other)
+    words = ["localize", str(store.path), str(sae), "--table", str(folder / "labels.csv"), "--root",
+             str(folder / "images"), "--labels", "spot,all", "--regions", str(folder / "masks"), "--out",
+             str(tmp_path / "out"), "--select-from", str(other), "--other-patients", "--quiet"]  # fmt: skip
+    assert main(words) == 0
+    there = Localisation.open(tmp_path / "out")
+    best = there.units[0].best("spot")
+    assert there.select.split == "train of hospital" and there.report.split == "test of store"
+    assert best.unit == 0 and best.figures["pointing"].mean == 1
+    assert best.select_images == 0 and best.figures["iou"].mean is None and best.sizes == [], "no regions at A"
+    assert main([*words, "--select-regions", str(folder / "masks")]) == 0
+    again = Localisation.open(tmp_path / "out").units[0].best("spot")
+    assert again.select_images > 0 and again.figures["iou"].mean == 1 and len(again.sizes) == 3
+    capsys.readouterr()
+    assert main([*words, "--maps", "gradient", "--encoder", "medclip-swin"]) == 1
+    assert "two places" in capsys.readouterr().err
+
+
+def test_a_comparison_says_where_each_layer_looks(planted, found, tmp_path):
+    """Two SAEs at the spatial hook, one of the finding's place and one of a corner; the pooled one has none."""
+    folder, store, sae = planted
+    table = the_table(folder)
+    corner = save_sae(tmp_path / "corner", relu_sae("h", torch.eye(3)[[1, 2]], encoder_sha256="0" * 64))
+    pooled = save_sae(tmp_path / "pooled", relu_sae("pooled", torch.eye(3), encoder_sha256="0" * 64))
+    regions = read_regions(folder / "masks", table)
+    made = compare(store, [sae, corner, pooled], table, tmp_path / "out", regions=regions,
+                   resampling=Resampling(20), progress=False)  # fmt: skip
+    looks = {one.name: one for one in Comparison.open(tmp_path / "out").localisation}
+    assert set(looks) == {"sae", "corner", "untrained sae", "untrained corner", "neurons of h"}
+    alone = next(u for u in found.units if u.name == "sae")
+    assert looks["sae"].figures == {name: alone.mean(name)[0] for name in FIGURES}
+    assert looks["sae"].figures["mass"] > looks["corner"].figures["mass"]
+    assert "Where each finding's top unit looks" in str(made)
+    assert Localisation.open(tmp_path / "out" / "scores").units[0].best("spot").unit == 0
+    with pytest.raises(MedSAEError, match="no SAE stands at a hook"):
+        compare(store, [pooled], table, tmp_path / "none", regions=regions, resampling=Resampling(20), progress=False)
+    with pytest.raises(MedSAEError, match="leave the folds out"):
+        compare(store, [sae], table, tmp_path / "folds", regions=regions, folds=Folds(3), progress=False)

@@ -213,6 +213,10 @@ def test_top_latents_are_chosen_on_select_and_reported_on_report(drawn):
             for c in range(3):
                 assert scored[name][j, c] == pytest.approx(stats.pearsonr(*known_pairs(a, labels, rows, j, c))[0])
     assert (np.abs(scored["r"] - scored["r_select"]).max(0) > 0.2).all()
+    np.testing.assert_array_equal(scored.top_r, scored["r"][scored.top])
+    for c, label in enumerate(labels[REPORT].T):
+        showing = [len({row // 3 for row in np.flatnonzero(label == value)}) for value in (0, 1)]
+        assert scored.degrees[c] == min(showing) - 1
 
 
 def test_thresholds_are_those_of_select_and_what_they_detect_that_of_report(drawn):

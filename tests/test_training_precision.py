@@ -88,7 +88,7 @@ def test_the_command_goes_by_the_recipe_and_precision_comes_before_it(store, tmp
     assert f"computed in {begun} (as the recipe says)" in capsys.readouterr().err
     assert json.loads((out / "run.json").read_text())["training"]["autocast"] == recipe
     assert main([*train, "--precision", other]) == 1
-    assert f"{out} was begun in {begun}; choose another folder, or --precision {begun}" in capsys.readouterr().err
+    assert f"{out} was begun in {begun}; choose another folder, --precision {begun}, or auto" in capsys.readouterr().err
     assert main([*train, "--precision", "auto"]) == 0
     assert f"computed in {begun} (auto: as the run was begun)" in capsys.readouterr().err
 

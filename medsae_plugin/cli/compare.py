@@ -10,10 +10,12 @@ from medsae_plugin.cli.arguments import (
     add_chance,
     add_device,
     add_judge,
+    add_regions,
     add_table,
     add_what_is_scored,
     read_chance,
     read_judge,
+    read_regions,
     read_saes,
     renamed,
 )
@@ -47,6 +49,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     renamed(parser, "--store", also)
     add_table(parser, required=True)
+    add_regions(parser)
     add_judge(parser)
     add_chance(parser)
     add_device(parser)
@@ -59,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.also and args.select_from:
         raise MedSAEError("--select-from is for SAEs of one store; leave --also out")
+    if args.regions and args.select_from:
+        raise MedSAEError("--regions are of one store's images here; medsae localize takes --select-from with regions")
     judge = read_judge(args)
     scene = read_scene(args)
     also = [ActivationStore(path) for path in args.also]
@@ -69,9 +74,11 @@ def run(args: argparse.Namespace) -> None:
         read_saes(args.saes),
         scene.table,
         args.out,
+        home=scene.home,
         resampling=read_chance(args),
         baselines=args.baselines,
         judge=judge,
+        regions=read_regions(args, scene.table),
         **how_scored(args, scene),
     )
     print(comparison)

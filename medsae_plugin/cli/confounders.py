@@ -10,12 +10,11 @@ from medsae_plugin.cli.arguments import (
     add_seed,
     add_table,
     add_what_is_scored,
-    checked_device,
     comma_list,
     read_saes,
-    read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
+from medsae_plugin.cli.held_out import add_held_out, how_scored, read_scene
 
 
 def add(commands: Commands) -> None:
@@ -33,6 +32,7 @@ def add(commands: Commands) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
+    add_held_out(parser)
     add_table(parser, required=True)
     parser.add_argument(
         "--covariates",
@@ -49,27 +49,23 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="for confounders.json and .parquet; may be that of medsae evaluate",
     )
     parser.add_argument("--permutations", type=int, default=200, metavar="N", help="of the null (default: 200)")
-    add_seed(parser, "of the null, and of the halves that a probe's penalty is chosen between")
+    add_seed(parser, "of the null, of the folds, and of the halves that a probe's penalty is chosen between")
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from medsae_plugin.confounding import score_confounders
-    from medsae_plugin.store import ActivationStore
 
+    scene = read_scene(args)
     found = score_confounders(
-        ActivationStore(args.store),
+        scene.store,
         read_saes(args.saes),
-        read_table(args),
+        scene.table,
         args.covariates,
         args.out,
-        aggregate=args.aggregate,
-        select=args.select,
-        report=args.report,
         permutations=args.permutations,
         seed=args.seed,
-        device=checked_device(args.device),
-        progress=not args.quiet,
+        **how_scored(args, scene),
     )
     print(found)
     print(f"\nwritten: {found.file_at(args.out)}")

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
         read_saes(args.saes),
         scene.table,
         args.out,
+        home=scene.home,
         resampling=read_chance(args),
         baselines=args.baselines,
         judge=judge,

@@ -35,10 +35,11 @@ def add_folds(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_held_out(parser: argparse.ArgumentParser) -> None:
-    """Folds, another table and another store to hold out."""
+def add_held_out(parser: argparse.ArgumentParser, folds: bool = True) -> None:
+    """Another table and another store to hold out, and folds unless the command has none."""
     group = parser.add_argument_group("held out otherwise than by two splits of the store")
-    add_folds(group)
+    if folds:
+        add_folds(group)
     group.add_argument(
         "--test-table",
         type=Path,
@@ -134,13 +135,14 @@ def read_other(args: argparse.Namespace, table: Path, store: Path | None, root: 
 
 
 def _check(args: argparse.Namespace) -> None:
-    ways = [name for name in ("folds", "test_table", "select_from") if getattr(args, name) is not None]
+    ways = [name for name in ("folds", "test_table", "select_from") if getattr(args, name, None) is not None]
     if len(ways) > 1:
-        raise MedSAEError("--folds, --test-table and --select-from each say what is held out; give one of them")
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in ways)
+        raise MedSAEError(f"{given} each say what is held out; give one of them")
     if args.select_from is None and (args.select_table is not None or args.other_patients):
         raise MedSAEError("--select-table and --other-patients are of --select-from; give that too")
     overruled = [name for name in _SPLITS if getattr(args, name) != _SPLITS[name]]
-    if args.folds is not None and overruled:
+    if "folds" in ways and overruled:
         raise MedSAEError(
             f"with --folds nothing is of --{overruled[0]}-split; --folds-of names the splits of the folds"
         )

@@ -27,6 +27,7 @@ _SAVED = {
     ),
     "linearity": ("linearity.json of medsae linearity", "medsae_plugin.causal.composites", "Linearity"),
     "probes": ("probes.json of medsae probe", "medsae_plugin.scores.probe_results", "Probes"),
+    "head": ("head.json of medsae head", "medsae_plugin.patients.head_results", "HeadReport"),
     "localisation": (
         "localisation.json of medsae localize",
         "medsae_plugin.localisation.results",
@@ -37,6 +38,9 @@ _SAVED = {
         "medsae_plugin.confounding.results",
         "Confounders",
     ),
+    "selectivity": ("selectivity.json of medsae selectivity", "medsae_plugin.selectivity.results", "Selectivity"),
+    "hierarchy": ("hierarchy.json of medsae hierarchy", "medsae_plugin.hierarchy.results", "Hierarchy"),
+    "robustness": ("robustness.json of medsae robustness", "medsae_plugin.robustness.results", "Robustness"),
     "comparison": (
         "comparison.json of medsae compare and sweep",
         "medsae_plugin.comparison.results",

@@ -85,6 +85,19 @@ class ComparedSAE(Figures):
         return fidelity | {m.name: m.title for m in METRICS.values() if m.per == "sae"}
 
 
+class ComparedMaps(Figures):
+    """Where the top units of an SAE, of an untrained one or of a layer's neurons look: the means over findings of what
+    `medsae localize` gives of each, and of its chance."""
+
+    name: str
+    encoder: str
+    kind: Kind
+    hook: str
+    findings: int
+    figures: dict[str, float | None]
+    chance: dict[str, float | None]
+
+
 class LayerSees(Figures):
     """What a linear probe sees of a label at a layer, and that layer's best latent."""
 
@@ -181,6 +194,7 @@ class Comparison(Result):
     best: str | None = None
     saes: list[ComparedSAE]
     visibility: list[Visible]
+    localisation: list[ComparedMaps] = Field(default_factory=list)
     cka: list[list[float | None]]
     cka_debiased: list[list[float | None]]
     matching: list[Matched]

@@ -28,13 +28,18 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     roles = [role for role in ROLES if role == "report" or not crossed]
     head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in roles))])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
+    parts += [_localisation(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _saes(comparison: Mapping[str, Any]) -> str:
-    judged = any(e.get(_JUDGED) is not None for e in comparison["saes"])
-    more = [m for m in shown("comparison", "sae") if m.name not in _HEADED and (judged or m.name != _JUDGED)]
+    more = [
+        m
+        for m in shown("comparison", "sae")
+        if m.name not in _HEADED
+        and (m.needs not in ("judge", "home") or any(e.get(m.name) is not None for e in comparison["saes"]))
+    ]
     titles = ("by the judge" if m.name == _JUDGED else m.title for m in more)
     heads = ["explained", "L0", "dead", "mean top r", "mean top H", "monosem.", *titles]
     rows = [["", *heads, "rank", "front"]]
@@ -58,9 +63,28 @@ def _saes(comparison: Mapping[str, Any]) -> str:
     notes = [note]
     if any(is_not_sparse(e["l0"], e["d_sae"]) for e in comparison["saes"]):
         notes.append(f"!: not sparse, {NOT_SPARSE:.0%} of the latents or more fire on a row.")
+    if any(e.get("mean_top_r_home") is not None for e in comparison["saes"]):
+        notes.append("at home: on other patients of the hospital that latents were chosen at; lost: that, less r here.")
     notes += [*(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
     notes += [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
     return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
+
+
+def _localisation(comparison: Mapping[str, Any]) -> str:
+    """Where the top units of each layer look; nothing without regions."""
+    found = comparison.get("localisation") or []
+    if not found:
+        return ""
+    names = list(found[0]["figures"])
+    rows = [["", "layer", "findings", *names]]
+    for e in found:
+        cells = [fixed(e["figures"][n]) + (f" ({e['chance'][n]:.2f})" if e["chance"][n] is not None else "")
+                 for n in names]  # fmt: skip
+        rows.append([e["name"], e["hook"], str(e["findings"]), *cells])
+    title = (
+        "Where each finding's top unit looks, means over findings; in brackets with other patients' regions (chance)"
+    )
+    return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
 
 def _winner(comparison: Mapping[str, Any]) -> list[str]:

@@ -1,62 +1,16 @@
-"""Correlations with covariates, and after partialling them out, each also without every patient in turn."""
+"""Correlations with a label and with covariates, and after partialling these out, each also without every patient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float
 
 from medsae_plugin.statistics.jackknife import PatientJackknife
 
-AGE_EDGES = (20, 40, 60, 80)  # of the strata of a covariate that is a number, as age is
-
-
-@dataclass(frozen=True)
-class Covariate:
-    """One covariate of some images.
-
-    stratum: of each image, "" where unknown; of a number the band that it is in. strata: their names, in order.
-    number: of each image, nan where unknown; None of categories.
-    """
-
-    name: str
-    stratum: Shaped[np.ndarray, " images"]
-    strata: tuple[str, ...]
-    number: Float[np.ndarray, " images"] | None = None
-
-    @classmethod
-    def of(cls, values: pd.Series) -> Covariate:
-        """Numbers are put into bands (under 20, 20-39, 40-59, 60-79, 80 and over), words are strata as they are."""
-        name = str(values.name)
-        if not pd.api.types.is_numeric_dtype(values):
-            words = values.fillna("").astype(str).to_numpy()
-            return cls(name, words, tuple(sorted(set(words) - {""})))
-        x = values.to_numpy(dtype=np.float64)
-        pairs = pairwise(AGE_EDGES)
-        bands = [f"under {AGE_EDGES[0]}", *(f"{a}-{b - 1}" for a, b in pairs), f"{AGE_EDGES[-1]} and over"]
-        stratum = np.where(np.isnan(x), "", np.array(bands)[np.digitize(np.nan_to_num(x), AGE_EDGES)])
-        return cls(name, stratum, tuple(band for band in bands if (stratum == band).any()), x)
-
-    @property
-    def known(self) -> Bool[np.ndarray, " images"]:
-        return self.stratum != ""
-
-    def rows(self, some: Bool[np.ndarray, " images"]) -> Covariate:
-        """Of some images, with the strata that these have."""
-        stratum = self.stratum[some]
-        strata = tuple(s for s in self.strata if (stratum == s).any())
-        return Covariate(self.name, stratum, strata, None if self.number is None else self.number[some])
-
-    @property
-    def design(self) -> Float[np.ndarray, "images columns"]:
-        """Columns of a regression on it, beside an intercept: the number, or 1 in each category but the first."""
-        if self.number is not None:
-            return self.number[:, None]
-        return (self.stratum[:, None] == np.array(self.strata[1:], dtype=str)).astype(np.float64)
+_LEAST = 1e-9  # of a column's variance, less is rounding error
 
 
 @dataclass(frozen=True)
@@ -66,35 +20,77 @@ class Found:
     value: float
     left_out: Float[np.ndarray, " patients"]
 
+    @property
+    def defined(self) -> bool:
+        """Whether it is with every patient and without each."""
+        return not (np.isnan(self.value) or np.isnan(self.left_out).any())
 
-def partial_r(
-    a: Float[np.ndarray, " images"],
-    y: Float[np.ndarray, " images"],
-    z: Float[np.ndarray, "images columns"],
-    jackknife: PatientJackknife,
-) -> Found:
-    """Pearson's r of what is left of a and of y after a linear regression of each on z and an intercept.
 
-    Without columns it is r itself. nan where nothing is left of either.
+@dataclass(frozen=True)
+class Regressed:
+    """An activation beside a label y and covariates z.
+
+    r: Pearson's r with y. partial: that of what is left of both after a linear regression of each on z and an intercept
+        (nan where nothing is left of either).
+    multiple: R of a regression of the activation on z, which of categories is eta.
+    strength: the same without chance's share, the root of 1 - (1 - R^2)(n - 1)/(n - 1 - columns), 0 where that is
+        negative (Ezekiel 1930; of categories Kelley's epsilon, 1935): R of many categories is large by chance.
     """
-    s = _residual(np.column_stack([a, y]), z, jackknife)
-    return _found(_ratio(s[:, 0, 1], np.sqrt(np.maximum(s[:, 0, 0] * s[:, 1, 1], 0))))
+
+    r: Found
+    partial: Found
+    multiple: Found
+    strength: Found
 
 
-def multiple_r(
-    a: Float[np.ndarray, " images"], z: Float[np.ndarray, "images columns"], jackknife: PatientJackknife
-) -> tuple[Found, Found]:
-    """R of a regression of a on z and an intercept, which of categories is eta; and the same without chance's share.
+class Regressions:
+    """Any activation of the same images beside one label and the same covariates.
 
-    The second is the root of 1 - (1 - R^2)(n - 1)/(n - 1 - columns), 0 where that is negative (Ezekiel 1930; of
-    categories Kelley's epsilon, 1935): R of many categories is large by chance.
+    Nothing is fitted again without a patient: all figures are of sums of products, from which a patient's own are taken
+    off. Those of label and covariates alone, with the inverse, are made once for all activations.
+
+    Args:
+        y: the label. z: the covariates' columns (`design_of`), of any scale; they may hang on each other.
     """
-    one = a[:, None]
-    left, whole = _residual(one, z, jackknife)[:, 0, 0], _residual(one, z[:, :0], jackknife)[:, 0, 0]
-    unexplained = np.clip(_ratio(left, whole), 0, 1)
-    n = np.concatenate([[len(a)], jackknife.sums(np.ones(len(a)))])
-    adjusted = 1 - unexplained * (n - 1) / np.maximum(n - 1 - z.shape[1], 1)
-    return _found(np.sqrt(1 - unexplained)), _found(np.sqrt(np.clip(adjusted, 0, 1)))
+
+    def __init__(
+        self, y: Float[np.ndarray, " images"], z: Float[np.ndarray, "images columns"], jackknife: PatientJackknife
+    ) -> None:
+        self._jackknife, self._y = jackknife, _standard(y)
+        self._z = np.column_stack([np.ones(len(y)), *map(_standard, z.T)])
+        zz = np.stack([self._each(column[:, None] * self._z) for column in self._z.T], axis=1)
+        self._n, self._zy, self._yy = zz[:, 0, 0], self._with_z(self._y), self._each(self._y**2)
+        # Columns that others determine, as a view by its projection, take no degree of freedom.
+        self._rank = int(np.linalg.matrix_rank(zz[0], rtol=1e-10, hermitian=True)) - 1
+        self._inverse = np.linalg.pinv(zz, rcond=1e-10, hermitian=True)
+        self._fitted_y = np.einsum("eij,ej->ei", self._inverse, self._zy)
+
+    def of(self, a: Float[np.ndarray, " images"]) -> Regressed:
+        a = _standard(a)
+        za, aa, ay = self._with_z(a), self._each(a**2), self._each(a * self._y)
+        fitted = np.einsum("eij,ej->ei", self._inverse, za)
+        whole = aa - za[:, 0] ** 2 / self._n
+        r = self._r(ay - za[:, 0] * self._zy[:, 0] / self._n, whole, self._yy - self._zy[:, 0] ** 2 / self._n)
+        left = aa - (za * fitted).sum(1)
+        partial = self._r(ay - (za * self._fitted_y).sum(1), left, self._yy - (self._zy * self._fitted_y).sum(1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            unexplained = np.where(whole > _LEAST * self._n, np.clip(left / whole, 0, 1), np.nan)
+        adjusted = 1 - unexplained * (self._n - 1) / np.maximum(self._n - 1 - self._rank, 1)
+        return Regressed(r, partial, _found(np.sqrt(1 - unexplained)), _found(np.sqrt(np.clip(adjusted, 0, 1))))
+
+    def _r(self, across: np.ndarray, of_a: np.ndarray, of_y: np.ndarray) -> Found:
+        there = (of_a > _LEAST * self._n) & (of_y > _LEAST * self._n)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return _found(np.where(there, np.clip(across / np.sqrt(of_a * of_y), -1, 1), np.nan))
+
+    def _with_z(self, values: Float[np.ndarray, " images"]) -> Float[np.ndarray, "each columns"]:
+        return self._each(values[:, None] * self._z)
+
+    def _each(self, values: Float[np.ndarray, " images *columns"]) -> Float[np.ndarray, "each *columns"]:
+        """The sum over all images, then without each patient in turn."""
+        columns = values.reshape(len(values), -1)
+        sums = [np.concatenate([[one.sum()], self._jackknife.sums(one)]) for one in columns.T]
+        return np.stack(sums, axis=1).reshape(-1, *values.shape[1:])
 
 
 def fisher_pooled(r: Sequence[float], n: Sequence[int]) -> float:
@@ -106,34 +102,11 @@ def fisher_pooled(r: Sequence[float], n: Sequence[int]) -> float:
     return float(np.tanh((weights * z).sum() / weights.sum()))
 
 
-def _residual(
-    v: Float[np.ndarray, "images some"], z: Float[np.ndarray, "images columns"], jackknife: PatientJackknife
-) -> Float[np.ndarray, "each some some"]:
-    """Sums of products of the residuals of v on z and an intercept: of all images, then without each patient.
-
-    From the products of all columns, as a Schur complement, so that nothing is fitted again.
-    """
-    columns = np.column_stack([z, v])
-    spread = columns.std(0)
-    columns = (columns - columns.mean(0)) / np.where(spread > 0, spread, 1)
-    columns = np.column_stack([np.ones(len(v)), columns])
-    m = columns.shape[1]
-    products = np.empty((1 + jackknife.n_patients, m, m))
-    for i in range(m):
-        for j in range(i + 1):
-            each = columns[:, i] * columns[:, j]
-            products[:, i, j] = products[:, j, i] = np.concatenate([[each.sum()], jackknife.sums(each)])
-    k = m - v.shape[1]
-    across = products[:, :k, k:]
-    inverse = np.linalg.pinv(products[:, :k, :k], rcond=1e-10, hermitian=True)
-    return products[:, k:, k:] - across.transpose(0, 2, 1) @ inverse @ across
+def _standard(x: Float[np.ndarray, " images"]) -> Float[np.ndarray, " images"]:
+    """Mean 0 and deviation 1, so that sums lose no digits; zeros of a constant."""
+    x = x.astype(np.float64)
+    return (x - x.mean()) / x.std() if np.ptp(x) > 0 else np.zeros(len(x))
 
 
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """nan where the divisor is rounding error: columns have deviation 1, so sums are of the size of n."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(b > 1e-9, np.clip(a / b, -1, 1), np.nan)
-
-
-def _found(values: np.ndarray) -> Found:
+def _found(values: Float[np.ndarray, " each"]) -> Found:
     return Found(float(values[0]), values[1:])

@@ -11,11 +11,13 @@ from pydantic import Field, PrivateAttr
 from medsae_plugin._version import __version__
 from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
-from medsae_plugin.scores.registry import mean_known
+from medsae_plugin.scores.registry import mean_known, number
 from medsae_plugin.scores.units import Kind
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 LOCALISATION_FILE, FIGURES_FILE, INSIDE_FILE = "localisation.json", "localisation.parquet", "inside.parquet"
+SIZES = ("small", "medium", "large")
+BY_SIZE = "average_precision"
 FIGURES = ("pointing", "iou", "dice", "average_precision", "mass", "morans_i")
 
 
@@ -36,21 +38,25 @@ class Figure(Figures):
 
 
 class SizeBand(Figures):
-    """The means over a third of the images, by the share of the input that the region takes: from the least to most."""
+    """The figures on images whose region takes from `low` to `high` of the input; None is no bound.
 
-    low: float
-    high: float
+    The bounds part the images of `select` that show the finding into thirds.
+    """
+
+    size: str
+    low: float | None
+    high: float | None
     images: int
-    figures: dict[str, float | None]
-    chance: dict[str, float | None]
+    figures: dict[str, Figure]
 
 
 class LocalisedUnit(Figures):
     """Where a unit fires on the images of `report` that show a finding and have a region of it.
 
     rank: among the units of largest r with the label on `select`, from 1; None of one that was asked for.
-    fires: on how many of the images. iou_threshold, dice_threshold: of the activation, chosen on `select_images` images
-        of `select`; None, as both figures, where none of them has a region.
+    fires: on how many of the images. iou_threshold, dice_threshold: of the map, chosen on `select_images` images of
+        `select`; None, as both figures, where none of them has a region. sizes: by how large the region is; none
+        without images of `select`.
     """
 
     label: str
@@ -68,17 +74,37 @@ class LocalisedUnit(Figures):
 
 
 class LocalisedUnits(Figures):
-    """The units of an SAE, of an untrained one, or the neurons of a hook."""
+    """The units of an SAE, of an untrained one, or the neurons of a hook.
+
+    held_out_from: of an SAE, whether it and the encoder have seen the patients of `report`, in words.
+    """
 
     name: str
     kind: Kind
     hook: str
     baseline_of: str | None
+    held_out_from: str | None = None
+    sae_sha256: str | None = None
     latents: list[LocalisedUnit]
 
     def best(self, label: str) -> LocalisedUnit | None:
         """The label's top unit."""
         return next((x for x in self.latents if x.label == label and x.rank == 1), None)
+
+    @property
+    def tops(self) -> list[LocalisedUnit]:
+        """Each label's top unit."""
+        return [x for x in self.latents if x.rank == 1]
+
+    def mean(self, figure: str) -> tuple[float | None, float | None]:
+        """The mean over labels of a figure of their top units, and of its chance."""
+        found = [x.figures[figure] for x in self.tops]
+        return _mean([f.mean for f in found]), _mean([f.chance for f in found])
+
+    def mean_by_size(self, size: str, figure: str) -> tuple[float | None, float | None]:
+        """The same on images of one band of sizes, over the labels that have any."""
+        found = [band.figures[figure] for x in self.tops for band in x.sizes if band.size == size]
+        return _mean([f.mean for f in found]), _mean([f.chance for f in found])
 
 
 class InsideUnits(Figures):
@@ -106,7 +132,8 @@ class Localisation(Result):
     medsae_plugin: str = __version__
     encoder: Encoder
     regions: str
-    maps: Literal["grid", "pixels"]
+    maps: Literal["grid", "pixels", "gradient", "occlusion"]
+    stride: int | None = None
     seed: int
     select: Split
     report: Split
@@ -130,22 +157,27 @@ class Localisation(Result):
         super().save(folder)
 
     def frame(self) -> pd.DataFrame:
-        """One row a unit, label and figure."""
+        """One row a unit, label, figure and size of region (`all`, or a band)."""
         rows = [
             {"sae": of.name, "kind": of.kind, "hook": of.hook, "label": x.label, "unit": str(x.unit), "rank": x.rank,
-             "r_select": x.r_select, "patients": x.patients, "fires": x.fires, "figure": name, "images": f.images,
-             "mean": f.mean, "low": f.interval and f.interval[0], "high": f.interval and f.interval[1],
-             "chance": f.chance, "gain": f.gain, "gain_low": f.gain_interval and f.gain_interval[0],
+             "r_select": x.r_select, "size": size, "figure": name, "images": f.images, "mean": f.mean,
+             "low": f.interval and f.interval[0], "high": f.interval and f.interval[1], "chance": f.chance,
+             "gain": f.gain, "gain_low": f.gain_interval and f.gain_interval[0],
              "gain_high": f.gain_interval and f.gain_interval[1], "no_interval": f.no_interval}
-            for of in self.units for x in of.latents for name, f in x.figures.items()
+            for of in self.units for x in of.latents
+            for size, figures in [("all", x.figures), *((band.size, band.figures) for band in x.sizes)]
+            for name, f in figures.items()
         ]  # fmt: skip
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
+        told = {"grid": "the grid", "pixels": "the pixels, bilinear", "gradient": "gradient times activation",
+                "occlusion": "occlusion"}[self.maps]  # fmt: skip
+        told += "" if self.stride is None else f" in cells of {self.stride} pixels"
         head = (
             f"Units chosen on {self.select.split}, localised on {self.report.split} ({self.report.images} images, "
-            f"{self.report.patients} patients), maps of the {self.maps}.\nIn brackets the same maps with other "
-            "patients' regions of the finding (chance). Thresholds are from the first split."
+            f"{self.report.patients} patients), maps of {told}.\nIn brackets the same maps with other patients' "
+            "regions of the finding (chance). Thresholds are from the first split."
         )
         parts = [head]
         if self.without_regions:
@@ -154,21 +186,27 @@ class Localisation(Result):
             said = ", ".join(f"{label} {n}" for label, n in self.not_shown.items())
             parts.append(f"regions left out, for the table does not call the finding present there: {said}")
         if any(of.latents for of in self.units):
-            parts += ["\nmeans over findings, of each finding's top unit", *self._means()]
-        parts += [f"\n{of.name} at {of.hook}\n" + "\n".join(_of_units(of)) for of in self.units
-                  if of.kind == "sae" and of.latents]  # fmt: skip
+            parts += ["\nmeans over findings, of each finding's top unit", *self._means(), *self._by_size()]
+        parts += [f"\n{of.name} at {of.hook}. {of.held_out_from or ''}\n" + "\n".join(_of_units(of))
+                  for of in self.units if of.kind == "sae" and of.latents]  # fmt: skip
         return "\n".join([*parts, *self._said_inside()])
 
     def _means(self) -> list[str]:
         rows = [["", "findings", *FIGURES]]
         for of in self.units:
-            tops = [x for x in of.latents if x.rank == 1]
-            cells = []
-            for name in FIGURES:
-                mean, chance = ([getattr(x.figures[name], what) for x in tops] for what in ("mean", "chance"))
-                cells.append(_beside(_mean(mean), _mean(chance)))
-            rows.append([of.name, str(len(tops)), *cells])
+            rows.append([of.name, str(len(of.tops)), *(_beside(*of.mean(name)) for name in FIGURES)])
         return aligned(rows, rule_after=(1,))
+
+    def _by_size(self) -> list[str]:
+        if not any(x.sizes for of in self.units for x in of.latents):
+            return []
+        rows = [["", *SIZES]]
+        for of in self.units:
+            rows.append([of.name, *(_beside(*of.mean_by_size(size, BY_SIZE)) for size in SIZES)])
+        return [
+            f"\n{BY_SIZE} by how large the region is, thirds of {self.select.split}",
+            *aligned(rows, rule_after=(1,)),
+        ]
 
     def _said_inside(self) -> list[str]:
         if self.inside_finding is None:
@@ -176,7 +214,7 @@ class Localisation(Result):
         share = "-" if self.inside_share is None else f"{self.inside_share:.1%}"
         lines = [
             f"\n{self.inside_finding}: {self.inside_images} images of {self.report.split}, {share} of the input. "
-            "Units that have an interval, and those whose activation is more outside, or inside, than an even one's",
+            "Units that are tested, and those whose activation is more outside, or inside, than an even one's",
             *aligned(
                 [["", "units", "outside", "inside"],
                  *([of.name, str(of.units), str(len(of.outside)), str(len(of.inside))] for of in self.inside)],
@@ -192,18 +230,13 @@ def _of_units(of: LocalisedUnits) -> list[str]:
         if x.rank in (1, None):
             cells = [_beside(x.figures[name].mean, x.figures[name].chance) for name in FIGURES]
             counts = [str(x.images), str(x.patients), str(x.fires)]
-            rows.append([x.label, f"#{x.unit}", _form(x.r_select), *counts, *cells])
+            rows.append([x.label, f"#{x.unit}", fixed(x.r_select), *counts, *cells])
     return aligned(rows, rule_after=(1,))
 
 
 def _mean(values: list[float | None]) -> float | None:
-    mean = mean_known(values) if values else float("nan")
-    return None if mean != mean else mean
+    return number(mean_known(values)) if values else None
 
 
 def _beside(mean: float | None, chance: float | None) -> str:
-    return _form(mean) + ("" if chance is None else f" ({_form(chance)})")
-
-
-def _form(x: float | None) -> str:
-    return "-" if x is None else f"{x:.2f}"
+    return fixed(mean) + ("" if chance is None else f" ({fixed(chance)})")

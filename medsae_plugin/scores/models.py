@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr
 from pydantic_core import CoreSchema
 
 from medsae_plugin.saved import Saved
-from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
+from medsae_plugin.scores import at_home, declared  # noqa: F401  so that METRICS holds what schemas are to name
 from medsae_plugin.scores.images import ALL
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind, as_folder_name

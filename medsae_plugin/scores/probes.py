@@ -16,9 +16,10 @@ from scipy.special import logit
 from tqdm import tqdm
 
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.scores.choice import Choice
 from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds, LabelledImages
-from medsae_plugin.scores.logistic import Features, Head, fit_head, single_probes
+from medsae_plugin.scores.logistic import Features, Head, single_probes
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
 from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
@@ -77,7 +78,7 @@ def probe_units(
     units = open_units(store, saes, seed, device)
     trained_on, seen = check_held_out(units, store, images, leave_out_trained)
     held_out = HeldOut(images.without_reported(trained_on))
-    choices = _Choice.each_of(held_out, seed)
+    choices = Choice.each_of(held_out, seed)
     hooks = {hook: _Ceiling.of(store, hook, held_out, choices) for hook in dict.fromkeys(one.hook for one in units)}
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
@@ -102,38 +103,12 @@ def probe_units(
     return probes
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Images to choose and fit on, and images to score: of two splits, or of one fold.
-
-    select, report: their rows. half: 0 or 1 for each image of `select`, by its patient. labels: of all images. place:
-    of each image of `report`, which it is of all that are reported on.
-    """
-
-    select: Int[np.ndarray, " selected"]
-    report: Int[np.ndarray, " reported"]
-    half: Int[np.ndarray, " selected"]
-    place: Int[np.ndarray, " reported"]
-    labels: Float[np.ndarray, "images labels"]
-
-    @classmethod
-    def each_of(cls, held_out: HeldOut, seed: int) -> list[_Choice]:
-        """One, or one a fold."""
-        parts = held_out.images.folds or (held_out.images,)
-        rows = [(part.rows("select"), part.rows("report")) for part in parts]
-        halves = [part.halves(seed)[part.rows("select")] for part in parts]
-        return [
-            cls(select, report, half, np.searchsorted(held_out.report, report), held_out.images.labels)
-            for (select, report), half in zip(rows, halves, strict=True)
-        ]
-
-    def fit(self, x: Features, c: int, l1: bool = False) -> Head | None:
-        """A head for label c, on features of the images of `select`; None where the label does not vary there."""
-        y = self.labels[self.select, c]
-        known = ~np.isnan(y)
-        if len(np.unique(y[known])) < 2 or x.shape[1] == 0:
-            return None
-        return fit_head(x[known], y[known], self.half[known], l1=l1)
+def ceiling_logits(
+    store: ActivationStore, hook: str, held_out: HeldOut, seed: int = 0
+) -> Float[np.ndarray, "rows labels"]:
+    """The log-odds that the ceiling's probes, of all neurons of a hook, give each image of `report`, of folds that of
+    its fold's; nan where there is no probe."""
+    return _Ceiling.of(store, hook, held_out, Choice.each_of(held_out, seed)).said.logits
 
 
 class _Said:
@@ -149,7 +124,7 @@ class _Said:
         self.logits = np.full(held_out.labels.shape, np.nan)
         self.firing = np.zeros(held_out.labels.shape, dtype=bool)
 
-    def put(self, choice: _Choice, c: int, head: Head | None, x: Features) -> None:
+    def put(self, choice: Choice, c: int, head: Head | None, x: Features) -> None:
         """What a head of label c says, of features of the choice's images of `report`."""
         if head is not None:
             logits = head(x)
@@ -177,7 +152,7 @@ class _Ceiling:
     label_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: ActivationStore, hook: str, held_out: HeldOut, choices: Sequence[_Choice]) -> _Ceiling:
+    def of(cls, store: ActivationStore, hook: str, held_out: HeldOut, choices: Sequence[Choice]) -> _Ceiling:
         x, names = _means(store, hook), held_out.images.label_names
         said, heads = _Said(held_out), []
         for choice in choices:
@@ -215,7 +190,7 @@ def _probed(
     units: Units,
     matrix: LatentMatrix,
     held_out: HeldOut,
-    choices: Sequence[_Choice],
+    choices: Sequence[Choice],
     ceiling: _Ceiling,
 ) -> ProbedUnits:
     every = sparse.csr_array(sparse.vstack([sparse.csr_array(part) for _, part in matrix.shards()]))
@@ -237,7 +212,7 @@ def _probed(
 
 
 def _fit(
-    columns: sparse.csr_array, chosen_from: Int[np.ndarray, " chosen"], choice: _Choice, said: dict[str, _Said]
+    columns: sparse.csr_array, chosen_from: Int[np.ndarray, " chosen"], choice: Choice, said: dict[str, _Said]
 ) -> list[_Fitted]:
     """Probes of the units `chosen_from`, whose activations are the columns, of each label; they are put into `said`."""
     labels, on_select, on_report = choice.labels[choice.select], columns[choice.select], columns[choice.report]

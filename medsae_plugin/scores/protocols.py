@@ -26,7 +26,7 @@ from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
-from medsae_plugin.scores.seen import check_held_out
+from medsae_plugin.scores.seen import check_held_out, seen_patients
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.units import Latents, Units
 from medsae_plugin.store.reader import ActivationStore
@@ -43,6 +43,7 @@ def evaluate(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    home: str | None = None,
     q: float = 0.3,
     folds: Folds | None = None,
     leave_out_trained: bool | Collection[str] = False,
@@ -61,6 +62,8 @@ def evaluate(
 
     Args:
         saes: folders or SAEs, one or several, or what `train_saes` returned.
+        home: another split of the hospital that `select` is of, where `report` is of another hospital (`elsewhere`):
+            what top latents lose from there to here is given, and their figures on both together.
         folds: cross-fitting: choose on all folds but one, score on that one, in turn, instead of `select` and `report`;
             see `cross_fitting`.
         leave_out_trained: leave out patients that an SAE was trained on, where the store is split otherwise than the
@@ -88,7 +91,8 @@ def evaluate(
     images = images.without_reported(trained_on)
     if judge is not None:
         judge.ids(images)
-    held_out = HeldOut(images, q, resampling)
+    there = None if home is None else _at_home(units, store, table, select, home)
+    held_out = HeldOut(images, q, resampling, there if there is not None and len(there.rows("report")) else None)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         scored = [_scored(store, *both, held_out, judge) for both in zip(units, matrices, strict=True)]
@@ -98,6 +102,7 @@ def evaluate(
             aggregate,
             counts(images),
             q=q,
+            home=None if there is None else counts(there)["report"],
             judge=None if judge is None else judge.told,
             resampling=asdict(resampling),
             images_without_labels=int(np.isnan(images.labels).all(1).sum()),
@@ -116,6 +121,16 @@ def unit_matrices(
     """The latent matrix of each, in a folder of its name."""
     folders = [folder / one.folder_name for one in units]
     return latent_matrices(store, units, folders, aggregate=aggregate, progress=progress)
+
+
+def _at_home(
+    units: Sequence[Units], store: ActivationStore, table: ImageTable, select: str, home: str
+) -> LabelledImages:
+    """With the roles of `HeldOut.home`, without patients that an SAE was trained on."""
+    images = LabelledImages.of(store, table).held_out(select, home)
+    patients = sorted(set(images.patients[images.members == "report"]))
+    saes = [one for one in units if isinstance(one, Latents) and one.kind == "sae"]
+    return images.without_reported({p for one in saes for p in seen_patients(one, store, patients) or ()})
 
 
 def _scored(

@@ -18,7 +18,7 @@ from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.scores.models import Encoder, Judge, Result, Split, UnitScores
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.scores.summary import latent_frame, summaries
-from medsae_plugin.scores.table import format_table
+from medsae_plugin.scores.table import at_home, format_table
 
 METRICS_FILE, LATENTS_FILE = "metrics.json", "latents.parquet"
 
@@ -39,6 +39,7 @@ class Evaluation(Result):
     aggregate: str
     select: Split
     report: Split
+    home: Split | None = None
     q: float | None = None
     resampling: dict[str, int] | None = None
     judge: Judge | None = None
@@ -138,7 +139,8 @@ class Evaluation(Result):
         raise KeyError(name)
 
     def __str__(self) -> str:
-        return format_table(self.saes, self.select, self.report, self.aggregate, self.resampling is not None)
+        table = format_table(self.saes, self.select, self.report, self.aggregate, self.resampling is not None)
+        return table if self.home is None else f"{table}\n\n{at_home(self.saes, self.home, self.report)}"
 
 
 def _of_2(candidate: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,8 +42,7 @@ def in_precision(
         there = BF16 if TrainingRun.open(begun / RUN).training.autocast else FP32
         if asked not in (AUTO, there):
             raise MedSAEError(
-                f"{begun} was begun in {there}; choose another folder, or --precision {there} (or auto, which goes on "
-                "in it)"
+                f"{begun} was begun in {there}; choose another folder, --precision {there}, or auto, which goes on so"
             )
         chosen = Precision(there, "auto: as the run was begun" if asked == AUTO else "")
     chosen = chosen or _checked(store, specs, config)
