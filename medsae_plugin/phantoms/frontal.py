@@ -107,7 +107,7 @@ def _lung(grid: Grid, anatomy: Anatomy, side: int, dome: float, wall: Curve, cov
     whole = edge(from_wall, 0.02) * edge(reach - inner, 0.04) * edge(floor, 0.018)
     across = np.clip((reach - 0.02) / (edge_x - 0.02), 0.001, 0.999)
     depth = (4 * across * (1 - across)) ** np.float32(0.42)
-    depth *= 0.80 + 0.20 * edge(grid.y + 0.30, 0.6)
+    depth *= np.float32(anatomy.aeration) * (0.80 + 0.20 * edge(grid.y + 0.30, 0.6))
     depth *= 1 - 0.22 * np.exp(-np.clip(floor, 0, None) / 0.14)
 
     def at(t: float, v: float) -> tuple[float, float]:

@@ -19,7 +19,16 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import write_text, writing
 from medsae_plugin.machine import cores
 from medsae_plugin.phantoms.anatomy import Projection, Sex
-from medsae_plugin.phantoms.cases import DEVICES, FINDINGS, MILDEST, NO_FINDING, Case, sample_age, sample_findings
+from medsae_plugin.phantoms.cases import (
+    FINDINGS,
+    MILDEST,
+    NO_FINDING,
+    PREVALENCE,
+    Case,
+    sample_age,
+    sample_findings,
+)
+from medsae_plugin.phantoms.chexpert import UNCERTAIN
 from medsae_plugin.phantoms.draw import draw_case
 
 STUDIES = (0.50, 0.25, 0.15, 0.10)
@@ -114,7 +123,7 @@ def _patient_rows(number: int, rng: np.random.Generator) -> Iterator[TableRow]:
     findings: dict[str, float] = {}
     for study in range(1, 2 + int(rng.choice(len(STUDIES), p=STUDIES))):
         projection: Projection = "AP" if rng.random() < 0.5 else "PA"
-        fresh = sample_findings(rng, projection, age)
+        fresh = sample_findings(rng, projection)
         # Half of the follow-ups show what was there before, better or worse.
         findings = _changed(findings, rng) if study > 1 and rng.random() < 0.5 else fresh
         first = Case(
@@ -138,20 +147,21 @@ def _changed(findings: dict[str, float], rng: np.random.Generator) -> dict[str, 
 
 
 def _report(case: Case, rng: np.random.Generator) -> dict[str, float]:
-    """Labels as mined from a report: mild findings are often uncertain, few are missed, absent ones seldom named."""
+    """Labels as mined from a report: few findings are missed, and as many are uncertain as in CheXpert's training split,
+    mild ones more often; half of these are there."""
     reported = {NO_FINDING: 1.0} if NO_FINDING in case.labels else {}
     for name in FINDINGS:
         chance = rng.random()
         severity = case.findings.get(name, 0.0)
         if severity:
-            doubt = 0.0 if name == DEVICES else 0.25 * (1 - severity)
-            if chance < doubt:
+            mildness = (1 - severity) / (1 - (1 + MILDEST) / 2)  # 1 on average
+            if chance < mildness * UNCERTAIN[name] / 2 / PREVALENCE[name]:
                 reported[name] = -1.0
             elif chance < 0.97:
                 reported[name] = 1.0
         elif chance < (0.45 if name in RULED_OUT else 0.04):
             reported[name] = 0.0
-        elif chance > 0.985 and NO_FINDING not in reported and name != DEVICES:
+        elif chance > 1 - UNCERTAIN[name] / 2 / (1 - PREVALENCE[name]) and NO_FINDING not in reported:
             reported[name] = -1.0
     return reported
 

@@ -102,7 +102,7 @@ def _lung(grid: Grid, anatomy: Anatomy, front: Curve, back: Curve, floor_at: Cur
     whole = edge(from_wall, 0.035) * edge(floor, 0.02)
     across = np.clip((x - ahead) / np.clip(behind - ahead, 0.05, None), 0.001, 0.999)
     depth = (4 * across * (1 - across)) ** np.float32(0.30)
-    depth *= 0.62 + 0.38 * edge(y + 0.15, 1.1)
+    depth *= np.float32(anatomy.aeration) * (0.62 + 0.38 * edge(y + 0.15, 1.1))
     # The lungs reach behind the spine, where less of them is met.
     depth *= 1 - 0.20 * edge(across - 0.78, 0.15)
 
