@@ -55,14 +55,14 @@ def sample_anatomy(seed: int, sex: Sex, age: int) -> Anatomy:
     rng = np.random.default_rng([seed, 1])
     old = np.clip((age - 20) / 70, 0, 1)
     male = sex == "Male"
-    right_dome = np.clip(rng.normal(0.48, 0.07), 0.34, 0.62)
+    right_dome = np.clip(rng.normal(0.48, 0.055), 0.36, 0.60)
     return Anatomy(
         sex=sex,
         age=age,
-        chest_width=float(np.clip(rng.normal(0.74 if male else 0.70, 0.04), 0.6, 0.83)),
+        chest_width=float(np.clip(rng.normal(0.74 if male else 0.70, 0.032), 0.6, 0.83)),
         apex=float(np.clip(rng.normal(-0.75, 0.04), -0.85, -0.65)),
         right_dome=float(right_dome),
-        left_dome=float(right_dome + rng.uniform(-0.08, 0.16)),
+        left_dome=float(right_dome + rng.uniform(-0.05, 0.14)),
         heart=float(rng.normal(0.93 + 0.06 * old, 0.05)),
         mediastinum=float(rng.normal(0.97 + 0.08 * old, 0.09)),
         knob=float(rng.normal(0.062 + 0.025 * old, 0.006)),
@@ -73,7 +73,7 @@ def sample_anatomy(seed: int, sex: Sex, age: int) -> Anatomy:
         rib_slope=float(rng.normal(1.0, 0.2)),
         kyphosis=float(0.5 + old * rng.uniform(0.4, 1.0)),
         gastric_bubble=float(rng.uniform(0.5, 1.2)) if rng.random() < 0.7 else 0.0,
-        aeration=float(rng.uniform(0.65, 1.1)),
+        aeration=float(rng.uniform(0.72, 1.1)),
         tree_seed=int(rng.integers(2**31)),
     )
 

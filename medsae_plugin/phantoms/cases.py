@@ -19,7 +19,7 @@ OPACITIES = ("Edema", "Consolidation", "Pneumonia", "Lung Lesion", "Atelectasis"
 FINDINGS = tuple(name for name in OBSERVATIONS if name != NO_FINDING)
 """CheXpert's observations without No Finding, in CheXpert's order."""
 
-MILDEST = 0.25
+MILDEST = 0.4
 OWN_OPACITY = 0.08
 """How often a lung without any of those is a Lung Opacity."""
 
@@ -29,7 +29,8 @@ class Case:
     """All that a phantom is drawn from; the same case gives the same bytes.
 
     The patient's seed fixes the anatomy, the study's where findings lie, the image's exposure and noise. `findings`
-    maps what is present to its severity in (0, 1]; nothing but Support Devices means No Finding.
+    maps what is present to its severity in (0, 1]; nothing but Support Devices means No Finding. A `marker` is a tag of
+    metal in the picture's corner, no device of the patient's: what a planted shortcut goes by.
     """
 
     patient_seed: int
@@ -40,6 +41,7 @@ class Case:
     view: View
     projection: Projection
     findings: Mapping[str, float] = field(default_factory=dict)
+    marker: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.findings) - set(FINDINGS))

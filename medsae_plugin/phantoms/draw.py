@@ -73,7 +73,7 @@ def draw_phantom(
 def draw_case(case: Case, *, size: int = 224) -> Phantom:
     """Draw a case, such as one read from `truth.jsonl`."""
     canvas, masks, exposure = paint(case, size)
-    image = expose(canvas.density, canvas.grid, exposure)
+    image = expose(canvas.density, canvas.grid, exposure, marker=case.marker)
     return Phantom(image, case, masks, {name: _boxes(mask) for name, mask in masks.items()})
 
 

@@ -41,15 +41,15 @@ def sample_exposure(seed: int, view: View, projection: Projection) -> Exposure:
         return float(middle + deviation * np.clip(rng.normal(), -2, 2))
 
     return Exposure(
-        zoom=vary(0.94, 0.08),
-        turn=vary(0.0, 0.1 * rough),
-        shift=(vary(0.0, 0.08 * rough), vary(0.0, 0.07)),
+        zoom=vary(0.95, 0.05),
+        turn=vary(0.0, 0.05 * rough),
+        shift=(vary(0.0, 0.045 * rough), vary(0.0, 0.045)),
         centre=vary(0.43, 0.05),
-        contrast=float(np.exp(vary(0, 0.2))) * (3.6 if view == "Frontal" else 3.4),
-        gamma=float(np.exp(vary(0, 0.25))),
-        sharpening=float(rng.uniform(-0.25, 0.6)),
-        blur=float(rng.uniform(0.3, 0.8)) * rough,
-        noise=float(np.exp(rng.uniform(np.log(0.004), np.log(0.02)))) * rough,
+        contrast=float(np.exp(vary(0.0, 0.25))) * (3.6 if view == "Frontal" else 3.4),
+        gamma=float(np.exp(vary(0.0, 0.3))),
+        sharpening=float(rng.uniform(-0.25, 0.8)),
+        blur=float(rng.uniform(0.25, 0.6)) * rough,
+        noise=float(np.exp(rng.uniform(np.log(0.003), np.log(0.01)))) * rough,
         grain=float(rng.uniform(0.3, 1.0)),
         border=(border[0], border[1], border[2], border[3]),
         backdrop=float(rng.uniform(0, 0.3) ** 2 * 2),
@@ -59,7 +59,7 @@ def sample_exposure(seed: int, view: View, projection: Projection) -> Exposure:
     )
 
 
-def expose(density: Field, grid: Grid, exposure: Exposure) -> np.ndarray:
+def expose(density: Field, grid: Grid, exposure: Exposure, *, marker: bool = False) -> np.ndarray:
     """The picture, uint8 of the grid's size, bright where the rays were stopped."""
     size = grid.size
     rng = np.random.default_rng(exposure.noise_seed)
@@ -77,6 +77,8 @@ def expose(density: Field, grid: Grid, exposure: Exposure) -> np.ndarray:
     shown = np.maximum(shown, _writing(size, exposure.writing_seed))
     field = collimation(size, exposure.border)
     shown = shown * field + np.float32(exposure.backdrop) * (1 - field)
+    if marker:
+        shown = np.maximum(shown, _tag(size))
     return (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -84,8 +86,8 @@ def _shading(size: int, seed: int) -> Field:
     """Uneven exposure: a slope from side to side, as of the anode's heel, and hills a third of the picture wide."""
     rng = np.random.default_rng(seed)
     grid = Grid(size)
-    right, down = rng.normal(0, 0.06, 2)
-    hills = rng.uniform(0.02, 0.10) * grid.clouds(rng, 3)
+    right, down = rng.normal(0, 0.09, 2)
+    hills = rng.uniform(0.03, 0.13) * grid.clouds(rng, 3)
     return (np.float32(right) * grid.x + np.float32(down) * grid.y + hills).astype(np.float32)
 
 
@@ -118,6 +120,12 @@ def _writing(size: int, seed: int) -> Field:
             corner = np.array([start[0] + 0.85 * height * i, start[1] - height / 2])
             lines += [(corner + height * np.array(stroke), 0.15 * height, value) for stroke in LETTERS[letter]]
     return Grid(size).strokes(lines)
+
+
+def _tag(size: int) -> Field:
+    """A round tag with a hole, low in the picture's left."""
+    grid = Grid(size)
+    return grid.disc(-0.86, 0.86, 0.09, 0.09) - grid.disc(-0.86, 0.86, 0.035, 0.035)
 
 
 def collimation(size: int, border: tuple[float, float, float, float]) -> Field:

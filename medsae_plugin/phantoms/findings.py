@@ -34,8 +34,8 @@ def lung_opacity(canvas: Canvas, severity: float, rng: np.random.Generator) -> N
     lung = _pick(canvas, rng)
     x, y = canvas.place(lung, [(rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.85)) for _ in range(6)])
     shape = canvas.grid.blob(x, y, rng.uniform(0.15, 0.26), rng.uniform(0.15, 0.26), rng.uniform(0, np.pi))
-    texture = np.clip(1 + 0.25 * canvas.grid.clouds(rng, 10), 0.3, 1.7)
-    canvas.fill(lung, np.float32(0.15 + 0.40 * severity) * shape * texture)
+    texture = np.clip(1 + 0.4 * canvas.grid.clouds(rng, 10), 0.2, 1.9)
+    canvas.fill(lung, np.float32(0.30 + 0.40 * severity) * shape * texture)
 
 
 def lung_lesion(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
@@ -44,18 +44,18 @@ def lung_lesion(canvas: Canvas, severity: float, rng: np.random.Generator) -> No
     places = [(rng.uniform(0.15, 0.85), rng.uniform(0.12, 0.9)) for _ in range(8)]
     satellites = [lung.at(rng.uniform(0.15, 0.85), rng.uniform(0.12, 0.9)) for _ in range(2)]
     lobes = [(rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.5)) for _ in range(3)]
-    radius = 0.05 + 0.07 * severity
+    radius = 0.06 + 0.07 * severity
     x, y = canvas.place(lung, places)
     parts = [canvas.grid.disc(x, y, radius, radius * 0.9, soft=0.02)]
     for angle, offset in lobes:
         cx, cy = x + offset * radius * np.cos(angle), y + offset * radius * np.sin(angle)
         parts.append(canvas.grid.disc(cx, cy, 0.75 * radius, 0.7 * radius, soft=0.02))
-    for share, (px, py) in zip((0.5, 0.75), satellites, strict=True):
+    for share, (px, py) in zip((0.2, 0.6), satellites, strict=True):
         size = 0.55 * radius * float(np.clip((severity - share) * 5, 0, 1))
         if size > 0.005:
             parts.append(canvas.grid.disc(px, py, size, size, soft=0.02))
     mass = np.maximum.reduce(parts)
-    canvas.fill(lung, np.float32(0.5 + 0.4 * severity) * mass)
+    canvas.fill(lung, np.float32(0.6 + 0.4 * severity) * mass)
 
 
 def edema(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
@@ -72,8 +72,8 @@ def edema(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
         canvas.fill(lung, np.float32(0.10 + 0.20 * severity) * np.clip(haze, 0, 1.1))
         targets = [lung.at(t, v) for t, v in [(0.35, 0.02), (0.7, 0.1), (0.8, 0.35), (0.7, 0.7), (0.4, 0.9)]]
         tree = vessel_tree(grid, lung.hilum, targets, rng)
-        canvas.density += np.float32(0.06 + 0.06 * severity) * lung.field * tree
-        canvas.density += np.float32(0.06 + 0.08 * severity) * lung.field * _kerley_lines(canvas, lung, rng)
+        canvas.density += np.float32(0.11 + 0.07 * severity) * lung.field * tree
+        canvas.density += np.float32(0.12 + 0.10 * severity) * lung.field * _kerley_lines(canvas, lung, rng)
 
 
 def consolidation(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
@@ -93,8 +93,8 @@ def consolidation(canvas: Canvas, severity: float, rng: np.random.Generator) -> 
     texture = np.clip(1 + 0.12 * grid.clouds(rng, 12, 2), 0.5, 1.4)
     targets = [(centre[0] + dx, centre[1] + dy) for dx, dy in rng.normal(0, 0.13, (3, 2))]
     bronchi = vessel_tree(grid, ((lung.hilum[0] + centre[0]) / 2, (lung.hilum[1] + centre[1]) / 2), targets, rng)
-    aerated = 1 - 0.35 * np.clip(2 * bronchi, 0, 1)
-    canvas.fill(lung, np.float32(0.40 + 0.50 * severity) * patch * texture * aerated)
+    aerated = 1 - 0.6 * np.clip(2 * bronchi, 0, 1)
+    canvas.fill(lung, np.float32(0.55 + 0.40 * severity) * patch * texture * aerated)
 
 
 def pneumonia(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
@@ -112,7 +112,7 @@ def pneumonia(canvas: Canvas, severity: float, rng: np.random.Generator) -> None
         present = float(np.clip(0.7 * severity * count - i + 3, 0, 1))
         foci = np.maximum(foci, present * canvas.grid.blob(x, y, radius, radius * rng.uniform(0.7, 1.3)))
     fluffy = np.clip(foci * (1 + 0.45 * canvas.grid.clouds(rng, 12, 2)), 0, 1)
-    canvas.fill(lung, np.float32(0.30 + 0.45 * severity) * fluffy)
+    canvas.fill(lung, np.float32(0.50 + 0.45 * severity) * fluffy)
 
 
 def atelectasis(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
@@ -128,12 +128,12 @@ def atelectasis(canvas: Canvas, severity: float, rng: np.random.Generator) -> No
         outward = far * (lung.side or 1)
         middle = x + 0.5 * outward, y - 0.02 + 0.3 * far * tilt
         path = smooth_path([(x, y), middle, (x + outward, y + far * tilt)])
-        present = float(np.clip(4 * severity - i + 0.5, 0, 1))
+        present = float(np.clip(4 * severity - i + 1, 0, 1))
         lines.append((path, rng.uniform(0.03, 0.045), 0.7 * present + 0.3 * (present > 0)))
     plates = grid.blur(grid.strokes(lines), 0.006)
     base = np.exp(-np.clip(lung.floor, 0, None) / 0.07) * edge(lung.floor + 0.05, 0.05)
     inner = grid.blob(lung.at(0.2, 1.0)[0], lung.at(0.2, 1.0)[1], 0.22, 0.25)
-    canvas.density += np.float32(0.15 + 0.10 * severity) * lung.field * plates
+    canvas.density += np.float32(0.22 + 0.12 * severity) * lung.field * plates
     canvas.fill(lung, np.float32(0.45 * severity) * base * inner)
 
 

@@ -20,6 +20,7 @@ from medsae_plugin.files import write_text, writing
 from medsae_plugin.machine import cores
 from medsae_plugin.phantoms.anatomy import Projection, Sex
 from medsae_plugin.phantoms.cases import (
+    DEVICES,
     FINDINGS,
     MILDEST,
     NO_FINDING,
@@ -33,6 +34,12 @@ from medsae_plugin.phantoms.draw import draw_case
 
 STUDIES = (0.50, 0.25, 0.15, 0.10)
 """Shares of patients with one, two, three and four studies."""
+
+AGREES = 0.8
+SHORTCUT = (
+    "These phantoms hold a planted shortcut: a marker, a round tag in the corner of the picture, is there with Support "
+    "Devices and not without them in four of five studies. Column Marker of labels.csv says where it is."
+)
 
 # Findings that reports tend to rule out by name; the others are left unmentioned when absent.
 RULED_OUT = {"Cardiomegaly", "Edema", "Consolidation", "Pneumonia", "Pneumothorax", "Pleural Effusion"}
@@ -49,7 +56,14 @@ class TableRow:
 
 
 def generate(
-    n: int, out: str | Path, seed: int = 0, *, size: int = 224, workers: int | None = None, progress: bool = False
+    n: int,
+    out: str | Path,
+    seed: int = 0,
+    *,
+    size: int = 224,
+    shortcut: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
 ) -> Path:
     """Draw `n` phantoms and write them as CheXpert would be laid out.
 
@@ -61,6 +75,8 @@ def generate(
         n: pictures. Patients have one to four studies, of one or two pictures each.
         out: a folder that holds no table yet.
         size: pixels on a side.
+        shortcut: plant one: a marker in the corner of pictures, which agrees with Support Devices in four of five
+            studies, in the column `Marker` and said in `README.md`. All else is as without it.
         workers: drawing processes; by default one a core, 8 at most. 0 draws in this process.
 
     Returns:
@@ -75,7 +91,7 @@ def generate(
     table = out / "labels.csv"
     if table.exists():
         raise MedSAEError(f"{table} is there already; name another folder, or remove that one first")
-    rows = list(sample_rows(n, seed))
+    rows = list(sample_rows(n, seed, shortcut=shortcut))
     draw = partial(_draw, out=out, size=size)
     workers = min(8, cores()) if workers is None else workers
     if current_process().daemon:  # it may have no children
@@ -89,7 +105,9 @@ def generate(
             drawn = pool.imap(draw, rows, chunksize=8)
         truth = list(tqdm(drawn, total=n, desc="phantoms", unit="image", disable=not progress))
     write_text(out / "truth.jsonl", "\n".join(truth) + "\n")
-    write_text(table, _table(rows).to_csv(index=False, lineterminator="\n"))
+    if shortcut:
+        write_text(out / "README.md", f"{SHORTCUT}\n")
+    write_text(table, _table(rows, shortcut).to_csv(index=False, lineterminator="\n"))
     return table
 
 
@@ -103,8 +121,8 @@ def _draw(row: TableRow, out: Path, size: int) -> str:
     return json.dumps({**record, "findings": phantom.findings, "boxes": phantom.boxes})
 
 
-def sample_rows(n: int, seed: int = 0) -> Iterator[TableRow]:
-    """The first `n` pictures of a seed's endless row of patients."""
+def sample_rows(n: int, seed: int = 0, *, shortcut: bool = False) -> Iterator[TableRow]:
+    """The first `n` pictures of a seed's endless row of patients; `shortcut` as of `generate`."""
     count, patient = 0, 0
     while True:
         patient += 1
@@ -112,7 +130,13 @@ def sample_rows(n: int, seed: int = 0) -> Iterator[TableRow]:
             if count == n:
                 return
             count += 1
-            yield row
+            yield replace(row, case=_marked(row.case)) if shortcut else row
+
+
+def _marked(case: Case) -> Case:
+    """The case with a marker, or without, as its study's Support Devices in four of five studies."""
+    agrees = np.random.default_rng([case.study_seed, 5]).random() < AGREES
+    return replace(case, marker=(DEVICES in case.findings) == agrees)
 
 
 def _patient_rows(number: int, rng: np.random.Generator) -> Iterator[TableRow]:
@@ -166,7 +190,7 @@ def _report(case: Case, rng: np.random.Generator) -> dict[str, float]:
     return reported
 
 
-def _table(rows: list[TableRow]) -> pd.DataFrame:
+def _table(rows: list[TableRow], shortcut: bool) -> pd.DataFrame:
     columns = {
         "Path": [row.path for row in rows],
         "Sex": [row.case.sex for row in rows],
@@ -175,7 +199,9 @@ def _table(rows: list[TableRow]) -> pd.DataFrame:
         "AP/PA": [row.case.projection for row in rows],
     }
     labels = {name: [row.reported.get(name) for row in rows] for name in (NO_FINDING, *FINDINGS)}
-    return pd.DataFrame(columns | {name: pd.Series(values, dtype="float64") for name, values in labels.items()})
+    marker = {"Marker": ["yes" if row.case.marker else "no" for row in rows]} if shortcut else {}
+    numbers = {name: pd.Series(values, dtype="float64") for name, values in labels.items()}
+    return pd.DataFrame(columns | numbers | marker)
 
 
 def read_truth(path: str | Path) -> list[tuple[str, Case]]:
