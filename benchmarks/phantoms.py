@@ -3,11 +3,11 @@
     python benchmarks/phantoms.py           # 6000 phantoms
     python benchmarks/phantoms.py --quick   # 1500
 
-Prints, for each finding: its share, beside that in CheXpert's training split (uncertain ones count half); AUROC on held-out patients of a logistic regression on thumbnails
-of 8 x 8 pixels, of boosted trees on trivial features (means, deviations, quantiles, edges, thumbnails of 4 x 4) and of
-a logistic regression on the demo encoder's embedding; the share of drawn ones that cannot be seen, since the picture
-with and without it differs by less than what noise alone changes. Then how far the phi coefficients of pairs of labels
-are from CheXpert's.
+Prints, for each finding: its share, beside that in CheXpert's training split (where uncertain ones count half); AUROC on
+held-out patients of a logistic regression on thumbnails of 8 x 8 pixels, of boosted trees on trivial features (means,
+deviations, quantiles, edges, thumbnails of 4 x 4) and of a logistic regression on the demo encoder's embedding; the
+share of drawn ones that cannot be seen, since the picture with and without it differs by less than from one draw of the
+noise to another. Then how far the phi coefficients of pairs of labels are from CheXpert's.
 """
 
 from __future__ import annotations
@@ -140,13 +140,12 @@ def tied() -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1500 phantoms instead of 6000")
-    parser.add_argument("--weights", metavar="DIR", help="another demo encoder's folder")
     given = parser.parse_args(arguments)
     n = 1500 if given.quick else 6000
     start = time.process_time()
     drawn = draw(n)
     print(f"{n} phantoms of {SIZE} pixels, seed {SEED}: {n / (time.process_time() - start):.0f} a second of one core")
-    encoder = HookedVisionEncoder.from_pretrained("phantom-swin", weights=given.weights)
+    encoder = HookedVisionEncoder.from_pretrained("phantom-swin")
     columns = {
         "CheXpert": np.array([STATED[name] + UNCERTAIN[name] / 2 for name in OBSERVATIONS]),
         "share": drawn.labels.mean(0),
@@ -160,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name:28}" + "".join(f"{values[i]:10.{0 if key == 'of' else 3}f}" for key, values in columns.items()))
     print(f"{'mean over findings':28}" + "".join(f"{np.nanmean(values[1:]):10.3f}" for values in columns.values()))
     off = np.abs(np.corrcoef(drawn.labels.T) - PHI)[~tied()]
-    print(f"phi of {off.size // 2} pairs that no logic ties, from CheXpert's: {off.mean():.3f} mean, {off.max():.3f} most")
+    print(
+        f"phi of {off.size // 2} pairs that no logic ties, from CheXpert's: {off.mean():.3f} mean, {off.max():.3f} most"
+    )
 
 
 if __name__ == "__main__":

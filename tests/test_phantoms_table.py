@@ -179,7 +179,9 @@ def test_a_planted_shortcut_is_a_marker_and_nothing_else(written, tmp_path):
 
 def test_the_marker_agrees_with_support_devices_in_four_of_five_studies():
     cases = [row.case for row in sample_rows(6000, seed=1, shortcut=True)]
-    marker, devices = (np.array(v) for v in ([c.marker for c in cases], ["Support Devices" in c.findings for c in cases]))
+    marker, devices = (
+        np.array(v) for v in ([c.marker for c in cases], ["Support Devices" in c.findings for c in cases])
+    )
     assert np.mean(marker == devices) == pytest.approx(0.8, abs=0.02)
     assert np.mean(marker[devices]) == pytest.approx(0.8, abs=0.03)
     studies = {}

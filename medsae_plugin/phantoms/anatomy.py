@@ -47,6 +47,7 @@ class Anatomy:
     kyphosis: float
     gastric_bubble: float  # size, 0 for none
     aeration: float  # air in the lungs, 1 at full breath
+    vessels: float  # density of the lungs' vessels
     tree_seed: int
 
 
@@ -74,6 +75,7 @@ def sample_anatomy(seed: int, sex: Sex, age: int) -> Anatomy:
         kyphosis=float(0.5 + old * rng.uniform(0.4, 1.0)),
         gastric_bubble=float(rng.uniform(0.5, 1.2)) if rng.random() < 0.7 else 0.0,
         aeration=float(rng.uniform(0.72, 1.1)),
+        vessels=float(rng.uniform(0.05, 0.17)),
         tree_seed=int(rng.integers(2**31)),
     )
 

@@ -41,7 +41,7 @@ def sample_exposure(seed: int, view: View, projection: Projection) -> Exposure:
         return float(middle + deviation * np.clip(rng.normal(), -2, 2))
 
     return Exposure(
-        zoom=vary(0.95, 0.05),
+        zoom=vary(0.95, 0.06),
         turn=vary(0.0, 0.05 * rough),
         shift=(vary(0.0, 0.045 * rough), vary(0.0, 0.045)),
         centre=vary(0.43, 0.05),
@@ -108,10 +108,10 @@ LETTERS = {
 
 
 def _writing(size: int, seed: int) -> Field:
-    """Nothing to three words of a few letters and figures near the picture's rim, in any brightness."""
+    """Nothing to six words of a few letters and figures near the picture's rim, in any brightness."""
     rng = np.random.default_rng(seed)
     lines: list[tuple[np.ndarray, float, float]] = []
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 7))):
         height, value = rng.uniform(0.05, 0.13), rng.uniform(0.5, 1.0)
         word = rng.choice([*LETTERS], int(rng.choice([1, 2, 5])))
         along, near = rng.uniform(-0.95, 0.8), rng.choice([-1, 1]) * rng.uniform(0.82, 0.93)

@@ -25,7 +25,7 @@ def enlarged_cardiomediastinum(canvas: Canvas, severity: float, rng: np.random.G
 
 def cardiomegaly(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
     """A cardiothoracic ratio of about 0.50 to 0.62."""
-    growth = rng.uniform(0.95, 1.05) * (0.13 + 0.24 * severity)
+    growth = rng.uniform(0.95, 1.05) * (0.12 + 0.20 * severity)
     canvas.widen(canvas.heart_scale + growth, canvas.mediastinum_scale)
 
 
@@ -69,10 +69,10 @@ def edema(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
         wing = grid.blob(x + 0.10 * lung.side, y + 0.10, 0.24, 0.34)
         low = 0.35 * edge(0.35 - lung.floor, 0.5)
         haze = (wing + low * severity) * rim * texture
-        canvas.fill(lung, np.float32(0.10 + 0.20 * severity) * np.clip(haze, 0, 1.1))
+        canvas.fill(lung, np.float32(0.05 + 0.12 * severity) * np.clip(haze, 0, 1.1))
         targets = [lung.at(t, v) for t, v in [(0.35, 0.02), (0.7, 0.1), (0.8, 0.35), (0.7, 0.7), (0.4, 0.9)]]
         tree = vessel_tree(grid, lung.hilum, targets, rng)
-        canvas.density += np.float32(0.11 + 0.07 * severity) * lung.field * tree
+        canvas.density += np.float32(0.09 + 0.05 * severity) * lung.field * tree
         canvas.density += np.float32(0.12 + 0.10 * severity) * lung.field * _kerley_lines(canvas, lung, rng)
 
 

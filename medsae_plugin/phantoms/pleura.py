@@ -36,7 +36,7 @@ def pleural_effusion(canvas: Canvas, severity: float, rng: np.random.Generator) 
         amount = severity * (1.0 if i == chosen else share)
         # Heights count from the depth of the costophrenic angle.
         angle = lung.at(1.0, 1.0)[1] + (0.16 if canvas.view == "Frontal" else 0.22)
-        level = angle - (0.17 + 0.33 * amount)
+        level = angle - (0.17 + 0.25 * amount)
         meniscus = 0.16 * np.exp(-np.clip(lung.wall, 0, None) / (0.05 + 0.05 * amount)) - 0.03
         fluid = edge(canvas.grid.y - (level - meniscus), 0.05)
         if veiled:
@@ -57,7 +57,9 @@ def pleural_other(canvas: Canvas, severity: float, rng: np.random.Generator) -> 
     rind = edge(width - lung.wall, 0.02) * edge(lung.wall + 0.03, 0.03) * along
     calcified = np.clip(0.7 * grid.clouds(rng, 20, 2) - 0.2, 0, 1) * rind
     visible = np.clip(lung.field * 2, 0, 1)
-    canvas.density += visible * (np.float32(0.18 + 0.14 * severity) * rind + np.float32(0.15 + 0.25 * severity) * calcified)
+    canvas.density += visible * (
+        np.float32(0.18 + 0.14 * severity) * rind + np.float32(0.15 + 0.25 * severity) * calcified
+    )
 
 
 def fracture(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
