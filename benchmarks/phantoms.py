@@ -3,7 +3,7 @@
     python benchmarks/phantoms.py           # 6000 phantoms
     python benchmarks/phantoms.py --quick   # 1500
 
-Prints, for each finding: its share, beside that in CheXpert's training split (where uncertain ones count half); AUROC on
+Prints, for each finding: its share, beside that in CheXpert's training split (uncertain ones count half); AUROC on
 held-out patients of a logistic regression on thumbnails of 8 x 8 pixels, of boosted trees on trivial features (means,
 deviations, quantiles, edges, thumbnails of 4 x 4) and of a logistic regression on the demo encoder's embedding; the
 share of drawn ones that cannot be seen, since the picture with and without it differs by less than from one draw of the

@@ -1,4 +1,4 @@
-"""From the density that rays met to a picture: exposure, scatter, blur, noise, collimation and what is written on it."""
+"""From the density that rays met to a picture: exposure, scatter, blur, noise, collimation, writing."""
 
 from dataclasses import dataclass
 

@@ -153,8 +153,8 @@ def _pick(canvas: Canvas, rng: np.random.Generator) -> Lung:
     return canvas.lungs[int(rng.random() * len(canvas.lungs))]
 
 
-# In the order in which they are painted: silhouettes first, then what fills much of the lungs, what keeps to a place that is
-# left, the pleura, bone and devices.
+# In the order in which they are painted: silhouettes first, then what fills much of the lungs, what keeps to a place
+# that is left, the pleura, bone and devices.
 PAINTERS: dict[str, Painter] = {
     "Enlarged Cardiomediastinum": enlarged_cardiomediastinum,
     "Cardiomegaly": cardiomegaly,

@@ -171,8 +171,8 @@ def _changed(findings: dict[str, float], rng: np.random.Generator) -> dict[str, 
 
 
 def _report(case: Case, rng: np.random.Generator) -> dict[str, float]:
-    """Labels as mined from a report: few findings are missed, and as many are uncertain as in CheXpert's training split,
-    mild ones more often; half of these are there."""
+    """Labels as mined from a report: few findings are missed; as many are uncertain as in CheXpert's training split, of
+    which half are there, mild ones more often."""
     reported = {NO_FINDING: 1.0} if NO_FINDING in case.labels else {}
     for name in FINDINGS:
         chance = rng.random()
