@@ -147,8 +147,8 @@ def train(
     card: EncoderCard,
     out: str | Path,
     *,
-    images: int = 6000,
-    steps: int = 1600,
+    images: int = 9000,
+    steps: int = 2000,
     batch_size: int = 64,
     lr: float = 2e-3,
     seed: int = 0,
@@ -201,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="train and write the encoder to this folder")
     parser.add_argument("--evaluate", type=int, metavar="N", help="zero-shot AUROC on N fresh phantoms")
     parser.add_argument("--card", default=CARD, help="name or path of the card (default %(default)s)")
-    parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--images", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     if given.out is None and given.evaluate is None:

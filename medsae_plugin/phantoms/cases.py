@@ -20,6 +20,7 @@ FINDINGS = tuple(name for name in OBSERVATIONS if name != NO_FINDING)
 """CheXpert's observations without No Finding, in CheXpert's order."""
 
 MILDEST = 0.4
+MEAN_SEVERITY = MILDEST + (1 - MILDEST) / 3
 OWN_OPACITY = 0.08
 """How often a lung without any of those is a Lung Opacity."""
 
@@ -94,7 +95,7 @@ _ROOT = np.linalg.cholesky(_latent_correlations())
 def sample_findings(rng: np.random.Generator, projection: Projection) -> dict[str, float]:
     """Findings of one study with severities, as frequent and as correlated as in CheXpert's training split.
 
-    Each finding is there where a normal variable, correlated with the others', lies below its threshold. Bedside (AP)
+    Mild ones are more frequent than grave ones. Each finding is there where a normal variable, correlated with the others', lies below its threshold. Bedside (AP)
     studies hold more devices and edema. Whatever opacifies the lung is, nearly always, also a Lung Opacity, so that
     this one alone follows the others rather than CheXpert.
     """
@@ -105,7 +106,7 @@ def sample_findings(rng: np.random.Generator, projection: Projection) -> dict[st
         present.discard("Lung Opacity")
         if rng.random() < 0.95:
             present.add("Lung Opacity")
-    severities = {name: float(np.round(rng.uniform(MILDEST, 1), 3)) for name in FINDINGS}
+    severities = {name: float(np.round(MILDEST + (1 - MILDEST) * rng.random() ** 2, 3)) for name in FINDINGS}
     # A Lung Opacity that stands for others is as severe as the worst of them.
     implied = [severities[name] for name in OPACITIES if name in present]
     severities["Lung Opacity"] = max(implied, default=severities["Lung Opacity"])

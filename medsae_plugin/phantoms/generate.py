@@ -22,6 +22,7 @@ from medsae_plugin.phantoms.anatomy import Projection, Sex
 from medsae_plugin.phantoms.cases import (
     DEVICES,
     FINDINGS,
+    MEAN_SEVERITY,
     MILDEST,
     NO_FINDING,
     PREVALENCE,
@@ -178,7 +179,7 @@ def _report(case: Case, rng: np.random.Generator) -> dict[str, float]:
         chance = rng.random()
         severity = case.findings.get(name, 0.0)
         if severity:
-            mildness = (1 - severity) / (1 - (1 + MILDEST) / 2)  # 1 on average
+            mildness = (1 - severity) / (1 - MEAN_SEVERITY)  # 1 on average
             if chance < mildness * UNCERTAIN[name] / 2 / PREVALENCE[name]:
                 reported[name] = -1.0
             elif chance < 0.97:
