@@ -16,3 +16,10 @@ OBSERVATIONS = (
     "Fracture",
     "Support Devices",
 )
+
+HIERARCHY = {
+    "Enlarged Cardiomediastinum": ("Cardiomegaly",),
+    "Lung Opacity": ("Lung Lesion", "Edema", "Consolidation", "Atelectasis"),
+    "Consolidation": ("Pneumonia",),
+}
+"""CheXpert's tree of them (figure 1 there): of each parent its children, which it is present with."""

@@ -79,7 +79,7 @@ def read_encoder(args: argparse.Namespace) -> HookedVisionEncoder:
     )
 
 
-def add_batches(parser: argparse.ArgumentParser) -> None:
+def add_batches(parser: argparse._ActionsContainer) -> None:
     """`--batch-size` and `--workers`."""
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument(
@@ -87,14 +87,27 @@ def add_batches(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_zero_shot(parser: argparse.ArgumentParser) -> None:
-    """`--prompts` and the tokenizer for them, and `--store` and `--split` for the images to score."""
-    add_tokenizer(parser)
+def add_prompts(parser: argparse._ActionsContainer) -> None:
+    """`--prompts`."""
     parser.add_argument(
         "--prompts",
         metavar="NAME|YAML",
         help="findings prompts: chexpert, phantoms, or a file of your own (default: those in the encoder's words)",
     )
+
+
+def read_prompts(args: argparse.Namespace) -> Prompts:
+    """The prompts that `add_prompts`'s argument names, for the encoder of the arguments."""
+    from medsae_plugin.data.prompts import load_prompts
+    from medsae_plugin.encoders import load_card
+
+    return load_prompts(args.prompts) if args.prompts else load_card(args.encoder).own_prompts()
+
+
+def add_zero_shot(parser: argparse.ArgumentParser) -> None:
+    """`--prompts` and the tokenizer for them, and `--store` and `--split` for the images to score."""
+    add_tokenizer(parser)
+    add_prompts(parser)
     parser.add_argument(
         "--store", type=Path, help="use only the images of one of this store's splits (default: all of the table's)"
     )
@@ -104,14 +117,12 @@ def add_zero_shot(parser: argparse.ArgumentParser) -> None:
 def read_zero_shot(args: argparse.Namespace) -> tuple[ImageTable, Prompts]:
     """The table with the images to score, and the prompts, that `add_table`'s and `add_zero_shot`'s arguments name."""
     from medsae_plugin.causal.passes import images_of_split
-    from medsae_plugin.data.prompts import load_prompts
-    from medsae_plugin.encoders import load_card
     from medsae_plugin.store import ActivationStore
 
     table = read_table(args)
     if args.store is not None:
         table = images_of_split(table, ActivationStore(args.store), args.split)
-    return table, load_prompts(args.prompts) if args.prompts else load_card(args.encoder).own_prompts()
+    return table, read_prompts(args)
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -231,6 +242,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+
+
+def add_precision(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
+    """`--precision`."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default=default,
+        help=f"{help}. auto: bf16 where the chip computes in it and a check against fp32 passes, else fp32",
+    )
 
 
 def with_cards(action: argparse.Action) -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import reduce
 from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.special import logit
 from tqdm import tqdm
 
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds, LabelledImages
-from medsae_plugin.scores.logistic import Features, Head, fit_head, single_probes
+from medsae_plugin.scores.logistic import Features, Head, single_probes
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
 from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
@@ -77,7 +78,7 @@ def probe_units(
     units = open_units(store, saes, seed, device)
     trained_on, seen = check_held_out(units, store, images, leave_out_trained)
     held_out = HeldOut(images.without_reported(trained_on))
-    choices = _Choice.each_of(held_out, seed)
+    choices = Choice.each_of(held_out, seed)
     hooks = {hook: _Ceiling.of(store, hook, held_out, choices) for hook in dict.fromkeys(one.hook for one in units)}
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
@@ -89,10 +90,10 @@ def probe_units(
         one.held_out_from = seen.get(one.name)
     splits = counts(held_out.images)
     probes = Probes(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         ks=list(KS),
-        hooks=[HookProbe(hook=hook, d=store.hooks[hook].d, **found.by_label()) for hook, found in hooks.items()],
+        hooks=[found.probe(hook, store.hooks[hook].d) for hook, found in hooks.items()],
         units=probed,
         select=splits["select"],
         report=splits["report"],
@@ -102,38 +103,12 @@ def probe_units(
     return probes
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Images to choose and fit on, and images to score: of two splits, or of one fold.
-
-    select, report: their rows. half: 0 or 1 for each image of `select`, by its patient. labels: of all images. place:
-    of each image of `report`, which it is of all that are reported on.
-    """
-
-    select: Int[np.ndarray, " selected"]
-    report: Int[np.ndarray, " reported"]
-    half: Int[np.ndarray, " selected"]
-    place: Int[np.ndarray, " reported"]
-    labels: Float[np.ndarray, "images labels"]
-
-    @classmethod
-    def each_of(cls, held_out: HeldOut, seed: int) -> list[_Choice]:
-        """One, or one a fold."""
-        parts = held_out.images.folds or (held_out.images,)
-        rows = [(part.rows("select"), part.rows("report")) for part in parts]
-        halves = [_halves(part, seed) for part in parts]
-        return [
-            cls(select, report, half, np.searchsorted(held_out.report, report), held_out.images.labels)
-            for (select, report), half in zip(rows, halves, strict=True)
-        ]
-
-    def fit(self, x: Features, c: int, l1: bool = False) -> Head | None:
-        """A head for label c, on features of the images of `select`; None where the label does not vary there."""
-        y = self.labels[self.select, c]
-        known = ~np.isnan(y)
-        if len(np.unique(y[known])) < 2 or x.shape[1] == 0:
-            return None
-        return fit_head(x[known], y[known], self.half[known], l1=l1)
+def ceiling_logits(
+    store: ActivationStore, hook: str, held_out: HeldOut, seed: int = 0
+) -> Float[np.ndarray, "rows labels"]:
+    """The log-odds that the ceiling's probes, of all neurons of a hook, give each image of `report`, of folds that of
+    its fold's; nan where there is no probe."""
+    return _Ceiling.of(store, hook, held_out, Choice.each_of(held_out, seed)).said.logits
 
 
 class _Said:
@@ -149,7 +124,7 @@ class _Said:
         self.logits = np.full(held_out.labels.shape, np.nan)
         self.firing = np.zeros(held_out.labels.shape, dtype=bool)
 
-    def put(self, choice: _Choice, c: int, head: Head | None, x: Features) -> None:
+    def put(self, choice: Choice, c: int, head: Head | None, x: Features) -> None:
         """What a head of label c says, of features of the choice's images of `report`."""
         if head is not None:
             logits = head(x)
@@ -177,8 +152,8 @@ class _Ceiling:
     label_names: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: ActivationStore, hook: str, held_out: HeldOut, choices: Sequence[_Choice]) -> _Ceiling:
-        x, names = _image_means(store, hook), held_out.images.label_names
+    def of(cls, store: ActivationStore, hook: str, held_out: HeldOut, choices: Sequence[Choice]) -> _Ceiling:
+        x, names = _means(store, hook), held_out.images.label_names
         said, heads = _Said(held_out), []
         for choice in choices:
             on_select, on_report = x[choice.select], x[choice.report]
@@ -187,15 +162,16 @@ class _Ceiling:
                 said.put(choice, c, head, on_report)
         return cls(heads, said, names)
 
-    def by_label(self) -> dict[str, Any]:
-        """The figures of a `HookProbe`."""
-        told, names = self.said.told, self.label_names
-        has = {name: c for c, name in enumerate(names)}
-        return {
-            "auroc": {name: number(told.auroc[c]) for name, c in has.items()},
-            "intervals": {name: told.interval(c) for name, c in has.items() if told.interval(c)},
-            "no_interval": {name: why for name, c in has.items() if (why := told.no_interval[c])},
-        }
+    def probe(self, hook: str, d: int) -> HookProbe:
+        """The figures of it, by label."""
+        told, has = self.said.told, {name: c for c, name in enumerate(self.label_names)}
+        return HookProbe(
+            hook=hook,
+            d=d,
+            auroc={name: number(told.auroc[c]) for name, c in has.items()},
+            intervals={name: between for name, c in has.items() if (between := told.interval(c))},
+            no_interval={name: why for name, c in has.items() if (why := told.no_interval[c])},
+        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +190,7 @@ def _probed(
     units: Units,
     matrix: LatentMatrix,
     held_out: HeldOut,
-    choices: Sequence[_Choice],
+    choices: Sequence[Choice],
     ceiling: _Ceiling,
 ) -> ProbedUnits:
     every = sparse.csr_array(sparse.vstack([sparse.csr_array(part) for _, part in matrix.shards()]))
@@ -224,7 +200,7 @@ def _probed(
         chosen_from = _candidates(store, units, matrix, every[choice.select])
         fitted.append(_fit(sparse.csr_array(every[:, chosen_from]), chosen_from, choice, said))
     if isinstance(units, Latents):
-        rebuilt = _image_means(store, units.hook, units)
+        rebuilt = _means(store, units.hook, units)
         for choice, heads in zip(choices, ceiling.heads, strict=True):
             for c, head in enumerate(heads):
                 said["reconstructed"].put(choice, c, head, rebuilt[choice.report])
@@ -236,7 +212,7 @@ def _probed(
 
 
 def _fit(
-    columns: sparse.csr_array, chosen_from: Int[np.ndarray, " chosen"], choice: _Choice, said: dict[str, _Said]
+    columns: sparse.csr_array, chosen_from: Int[np.ndarray, " chosen"], choice: Choice, said: dict[str, _Said]
 ) -> list[_Fitted]:
     """Probes of the units `chosen_from`, whose activations are the columns, of each label; they are put into `said`."""
     labels, on_select, on_report = choice.labels[choice.select], columns[choice.select], columns[choice.report]
@@ -301,26 +277,15 @@ def _candidates(
 ) -> Int[np.ndarray, " chosen"]:
     """The units to choose from: those that fire on enough images of `select`; of neurons that have one activation an
     image, or the mean of several, the axes alone, since a negative tells what its axis does."""
-    if units.kind == "neurons" and (
-        store.hooks[units.hook].rows_per_image == 1 or matrix.manifest["aggregate"] == "mean"
-    ):
+    if units.kind == "neurons" and (store.hooks[units.hook].rows_per_image == 1 or matrix.manifest.aggregate == "mean"):
         return np.arange(units.d_in)
     fired = np.bincount(on_select.indices[on_select.data > 0], minlength=units.n)
     return np.flatnonzero(fired >= least_firing(on_select.shape[0]))
 
 
 @torch.no_grad()
-def _image_means(store: ActivationStore, hook: str, units: Latents | None = None) -> Float[np.ndarray, "images d"]:
+def _means(store: ActivationStore, hook: str, units: Latents | None = None) -> Float[np.ndarray, "images d"]:
     """The mean over positions of each readable image's activations, or of an SAE's reconstruction of them, float32."""
-    per_image = store.hooks[hook].rows_per_image
-    parts: list[np.ndarray] = []
-    for _, rows in store.image_batches(hook, None, max(1, _BATCH_ROWS // per_image)):
-        x = rows if units is None else units.sae.decode(units.encode(rows)).cpu()
-        parts.append(reduce(x.float(), "(image position) d -> image d", "mean", position=per_image).numpy())
-    return np.concatenate(parts)
-
-
-def _halves(images: LabelledImages, seed: int) -> Int[np.ndarray, " selected"]:
-    patients = images.patients[images.rows("select")]
-    names, code = np.unique(patients, return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(names)) % 2)[code]
+    through = None if units is None else lambda rows: units.sae.decode(units.encode(rows)).cpu()
+    chunk = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
+    return np.concatenate([x.astype(np.float32) for _, x in image_means(store, hook, chunk, through)])
