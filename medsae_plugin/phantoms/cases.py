@@ -1,4 +1,4 @@
-"""Who is drawn with what: patients, studies and their findings, occurring together as in practice."""
+"""Who is drawn with what: patients, studies and their findings, occurring together as in CheXpert."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,9 +95,9 @@ _ROOT = np.linalg.cholesky(_latent_correlations())
 def sample_findings(rng: np.random.Generator, projection: Projection) -> dict[str, float]:
     """Findings of one study with severities, as frequent and as correlated as in CheXpert's training split.
 
-    Mild ones are more frequent than grave ones. Each finding is there where a normal variable, correlated with the others', lies below its threshold. Bedside (AP)
-    studies hold more devices and edema. Whatever opacifies the lung is, nearly always, also a Lung Opacity, so that
-    this one alone follows the others rather than CheXpert.
+    Each finding is there where a normal variable, correlated with the others', lies below its threshold. Mild ones are
+    more frequent than grave ones. Bedside (AP) studies hold more devices and edema. Whatever opacifies the lung is,
+    nearly always, also a Lung Opacity, so that this one alone follows the others rather than CheXpert.
     """
     tilt = BEDSIDE if projection == "AP" else -BEDSIDE
     latent = _ROOT @ rng.standard_normal(len(FINDINGS))
