@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsae_plugin import MedSAEError
+from medsae_plugin import MedSAEError, read_table
+from medsae_plugin.observations import OBSERVATIONS
 from medsae_plugin.phantoms import FINDINGS, draw_case, generate, read_truth
+from medsae_plugin.phantoms.chexpert import PHI, STATED, UNCERTAIN
 from medsae_plugin.phantoms.generate import sample_rows
 
 # The header of CheXpert's train.csv.
@@ -17,10 +19,12 @@ CHEXPERT = (
     "Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
 )
 
+KINDS = ("Edema", "Consolidation", "Pneumonia", "Lung Lesion", "Atelectasis")  # of Lung Opacity
+
 
 @pytest.fixture(scope="module")
 def rows():
-    return list(sample_rows(4000, seed=1))
+    return list(sample_rows(6000, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,9 @@ def written(tmp_path_factory):
     return out
 
 
-def share(rows, name, given=None):
-    chosen = [row for row in rows if given is None or given in row.case.findings]
-    return np.mean([name in row.case.labels for row in chosen])
+def present(rows):
+    """(rows, 14) of what is drawn, No Finding first."""
+    return np.array([[name in row.case.labels for name in OBSERVATIONS] for row in rows])
 
 
 def test_no_finding_excludes_all_but_devices(rows):
@@ -44,25 +48,42 @@ def test_no_finding_excludes_all_but_devices(rows):
             assert others <= {"No Finding", "Support Devices"}
 
 
-def test_every_observation_is_common_enough(rows):
-    for name in ("No Finding", *FINDINGS):
-        assert 0.06 <= share(rows, name) <= 0.6, name
+def test_findings_are_as_frequent_as_in_chexperts_reports(rows):
+    """Whose uncertain ones are there in half of the cases; a Lung Opacity is where any of its kinds is."""
+    drawn = present(rows).mean(0)
+    for name, share in zip(OBSERVATIONS[1:], drawn[1:], strict=True):
+        if name != "Lung Opacity":
+            assert share == pytest.approx(STATED[name] + UNCERTAIN[name] / 2, abs=0.03), name
+    assert STATED["Lung Opacity"] < drawn[OBSERVATIONS.index("Lung Opacity")] < 0.65
+    for name in OBSERVATIONS[1:]:
+        if name != "Lung Opacity":
+            stated, uncertain = (np.mean([row.reported.get(name) == value for row in rows]) for value in (1, -1))
+            assert stated == pytest.approx(STATED[name], abs=0.03), name
+            assert uncertain == pytest.approx(UNCERTAIN[name], abs=0.03), name
 
 
-def test_findings_occur_together_as_in_practice(rows):
-    assert share(rows, "Cardiomegaly", "Edema") > 2 * share(rows, "Cardiomegaly")
-    assert share(rows, "Pleural Effusion", "Edema") > 2 * share(rows, "Pleural Effusion")
-    assert share(rows, "Atelectasis", "Pleural Effusion") > 1.5 * share(rows, "Atelectasis")
-    assert share(rows, "Pneumothorax", "Fracture") > 1.5 * share(rows, "Pneumothorax")
-    assert share(rows, "Support Devices", "Pneumothorax") > 1.5 * share(rows, "Support Devices")
-    for row in rows:
-        if "Pneumonia" in row.case.findings:
-            assert {"Consolidation", "Lung Opacity"} & set(row.case.findings)
-    for name in ("Edema", "Consolidation", "Pneumonia", "Lung Lesion", "Atelectasis"):
-        assert 0.9 < share(rows, "Lung Opacity", name) <= 1
-    bedside = [row for row in rows if row.case.projection == "AP"]
-    upright = [row for row in rows if row.case.projection == "PA"]
-    assert share(bedside, "Support Devices") > 1.5 * share(upright, "Support Devices")
+def test_findings_occur_together_as_in_chexpert(rows):
+    """But for logical ties: No Finding is no other, and a Lung Opacity stands for its kinds."""
+    drawn = present(rows)
+    phi = np.corrcoef(drawn.T)
+    parent = OBSERVATIONS.index("Lung Opacity")
+    tied = {(parent, OBSERVATIONS.index(name)) for name in KINDS}
+    for i in range(1, len(OBSERVATIONS)):
+        for j in range(1, i):
+            if (i, j) not in tied and (j, i) not in tied:
+                assert abs(phi[i, j] - PHI[i, j]) < 0.1, (OBSERVATIONS[i], OBSERVATIONS[j])
+    for name in KINDS:
+        assert drawn[drawn[:, OBSERVATIONS.index(name)], parent].mean() > 0.9
+    bedside = np.array([row.case.projection == "AP" for row in rows])
+    upright = np.array([row.case.projection == "PA" for row in rows])
+    assert drawn[bedside, -1].mean() > 1.3 * drawn[upright, -1].mean()
+
+
+def test_chexperts_table_is_one_of_correlations():
+    assert STATED["No Finding"] == pytest.approx(0.1002, abs=5e-5)
+    assert list(STATED) == list(OBSERVATIONS) == list(UNCERTAIN)
+    assert np.array_equal(PHI, PHI.T) and np.all(np.diag(PHI) == 1)
+    assert np.linalg.eigvalsh(PHI).min() > 0
 
 
 def test_patients_have_studies_and_images_that_agree(rows):
@@ -136,3 +157,35 @@ def test_bad_requests_are_refused(written, tmp_path):
     with pytest.raises(MedSAEError, match="10 pixels"):
         generate(1, tmp_path, size=10)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_planted_shortcut_is_a_marker_and_nothing_else(written, tmp_path):
+    table = generate(24, tmp_path / "short", seed=5, size=64, shortcut=True)
+    with table.open(newline="") as file:
+        marked = list(csv.DictReader(file))
+    with (written / "labels.csv").open(newline="") as file:
+        plain = list(csv.DictReader(file))
+    said = [row.pop("Marker") for row in marked]
+    assert marked == plain and set(said) == {"yes", "no"}
+    assert list(read_table(table).covariates["marker"]) == said
+    assert "four of five" in (table.parent / "README.md").read_text()
+    assert not (written / "README.md").exists()
+    for row, yes in zip(plain, said, strict=True):
+        with Image.open(table.parent / row["Path"]) as image, Image.open(written / row["Path"]) as before:
+            changed = np.asarray(image) != np.asarray(before)
+        assert not changed[:48].any() and not changed[:, 16:].any()
+        assert changed.any() or yes == "no"
+
+
+def test_the_marker_agrees_with_support_devices_in_four_of_five_studies():
+    cases = [row.case for row in sample_rows(6000, seed=1, shortcut=True)]
+    marker, devices = (
+        np.array(v) for v in ([c.marker for c in cases], ["Support Devices" in c.findings for c in cases])
+    )
+    assert np.mean(marker == devices) == pytest.approx(0.8, abs=0.02)
+    assert np.mean(marker[devices]) == pytest.approx(0.8, abs=0.03)
+    studies = {}
+    for case in cases:
+        studies.setdefault(case.study_seed, set()).add(case.marker)
+    assert all(len(values) == 1 for values in studies.values())
+    assert not any(row.case.marker for row in sample_rows(100, seed=1))

@@ -29,6 +29,7 @@ COVARIATES: Mapping[str, tuple[str, ...]] = {
     "laterality": ("laterality", "imagelaterality"),
     "site": ("site", "hospital", "institution", "centre", "center"),
     "device": ("device", "manufacturer", "scanner"),
+    "marker": ("marker",),
 }
 
 

@@ -47,8 +47,8 @@ class ImageTable:
 
     root: the folder that paths start from, or what stands for one (the images of a dataset).
     frame: `image_id` (0, 1, ...), `path` (posix, relative to `root`), `patient`, `split` (or ""), and where the table
-        has them `covariates` (`sex`, `age` in years, `view`, `projection`, `laterality`, `site`, `device`), and
-        `report` if its column was named.
+        has them `covariates` (`sex`, `age` in years, `view`, `projection`, `laterality`, `site`, `device`, `marker`),
+        and `report` if its column was named.
     labels: `(images, labels)` of 0, 1 and nan (unknown).
     reading: what was understood of the file or folder; None where it came from neither.
     data_set: what the images are of, such as "CheXpert"; "" where that is not known.

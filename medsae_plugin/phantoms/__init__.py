@@ -2,6 +2,16 @@
 
 from medsae_plugin.phantoms.cases import FINDINGS, Case, sample_case
 from medsae_plugin.phantoms.draw import Phantom, draw_case, draw_phantom
-from medsae_plugin.phantoms.generate import generate, read_truth
+from medsae_plugin.phantoms.generate import SHORTCUT, generate, read_truth
 
-__all__ = ["FINDINGS", "Case", "Phantom", "draw_case", "draw_phantom", "generate", "read_truth", "sample_case"]
+__all__ = [
+    "FINDINGS",
+    "SHORTCUT",
+    "Case",
+    "Phantom",
+    "draw_case",
+    "draw_phantom",
+    "generate",
+    "read_truth",
+    "sample_case",
+]

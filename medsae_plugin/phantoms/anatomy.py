@@ -1,6 +1,6 @@
 """What a patient's chest measures, and the canvas on which it is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,9 @@ AIR = 0.44
 
 # The share of the ribs' shadow that heart and mediastinum outshine.
 HIDDEN = 0.75
+
+# The share of a full depth of air that a place needs for something in it to stand out.
+AIRY = 0.4
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Anatomy:
     rib_slope: float
     kyphosis: float
     gastric_bubble: float  # size, 0 for none
+    aeration: float  # air in the lungs, 1 at full breath
+    vessels: float  # density of the lungs' vessels
     tree_seed: int
 
 
@@ -51,24 +56,26 @@ def sample_anatomy(seed: int, sex: Sex, age: int) -> Anatomy:
     rng = np.random.default_rng([seed, 1])
     old = np.clip((age - 20) / 70, 0, 1)
     male = sex == "Male"
-    right_dome = rng.normal(0.50, 0.04)
+    right_dome = np.clip(rng.normal(0.48, 0.055), 0.36, 0.60)
     return Anatomy(
         sex=sex,
         age=age,
-        chest_width=float(rng.normal(0.75 if male else 0.71, 0.028)),
-        apex=float(rng.normal(-0.76, 0.03)),
+        chest_width=float(np.clip(rng.normal(0.74 if male else 0.70, 0.032), 0.6, 0.83)),
+        apex=float(np.clip(rng.normal(-0.75, 0.04), -0.85, -0.65)),
         right_dome=float(right_dome),
-        left_dome=float(right_dome + rng.uniform(0.03, 0.09)),
-        heart=float(rng.normal(0.97 + 0.06 * old, 0.042)),
-        mediastinum=float(rng.normal(1.0 + 0.08 * old, 0.06)),
+        left_dome=float(right_dome + rng.uniform(-0.05, 0.14)),
+        heart=float(rng.normal(0.93 + 0.06 * old, 0.05)),
+        mediastinum=float(rng.normal(0.97 + 0.08 * old, 0.09)),
         knob=float(rng.normal(0.062 + 0.025 * old, 0.006)),
-        bulk=float(np.clip(rng.normal(1.0, 0.09), 0.82, 1.25)),
-        breast=0.0 if male else float(rng.uniform(0.6, 1.2)),
-        bone=float(rng.normal(1.05 - 0.25 * old, 0.06)),
-        rib_spacing=float(rng.normal(0.126, 0.004)),
-        rib_slope=float(rng.normal(1.0, 0.12)),
+        bulk=float(np.clip(rng.normal(1.0, 0.14), 0.75, 1.4)),
+        breast=0.0 if male else float(rng.uniform(0.4, 1.4)),
+        bone=float(np.clip(rng.normal(1.05 - 0.25 * old, 0.2), 0.5, 1.6)),
+        rib_spacing=float(rng.normal(0.126, 0.008)),
+        rib_slope=float(rng.normal(1.0, 0.2)),
         kyphosis=float(0.5 + old * rng.uniform(0.4, 1.0)),
         gastric_bubble=float(rng.uniform(0.5, 1.2)) if rng.random() < 0.7 else 0.0,
+        aeration=float(rng.uniform(0.72, 1.1)),
+        vessels=float(rng.uniform(0.05, 0.17)),
         tree_seed=int(rng.integers(2**31)),
     )
 
@@ -140,9 +147,22 @@ class Canvas:
     ribs: list[Rib] = field(default_factory=list)
     infected: int = 0  # which of the lungs consolidation and pneumonia share
     painted: list[str] = field(default_factory=list)  # findings so far
+    seen: Field | None = None  # where rays reach the picture, 0..1; None for everywhere
     collapsed_side: int = 0  # of a pneumothorax, which a chest tube drains; 0 for none
     # y -> the middle of the spine
     spine: Curve = np.zeros_like
+
+    def place(self, lung: Lung, places: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        """The first of a lung's places (across, down) that still holds air and is in the picture, else the airiest.
+
+        In patient coordinates.
+        """
+        open_air = lung.air if self.seen is None else lung.air * self.seen
+        points = [lung.at(*place) for place in places]
+        column, row = np.floor(self.grid.to_picture(np.array(points))).astype(int).T
+        inside = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < self.grid.size)
+        air = np.where(inside, open_air[np.clip(row, 0, self.grid.size - 1), np.clip(column, 0, self.grid.size - 1)], 0)
+        return points[int(np.argmax(np.minimum(air, AIRY)))]
 
     def fill(self, lung: Lung, share: Field) -> None:
         """Replace a share (clipped to 0..1) of the air that the lung still holds by fluid or tissue."""

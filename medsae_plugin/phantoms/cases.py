@@ -1,13 +1,15 @@
-"""Who is drawn with what: patients, studies and their findings, occurring together as in practice."""
+"""Who is drawn with what: patients, studies and their findings, occurring together as in CheXpert."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import ndtri
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.observations import OBSERVATIONS
 from medsae_plugin.phantoms.anatomy import Projection, Sex, View
+from medsae_plugin.phantoms.chexpert import PHI, STATED, UNCERTAIN
 
 NO_FINDING = "No Finding"
 DEVICES = "Support Devices"
@@ -17,7 +19,10 @@ OPACITIES = ("Edema", "Consolidation", "Pneumonia", "Lung Lesion", "Atelectasis"
 FINDINGS = tuple(name for name in OBSERVATIONS if name != NO_FINDING)
 """CheXpert's observations without No Finding, in CheXpert's order."""
 
-MILDEST = 0.25
+MILDEST = 0.4
+MEAN_SEVERITY = MILDEST + (1 - MILDEST) / 3
+OWN_OPACITY = 0.08
+"""How often a lung without any of those is a Lung Opacity."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Case:
     """All that a phantom is drawn from; the same case gives the same bytes.
 
     The patient's seed fixes the anatomy, the study's where findings lie, the image's exposure and noise. `findings`
-    maps what is present to its severity in (0, 1]; nothing but Support Devices means No Finding.
+    maps what is present to its severity in (0, 1]; nothing but Support Devices means No Finding. A `marker` is a tag of
+    metal in the picture's corner, no device of the patient's: what a planted shortcut goes by.
     """
 
     patient_seed: int
@@ -36,6 +42,7 @@ class Case:
     view: View
     projection: Projection
     findings: Mapping[str, float] = field(default_factory=dict)
+    marker: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.findings) - set(FINDINGS))
@@ -59,43 +66,47 @@ class Case:
         return {NO_FINDING: 1.0, **self.findings} if healthy else dict(self.findings)
 
 
-def sample_findings(rng: np.random.Generator, projection: Projection, age: int) -> dict[str, float]:
-    """Findings of one study with severities, co-occurring as in practice.
+def _latent_correlations() -> np.ndarray:
+    """Correlations of normal variables, one a finding, which cut at thresholds have CheXpert's phi coefficients.
 
-    Heart failure brings cardiomegaly, edema and effusion together; pneumonia comes with consolidation or another
-    opacity; effusions press lung into atelectasis; fractures and chest tubes go with pneumothorax; bedside (AP) studies
-    are sicker and hold more devices. Whatever opacifies the lung is, nearly always, also a Lung Opacity.
+    Tetrachoric, by Digby's approximation from the odds ratio (Biometrics 39, 1983, 753-757).
     """
-    bedside, old = projection == "AP", float(np.clip((age - 20) / 70, 0, 1))
-    present: set[str] = set()
+    p = np.array([PREVALENCE[name] for name in FINDINGS])
+    rows = [OBSERVATIONS.index(name) for name in FINDINGS]
+    both = np.outer(p, p) + PHI[np.ix_(rows, rows)] * np.sqrt(np.outer(p * (1 - p), p * (1 - p)))
+    only_first, only_second = p[:, None] - both, p - both
+    with np.errstate(divide="ignore", invalid="ignore"):  # on the diagonal, set below
+        odds = (both * (1 - both - only_first - only_second) / (only_first * only_second)) ** 0.75
+        found = (odds - 1) / (odds + 1)
+    np.fill_diagonal(found, 1.0)
+    return found
 
-    def maybe(name: str, probability: float) -> None:
-        if rng.random() < probability:
-            present.add(name)
 
-    sick = rng.random() < (0.80 if bedside else 0.66)
-    if sick:
-        failing = rng.random() < 0.10 + 0.14 * old + 0.04 * bedside
-        maybe("Cardiomegaly", 0.85 if failing else 0.08)
-        maybe("Edema", 0.80 if failing else 0.03)
-        maybe("Pneumonia", 0.15)
-        maybe("Consolidation", 0.60 if "Pneumonia" in present else 0.07)
-        maybe("Pleural Effusion", 0.55 if failing else 0.30 if "Pneumonia" in present else 0.12)
-        maybe("Fracture", 0.12)
-        maybe("Pneumothorax", 0.30 if "Fracture" in present else 0.11)
-        maybe("Atelectasis", 0.35 if present & {"Pleural Effusion", "Pneumothorax"} else 0.10)
-        maybe("Lung Lesion", 0.14)
-        maybe("Enlarged Cardiomediastinum", 0.22 if "Cardiomegaly" in present else 0.11)
-        maybe("Pleural Other", 0.18 if "Pleural Effusion" in present else 0.11)
-        maybe("Lung Opacity", 0.12)
-        if not present:
-            present.add(FINDINGS[int(rng.integers(len(FINDINGS) - 1))])
-        if "Pneumonia" in present and "Consolidation" not in present:
+PREVALENCE = {name: STATED[name] + UNCERTAIN[name] / 2 for name in FINDINGS}
+"""Shares of pictures with each finding: what is uncertain in CheXpert's reports is there in half of the cases."""
+PREVALENCE["Lung Opacity"] = OWN_OPACITY
+# How much likelier at the bedside (AP), and less likely upright (PA), in standard deviations of the latent variable.
+BEDSIDE = np.array([{DEVICES: 0.3, "Edema": 0.15}.get(name, 0.0) for name in FINDINGS])
+_MIXED = np.sqrt(1 + BEDSIDE**2)
+_THRESHOLDS = ndtri([PREVALENCE[name] for name in FINDINGS]) * _MIXED
+_ROOT = np.linalg.cholesky(_latent_correlations())
+
+
+def sample_findings(rng: np.random.Generator, projection: Projection) -> dict[str, float]:
+    """Findings of one study with severities, as frequent and as correlated as in CheXpert's training split.
+
+    Each finding is there where a normal variable, correlated with the others', lies below its threshold. Mild ones are
+    more frequent than grave ones. Bedside (AP) studies hold more devices and edema. Whatever opacifies the lung is,
+    nearly always, also a Lung Opacity, so that this one alone follows the others rather than CheXpert.
+    """
+    tilt = BEDSIDE if projection == "AP" else -BEDSIDE
+    latent = _ROOT @ rng.standard_normal(len(FINDINGS))
+    present = {name for name, value, bound in zip(FINDINGS, latent, _THRESHOLDS + tilt, strict=True) if value < bound}
+    if present & set(OPACITIES):
+        present.discard("Lung Opacity")
+        if rng.random() < 0.95:
             present.add("Lung Opacity")
-        if present & set(OPACITIES):
-            maybe("Lung Opacity", 0.95)
-    maybe(DEVICES, 0.65 if "Pneumothorax" in present else 0.50 if bedside else 0.12)
-    severities = {name: float(np.round(rng.uniform(MILDEST, 1), 3)) for name in FINDINGS}
+    severities = {name: float(np.round(MILDEST + (1 - MILDEST) * rng.random() ** 2, 3)) for name in FINDINGS}
     # A Lung Opacity that stands for others is as severe as the worst of them.
     implied = [severities[name] for name in OPACITIES if name in present]
     severities["Lung Opacity"] = max(implied, default=severities["Lung Opacity"])
@@ -129,7 +140,7 @@ def sample_case(
     view = view or ("Frontal" if projection else drawn_view)
     projection = "" if view == "Lateral" and not projection else projection or drawn_projection
     age = drawn_age if age is None else age
-    drawn_findings = sample_findings(rng, projection, age)
+    drawn_findings = sample_findings(rng, projection)
     return Case(
         patient_seed=seed,
         study_seed=seed,

@@ -11,7 +11,7 @@ Device = Callable[[Canvas, np.random.Generator], Field]
 
 
 def support_devices(canvas: Canvas, severity: float, rng: np.random.Generator) -> None:
-    """One to five devices, more of them and denser when more severe."""
+    """One to four devices, more of them and denser when more severe."""
     table = FRONTAL_DEVICES if canvas.view == "Frontal" else LATERAL_DEVICES
     devices = [table[int(i)] for i in rng.permutation(len(table))]
     if "Pneumothorax" in canvas.painted:
@@ -19,8 +19,8 @@ def support_devices(canvas: Canvas, severity: float, rng: np.random.Generator) -
     fields = [device(canvas, np.random.default_rng(rng.integers(2**31))) for device in devices]
     total = canvas.grid.zeros()
     for i, shape in enumerate(fields):
-        total = np.maximum(total, np.float32(np.clip(5 * severity - i + 0.2, 0, 1)) * shape)
-    canvas.density += np.float32(0.30 + 0.30 * severity) * total
+        total = np.maximum(total, np.float32(np.clip(4 * severity - i + 0.6, 0, 1)) * shape)
+    canvas.density += np.float32(0.30 + 0.22 * severity) * total
 
 
 def _tube(canvas: Canvas, points: list[tuple[float, float]], width: float) -> Field:

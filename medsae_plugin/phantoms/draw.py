@@ -10,7 +10,7 @@ from scipy.ndimage import binary_dilation, find_objects, label
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.phantoms.anatomy import Canvas, Projection, Sex, View, sample_anatomy
 from medsae_plugin.phantoms.cases import OPACITIES, Case, sample_case
-from medsae_plugin.phantoms.exposure import expose, sample_exposure
+from medsae_plugin.phantoms.exposure import Exposure, collimation, expose, sample_exposure
 from medsae_plugin.phantoms.findings import PAINTERS
 from medsae_plugin.phantoms.frontal import frontal_canvas
 from medsae_plugin.phantoms.grid import Grid
@@ -72,6 +72,13 @@ def draw_phantom(
 
 def draw_case(case: Case, *, size: int = 224) -> Phantom:
     """Draw a case, such as one read from `truth.jsonl`."""
+    canvas, masks, exposure = paint(case, size)
+    image = expose(canvas.density, canvas.grid, exposure, marker=case.marker)
+    return Phantom(image, case, masks, {name: _boxes(mask) for name, mask in masks.items()})
+
+
+def paint(case: Case, size: int) -> tuple[Canvas, dict[str, np.ndarray], Exposure]:
+    """The case's chest before it is exposed, the (size, size) bool mask of each finding, and how it is exposed."""
     if size < SMALLEST:
         raise MedSAEError(f"phantoms of {size} pixels show nothing; take a size of {SMALLEST} or more")
     exposure = sample_exposure(case.image_seed, case.view, case.projection)
@@ -80,9 +87,8 @@ def draw_case(case: Case, *, size: int = 224) -> Phantom:
     frontal = case.view == "Frontal"
     canvas = frontal_canvas(anatomy, grid, case.projection) if frontal else lateral_canvas(anatomy, grid)
     canvas.infected = case.study_seed % len(canvas.lungs)
-    masks = _paint_findings(canvas, case)
-    image = expose(canvas.density, grid, exposure)
-    return Phantom(image, case, masks, {name: _boxes(mask) for name, mask in masks.items()})
+    canvas.seen = collimation(size, exposure.border)
+    return canvas, _paint_findings(canvas, case), exposure
 
 
 def _paint_findings(canvas: Canvas, case: Case) -> dict[str, np.ndarray]:
@@ -97,7 +103,7 @@ def _paint_findings(canvas: Canvas, case: Case) -> dict[str, np.ndarray]:
         painter(canvas, case.findings[name], rng)
         canvas.painted.append(name)
         change = np.abs(canvas.density - before)
-        masks[name] = change > MASK_SHARE * change.max()
+        masks[name] = (change > MASK_SHARE * change.max()) & (canvas.seen > 0.5)
     if "Lung Opacity" in case.findings and implied:
         masks["Lung Opacity"] = np.logical_or.reduce([masks[name] for name in implied])
     return {name: masks[name] for name in case.findings}

@@ -34,7 +34,7 @@ def frontal_canvas(anatomy: Anatomy, grid: Grid, projection: Projection) -> Canv
     density += 0.10 * covered * grid.blob(0.05, 0.40, 0.4, 0.6)
     density += _breasts(grid, anatomy)
     rng = np.random.default_rng(anatomy.tree_seed)
-    vessels = sum((_vessels(grid, lung, rng) for lung in lungs), grid.zeros())
+    vessels = sum((_vessels(grid, lung, anatomy.vessels, rng) for lung in lungs), grid.zeros())
     density += vessels
     density += _spine(grid, anatomy) - _airways(grid)
     if anatomy.gastric_bubble:
@@ -107,7 +107,7 @@ def _lung(grid: Grid, anatomy: Anatomy, side: int, dome: float, wall: Curve, cov
     whole = edge(from_wall, 0.02) * edge(reach - inner, 0.04) * edge(floor, 0.018)
     across = np.clip((reach - 0.02) / (edge_x - 0.02), 0.001, 0.999)
     depth = (4 * across * (1 - across)) ** np.float32(0.42)
-    depth *= 0.80 + 0.20 * edge(grid.y + 0.30, 0.6)
+    depth *= np.float32(anatomy.aeration) * (0.80 + 0.20 * edge(grid.y + 0.30, 0.6))
     depth *= 1 - 0.22 * np.exp(-np.clip(floor, 0, None) / 0.14)
 
     def at(t: float, v: float) -> tuple[float, float]:
@@ -121,12 +121,12 @@ def _lung(grid: Grid, anatomy: Anatomy, side: int, dome: float, wall: Curve, cov
     return Lung(side, whole * (1 - covered), from_wall, floor, depth, at, hilum)
 
 
-def _vessels(grid: Grid, lung: Lung, rng: np.random.Generator) -> Field:
+def _vessels(grid: Grid, lung: Lung, density: float, rng: np.random.Generator) -> Field:
     ends = [(0.35, 0.10), (0.75, 0.25), (0.9, 0.5), (0.85, 0.75), (0.6, 0.92), (0.25, 0.9)]
     tree = vessel_tree(grid, lung.hilum, [lung.at(t, v) for t, v in ends], rng)
     x, y = lung.hilum
     root = 0.10 * grid.blob(x, y, 0.07, 0.10, -0.5 * lung.side) * (0.6 + 0.6 * tree)
-    return lung.field * (0.10 * tree + root)
+    return lung.field * (np.float32(density) * tree + root)
 
 
 def _spine(grid: Grid, anatomy: Anatomy) -> Field:

@@ -19,11 +19,28 @@ from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import write_text, writing
 from medsae_plugin.machine import cores
 from medsae_plugin.phantoms.anatomy import Projection, Sex
-from medsae_plugin.phantoms.cases import DEVICES, FINDINGS, MILDEST, NO_FINDING, Case, sample_age, sample_findings
+from medsae_plugin.phantoms.cases import (
+    DEVICES,
+    FINDINGS,
+    MEAN_SEVERITY,
+    MILDEST,
+    NO_FINDING,
+    PREVALENCE,
+    Case,
+    sample_age,
+    sample_findings,
+)
+from medsae_plugin.phantoms.chexpert import UNCERTAIN
 from medsae_plugin.phantoms.draw import draw_case
 
 STUDIES = (0.50, 0.25, 0.15, 0.10)
 """Shares of patients with one, two, three and four studies."""
+
+AGREES = 0.8
+SHORTCUT = (
+    "These phantoms hold a planted shortcut: a marker, a round tag in the corner of the picture, is there with Support "
+    "Devices and not without them in four of five studies. Column Marker of labels.csv says where it is."
+)
 
 # Findings that reports tend to rule out by name; the others are left unmentioned when absent.
 RULED_OUT = {"Cardiomegaly", "Edema", "Consolidation", "Pneumonia", "Pneumothorax", "Pleural Effusion"}
@@ -40,7 +57,14 @@ class TableRow:
 
 
 def generate(
-    n: int, out: str | Path, seed: int = 0, *, size: int = 224, workers: int | None = None, progress: bool = False
+    n: int,
+    out: str | Path,
+    seed: int = 0,
+    *,
+    size: int = 224,
+    shortcut: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
 ) -> Path:
     """Draw `n` phantoms and write them as CheXpert would be laid out.
 
@@ -52,6 +76,8 @@ def generate(
         n: pictures. Patients have one to four studies, of one or two pictures each.
         out: a folder that holds no table yet.
         size: pixels on a side.
+        shortcut: plant one: a marker in the corner of pictures, which agrees with Support Devices in four of five
+            studies, in the column `Marker` and said in `README.md`. All else is as without it.
         workers: drawing processes; by default one a core, 8 at most. 0 draws in this process.
 
     Returns:
@@ -66,7 +92,7 @@ def generate(
     table = out / "labels.csv"
     if table.exists():
         raise MedSAEError(f"{table} is there already; name another folder, or remove that one first")
-    rows = list(sample_rows(n, seed))
+    rows = list(sample_rows(n, seed, shortcut=shortcut))
     draw = partial(_draw, out=out, size=size)
     workers = min(8, cores()) if workers is None else workers
     if current_process().daemon:  # it may have no children
@@ -80,7 +106,9 @@ def generate(
             drawn = pool.imap(draw, rows, chunksize=8)
         truth = list(tqdm(drawn, total=n, desc="phantoms", unit="image", disable=not progress))
     write_text(out / "truth.jsonl", "\n".join(truth) + "\n")
-    write_text(table, _table(rows).to_csv(index=False, lineterminator="\n"))
+    if shortcut:
+        write_text(out / "README.md", f"{SHORTCUT}\n")
+    write_text(table, _table(rows, shortcut).to_csv(index=False, lineterminator="\n"))
     return table
 
 
@@ -94,8 +122,8 @@ def _draw(row: TableRow, out: Path, size: int) -> str:
     return json.dumps({**record, "findings": phantom.findings, "boxes": phantom.boxes})
 
 
-def sample_rows(n: int, seed: int = 0) -> Iterator[TableRow]:
-    """The first `n` pictures of a seed's endless row of patients."""
+def sample_rows(n: int, seed: int = 0, *, shortcut: bool = False) -> Iterator[TableRow]:
+    """The first `n` pictures of a seed's endless row of patients; `shortcut` as of `generate`."""
     count, patient = 0, 0
     while True:
         patient += 1
@@ -103,7 +131,13 @@ def sample_rows(n: int, seed: int = 0) -> Iterator[TableRow]:
             if count == n:
                 return
             count += 1
-            yield row
+            yield replace(row, case=_marked(row.case)) if shortcut else row
+
+
+def _marked(case: Case) -> Case:
+    """The case with a marker, or without, as its study's Support Devices in four of five studies."""
+    agrees = np.random.default_rng([case.study_seed, 5]).random() < AGREES
+    return replace(case, marker=(DEVICES in case.findings) == agrees)
 
 
 def _patient_rows(number: int, rng: np.random.Generator) -> Iterator[TableRow]:
@@ -114,7 +148,7 @@ def _patient_rows(number: int, rng: np.random.Generator) -> Iterator[TableRow]:
     findings: dict[str, float] = {}
     for study in range(1, 2 + int(rng.choice(len(STUDIES), p=STUDIES))):
         projection: Projection = "AP" if rng.random() < 0.5 else "PA"
-        fresh = sample_findings(rng, projection, age)
+        fresh = sample_findings(rng, projection)
         # Half of the follow-ups show what was there before, better or worse.
         findings = _changed(findings, rng) if study > 1 and rng.random() < 0.5 else fresh
         first = Case(
@@ -138,25 +172,26 @@ def _changed(findings: dict[str, float], rng: np.random.Generator) -> dict[str, 
 
 
 def _report(case: Case, rng: np.random.Generator) -> dict[str, float]:
-    """Labels as mined from a report: mild findings are often uncertain, few are missed, absent ones seldom named."""
+    """Labels as mined from a report: few findings are missed; as many are uncertain as in CheXpert's training split, of
+    which half are there, mild ones more often."""
     reported = {NO_FINDING: 1.0} if NO_FINDING in case.labels else {}
     for name in FINDINGS:
         chance = rng.random()
         severity = case.findings.get(name, 0.0)
         if severity:
-            doubt = 0.0 if name == DEVICES else 0.25 * (1 - severity)
-            if chance < doubt:
+            mildness = (1 - severity) / (1 - MEAN_SEVERITY)  # 1 on average
+            if chance < mildness * UNCERTAIN[name] / 2 / PREVALENCE[name]:
                 reported[name] = -1.0
             elif chance < 0.97:
                 reported[name] = 1.0
         elif chance < (0.45 if name in RULED_OUT else 0.04):
             reported[name] = 0.0
-        elif chance > 0.985 and NO_FINDING not in reported and name != DEVICES:
+        elif chance > 1 - UNCERTAIN[name] / 2 / (1 - PREVALENCE[name]) and NO_FINDING not in reported:
             reported[name] = -1.0
     return reported
 
 
-def _table(rows: list[TableRow]) -> pd.DataFrame:
+def _table(rows: list[TableRow], shortcut: bool) -> pd.DataFrame:
     columns = {
         "Path": [row.path for row in rows],
         "Sex": [row.case.sex for row in rows],
@@ -165,7 +200,9 @@ def _table(rows: list[TableRow]) -> pd.DataFrame:
         "AP/PA": [row.case.projection for row in rows],
     }
     labels = {name: [row.reported.get(name) for row in rows] for name in (NO_FINDING, *FINDINGS)}
-    return pd.DataFrame(columns | {name: pd.Series(values, dtype="float64") for name, values in labels.items()})
+    marker = {"Marker": ["yes" if row.case.marker else "no" for row in rows]} if shortcut else {}
+    numbers = {name: pd.Series(values, dtype="float64") for name, values in labels.items()}
+    return pd.DataFrame(columns | numbers | marker)
 
 
 def read_truth(path: str | Path) -> list[tuple[str, Case]]:

@@ -28,7 +28,7 @@ def lateral_canvas(anatomy: Anatomy, grid: Grid) -> Canvas:
     rng = np.random.default_rng(anatomy.tree_seed)
     targets = [lung.at(t, v) for t, v in [(0.2, 0.3), (0.4, 0.1), (0.8, 0.25), (0.85, 0.6), (0.75, 0.9), (0.4, 0.85)]]
     tree = vessel_tree(grid, lung.hilum, targets, rng)
-    vessels = lung.field * (0.075 * tree + 0.11 * grid.blob(*lung.hilum, 0.09, 0.11))
+    vessels = lung.field * (np.float32(0.75 * anatomy.vessels) * tree + 0.11 * grid.blob(*lung.hilum, 0.09, 0.11))
     density += vessels
     density += _aorta(grid, anatomy) - _trachea(grid)
     density += body * (_spine(grid, anatomy, back) + _ribs(grid, anatomy, front, back) + _sternum(grid, anatomy, front))
@@ -102,7 +102,7 @@ def _lung(grid: Grid, anatomy: Anatomy, front: Curve, back: Curve, floor_at: Cur
     whole = edge(from_wall, 0.035) * edge(floor, 0.02)
     across = np.clip((x - ahead) / np.clip(behind - ahead, 0.05, None), 0.001, 0.999)
     depth = (4 * across * (1 - across)) ** np.float32(0.30)
-    depth *= 0.62 + 0.38 * edge(y + 0.15, 1.1)
+    depth *= np.float32(anatomy.aeration) * (0.62 + 0.38 * edge(y + 0.15, 1.1))
     # The lungs reach behind the spine, where less of them is met.
     depth *= 1 - 0.20 * edge(across - 0.78, 0.15)
 
