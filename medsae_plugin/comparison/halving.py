@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from pydantic import BaseModel, Field
@@ -176,7 +176,7 @@ def swept_recipes(specs: Sequence[SAESpec], widths: dict[str, int]) -> list[Swep
     """Specs that differ in their seed alone together; widths: d of each hook."""
     groups: dict[str, list[SAESpec]] = {}
     for spec in specs:
-        made = {key: value for key, value in spec.fields().items() if key not in ("name", "seed")}
+        made = {key: value for key, value in asdict(spec).items() if key not in ("name", "seed")}
         groups.setdefault(json.dumps(made, sort_keys=True), []).append(spec)
     return [
         SweptRecipe(
