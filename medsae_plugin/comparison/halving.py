@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import BaseModel, Field
@@ -176,8 +176,8 @@ def swept_recipes(specs: Sequence[SAESpec], widths: dict[str, int]) -> list[Swep
     """Specs that differ in their seed alone together; widths: d of each hook."""
     groups: dict[str, list[SAESpec]] = {}
     for spec in specs:
-        made = {key: value for key, value in asdict(spec).items() if key not in ("name", "seed")}
-        groups.setdefault(json.dumps(made, sort_keys=True), []).append(spec)
+        made = repr(dataclasses.replace(spec, name="_", seed=0))
+        groups.setdefault(made, []).append(spec)
     return [
         SweptRecipe(
             name=first.name if len(group) == 1 else f"{first.name} ({len(group)} seeds)",

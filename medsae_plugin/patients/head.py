@@ -129,7 +129,7 @@ class ConceptHead:
 
     def _terms(self, activations: Activations) -> Float[np.ndarray, "images terms"]:
         columns = activations[:, self.latent]
-        dense = columns.toarray() if sparse.issparse(columns) else columns
+        dense = columns if isinstance(columns, np.ndarray) else columns.toarray()
         return np.maximum(0, dense.astype(np.float64) - self.knot) * self.slope
 
     def _index(self, label: str) -> int:

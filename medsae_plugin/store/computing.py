@@ -115,7 +115,7 @@ def computing_in(encoder: HookedVisionEncoder, name: str) -> Iterator[None]:
     tf32 = torch.backends.cudnn.allow_tf32
     try:
         if name == BF16:
-            encoder.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            encoder.vision_model.to(memory_format=torch.channels_last)
             with torch.autocast(encoder.device.type, torch.bfloat16):
                 yield
         else:
@@ -124,4 +124,4 @@ def computing_in(encoder: HookedVisionEncoder, name: str) -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
         if name == BF16:
-            encoder.vision_model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            encoder.vision_model.to(memory_format=torch.contiguous_format)

@@ -88,7 +88,7 @@ class _Chosen(torch.autograd.Function):
         return pre.gather(1, chosen)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w_enc, chosen = ctx.saved_tensors
         of_x = _sums(chosen, w_enc.T.contiguous(), grad) if ctx.needs_input_grad[0] else None
         of_b = grad.new_zeros(w_enc.shape[1]).index_add_(0, chosen.flatten(), grad.flatten())
@@ -104,7 +104,7 @@ class _Summed(torch.autograd.Function):
         return _sums(chosen, w_dec, firing)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         firing, w_dec, chosen = ctx.saved_tensors
         with torch.enable_grad():  # torch's own, which gathers no rows
             weights = firing.detach().requires_grad_()
