@@ -52,7 +52,7 @@ def _install() -> None:
     from sae_lens.loading import pretrained_sae_loaders, pretrained_saes_directory
 
     import_module("medsae_plugin.release.formats").tell_sae_lens(pretrained_sae_loaders)
-    import_module("medsae_plugin.training.sparse_topk").register()
+    import_module("medsae_plugin.training.sparse_topk")  # registers itself, also where its own import came first
     original = getattr(pretrained_saes_directory, _LOOK_UP)
     if hasattr(original, "medsae_plugin"):
         return

@@ -87,11 +87,11 @@ def paint(case: Case, size: int) -> tuple[Canvas, dict[str, np.ndarray], Exposur
     frontal = case.view == "Frontal"
     canvas = frontal_canvas(anatomy, grid, case.projection) if frontal else lateral_canvas(anatomy, grid)
     canvas.infected = case.study_seed % len(canvas.lungs)
-    canvas.seen = collimation(size, exposure.border)
-    return canvas, _paint_findings(canvas, case), exposure
+    canvas.seen = seen = collimation(size, exposure.border)
+    return canvas, _paint_findings(canvas, case, seen > 0.5), exposure
 
 
-def _paint_findings(canvas: Canvas, case: Case) -> dict[str, np.ndarray]:
+def _paint_findings(canvas: Canvas, case: Case, seen: np.ndarray) -> dict[str, np.ndarray]:
     masks: dict[str, np.ndarray] = {}
     implied = [name for name in OPACITIES if name in case.findings]
     for name, painter in PAINTERS.items():
@@ -103,7 +103,7 @@ def _paint_findings(canvas: Canvas, case: Case) -> dict[str, np.ndarray]:
         painter(canvas, case.findings[name], rng)
         canvas.painted.append(name)
         change = np.abs(canvas.density - before)
-        masks[name] = (change > MASK_SHARE * change.max()) & (canvas.seen > 0.5)
+        masks[name] = (change > MASK_SHARE * change.max()) & seen
     if "Lung Opacity" in case.findings and implied:
         masks["Lung Opacity"] = np.logical_or.reduce([masks[name] for name in implied])
     return {name: masks[name] for name in case.findings}

@@ -96,7 +96,7 @@ def _veil(density: Field) -> Field:
     return gaussian_filter(density, density.shape[0] / 16, truncate=2.0)
 
 
-LETTERS = {
+LETTERS: dict[str, list[list[tuple[float, float]]]] = {
     "L": [[(0, 0), (0, 1)], [(0, 1), (0.6, 1)]],
     "R": [[(0, 1), (0, 0)], [(0, 0), (0.6, 0.1), (0.6, 0.4), (0, 0.5)], [(0.2, 0.5), (0.6, 1)]],
     "A": [[(0, 1), (0.3, 0)], [(0.3, 0), (0.6, 1)], [(0.1, 0.6), (0.5, 0.6)]],

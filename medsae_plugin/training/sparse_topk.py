@@ -134,3 +134,6 @@ def register() -> None:
     """Tell SAE-Lens of it, once."""
     if ARCHITECTURE not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(ARCHITECTURE, SparseTopKTrainingSAE, SparseTopKConfig)
+
+
+register()
