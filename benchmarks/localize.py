@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -74,7 +75,7 @@ def measured(folder: Path, n: int) -> dict[str, float]:
     labels = pd.DataFrame({"Path": images["path"], "spot": np.arange(n) % 4 > 0})
     labels.astype({"spot": int}).to_csv(folder / "labels.csv", index=False)
     table = read_table(folder / "labels.csv", root=folder / "images", label_columns=["spot"])
-    (folder / "masks" / "lungs").symlink_to(folder / "masks" / "spot")
+    shutil.copytree(folder / "masks" / "spot", folder / "masks" / "lungs")
     spots, lungs = (read_regions(folder / "masks" / name, table) for name in ("spot", "lungs"))
     weights = torch.randn(LATENTS, D, generator=torch.Generator().manual_seed(0)) / D**0.5
     sae = save_sae(folder / "sae", relu_sae("h", weights, b_enc=-2.0, encoder_sha256="0" * 64))
