@@ -17,7 +17,7 @@ from pathlib import Path
 
 from calibration_simulated import Row, Settings
 
-MODULES = ("calibration_pvalues", "calibration_intervals", "calibration_folds")
+MODULES = ("calibration_pvalues", "calibration_intervals", "calibration_folds", "calibration_confounders")
 
 
 def rows() -> list[Row]:

@@ -32,11 +32,12 @@ from scipy import sparse
 
 from medsae_plugin.scores import declared  # noqa: F401, which declares the figures
 from medsae_plugin.scores.images import ROLES, LabelledImages
-from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter
+from medsae_plugin.scores.matrix import LatentMatrix, LatentWriter, MatrixManifest
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
 from medsae_plugin.scores.sums import LatentStatistics
 from medsae_plugin.scores.units import Units
+from medsae_plugin.store.layout import EncoderInfo
 
 ACTIVE, LABELS, D, Q = 32, 14, 512, 0.3
 CHEXPERT = 224_316
@@ -80,7 +81,9 @@ def write(batches, n: int, k: int, folder: Path) -> LatentMatrix:
     for batch in batches:
         writer.add(batch)
     images = pd.DataFrame({"image_id": np.arange(n), "path": "", "patient": "", "split": ""})
-    writer.finish({"n_latents": k, "n_images": n, "sae_sha256": ""}, images)
+    made_up = dict(images_sha256="", positions="all", hook="h", aggregate="max", sae_sha256=None, sae_config=None)
+    encoder = EncoderInfo(name="made up", weights_sha256="", dtype="float32")
+    writer.finish(MatrixManifest(encoder=encoder, n_latents=k, n_images=n, **made_up), images)
     return LatentMatrix(folder)
 
 

@@ -43,8 +43,13 @@ _MODULES = {
     "compare": "medsae_plugin.comparison",
     "load_grid": "medsae_plugin.comparison",
     "sweep": "medsae_plugin.comparison",
+    "Confounders": "medsae_plugin.confounding",
+    "score_confounders": "medsae_plugin.confounding",
     "score_hierarchy": "medsae_plugin.hierarchy",
     "score_selectivity": "medsae_plugin.selectivity",
+    "score_robustness": "medsae_plugin.robustness",
+    "fit_head": "medsae_plugin.patients",
+    "ConceptHead": "medsae_plugin.patients",
     "write_report": "medsae_plugin.report",
     "write_figures": "medsae_plugin.report",
 }

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # The longest first, so that a module that has left its package is found before it.
 MODULES = {
@@ -75,6 +79,25 @@ def old_function(package: str, name: str) -> Callable[..., Any]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     warnings.warn(f"{package}.{name} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=3)
     return function
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take an argument by its old name, with a warning."""
+
+    def with_old_name(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs:
+                name = function.__name__
+                warnings.warn(
+                    f"{name}({old}=) is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=2
+                )
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return called
+
+    return with_old_name
 
 
 def _prompts_for(encoder_name: str) -> Any:

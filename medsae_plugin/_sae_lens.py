@@ -1,7 +1,7 @@
-"""SAE-Lens knows our releases once `medsae_plugin` is imported, in whichever order, at no cost before it is used.
+"""SAE-Lens knows our releases and architecture once `medsae_plugin` is imported, in whichever order, at no cost before.
 
 Imported for its one function by `medsae_plugin` itself, so nothing here may be heavy: what SAE-Lens is told stands in
-`medsae_plugin.release`, which is looked up by name, as in `_lazy`, when it is needed.
+`medsae_plugin.release` and `training.sparse_topk`, which are looked up by name, as in `_lazy`, when it is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LOOK_UP = "get_pretrained_saes_directory"
 
 
 def register_with_sae_lens() -> None:
-    """Add our releases and converters to SAE-Lens's: now if it is imported, else as soon as it is."""
+    """Add our releases, converters and architecture to SAE-Lens's: now if it is imported, else as soon as it is."""
     if any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         return
     if "sae_lens.loading.pretrained_saes_directory" in sys.modules:
@@ -52,6 +52,7 @@ def _install() -> None:
     from sae_lens.loading import pretrained_sae_loaders, pretrained_saes_directory
 
     import_module("medsae_plugin.release.formats").tell_sae_lens(pretrained_sae_loaders)
+    import_module("medsae_plugin.training.sparse_topk").register()
     original = getattr(pretrained_saes_directory, _LOOK_UP)
     if hasattr(original, "medsae_plugin"):
         return

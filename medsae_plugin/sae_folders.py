@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import read_json, reading
+from medsae_plugin.files import read_json
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
-# What training adds: its report and its validation history in an SAE's folder; what it is, and its checkpoints, in the
+# What training adds: its record and its validation history in an SAE's folder; what it is, and its checkpoints, in the
 # folder of the run.
 HISTORY = "history.parquet"
 REPORT, RUN, CHECKPOINTS = "training.json", "run.json", "checkpoints"
@@ -40,6 +41,19 @@ def load_sae(path: str | Path, device: str = "cpu") -> SAE[Any]:
         sae: SAE[Any] = SAE.load_from_disk(folder, device=device, dtype="float32")
     check_sound(sae, folder)
     return sae
+
+
+def save_sae(sae: SAE[Any], folder: Path) -> None:
+    """Write an SAE into a folder in SAE-Lens's format; of one in training, what it is for inference.
+
+    SAE-Lens writes the fields of `cfg.json` in the order of a set, another in each process; here they are sorted, so
+    that the same SAE gives the same file.
+    """
+    from sae_lens.saes.sae import TrainingSAE
+
+    sae.save_inference_model(folder) if isinstance(sae, TrainingSAE) else sae.save_model(folder)
+    config = read_object(folder / CONFIG)
+    (folder / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
 
 
 def check_sound(sae: SAE[Any], what: str | Path) -> None:
@@ -116,38 +130,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     check_sae_folder(path)
     return read_object(Path(path) / CONFIG)
-
-
-def read_report(path: str | Path) -> dict[str, Any] | None:
-    """The report of an SAE's training in its folder, with the fields `sae` and `training`, and the `history` of its
-    figures on the validation split, a dict a row; None where there is none.
-
-    Raises:
-        MedSAEError: it is damaged, or something else.
-    """
-    file = Path(path) / REPORT
-    if not file.is_file():
-        return None
-    report = read_object(file)
-    if not all(isinstance(report.get(field), dict) for field in ("sae", "training")):
-        raise MedSAEError(f"{file} is not what medsae train writes; move it away")
-    return {"history": read_history(path), **report}
-
-
-def read_history(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of `history.parquet` in an SAE's folder, None for what is undefined; none where there is no such file.
-
-    Raises:
-        MedSAEError: it is damaged.
-    """
-    import pandas as pd
-
-    file = Path(path) / HISTORY
-    if not file.is_file():
-        return []
-    with reading(file):
-        rows = pd.read_parquet(file).to_dict("records")
-    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows]
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -39,6 +39,11 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -
     ]
 
 
+def fixed(x: int | float | None, digits: int = 2) -> str:
+    """A number with so many digits after the point; `-` where it is undefined."""
+    return "-" if x is None else f"{x:.{digits}f}"
+
+
 def byte_size(n: int | float) -> str:
     """A number of bytes in units of 1000: `265 GB`."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"]

@@ -19,8 +19,8 @@ LAYERS = (
     {"store"},
     {"training"},
     {"scores"},
-    {"causal", "regions"},
-    {"comparison", "naming", "patients", "selectivity", "hierarchy"},
+    {"causal", "localisation"},
+    {"comparison", "naming", "patients", "confounding", "selectivity", "hierarchy", "robustness"},
     {"report", "release"},
     {"demo", "cli"},
 )

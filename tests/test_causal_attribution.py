@@ -20,6 +20,7 @@ from medsae_plugin.causal import (
 from medsae_plugin.causal.passes import PixelBatches
 from medsae_plugin.cli import main
 from medsae_plugin.data.prompts import load_prompts
+from medsae_plugin.data.splits import folds_by_patient
 from medsae_plugin.encoders import ZeroShot, ablate, clamp, steer
 
 
@@ -236,6 +237,35 @@ def test_the_report_says_of_each_observation_what_holds(demo_saes, of_embedding,
     with pytest.raises(MedSAEError, match="no label of the table"):
         table = demo_saes.split("test")
         AttributionReport.of(of_embedding, table.__class__(table.root, table.frame, table.labels[:, :1], ("Cavity",)))
+
+
+def test_with_folds_each_is_ablated_by_the_latent_that_the_others_chose(demo_saes, zero_shot, saes, pixels, tmp_path):
+    out = tmp_path / "attribution.json"
+    command = ["attribute", "phantom-swin", str(demo_saes.folders["embedding"]), "--table", str(demo_saes.labels)]
+    command += ["--store", str(demo_saes.store.path), "--workers", "0", "--quiet", "--out", str(out), "--folds", "3"]
+    assert main(command) == 0
+    report, sae, test = json.loads(out.read_text()), saes["embedding"], demo_saes.split("test")
+    with torch.no_grad():
+        x = demo_saes.encoder(pixels).double()
+    a = (x @ sae.W_enc.detach().double() + sae.b_enc.detach().double()).relu()
+    expected, a, patients = falls(sae, zero_shot, x, a).numpy(), a.numpy(), test.frame["patient"].to_numpy()
+    labels = [o["label"] for o in report["observations"]]
+    y = test.labels[:, [test.label_names.index(label) for label in labels]].astype(np.float64)
+    fold, differ = folds_by_patient(patients.tolist(), 3, 0, y), 0
+    assert report["folds"] == 3 and all(len(set(fold[patients == p])) == 1 for p in patients)
+    for c, o in enumerate(report["observations"]):
+        fall, tops, r = np.zeros(len(y)), [], []
+        for k in range(3):
+            known = (fold != k) & ~np.isnan(y[:, c])
+            with np.errstate(invalid="ignore"):
+                of_all = np.nan_to_num([np.corrcoef(column, y[known, c])[0, 1] for column in a[known].T], nan=-1)
+            tops.append(int(of_all.argmax())), r.append(of_all.max())
+            fall[fold == k] = expected[fold == k, tops[-1], zero_shot.labels.index(o["label"])]
+        differ += len(set(tops)) > 1
+        assert o["top"]["fall"] == pytest.approx(fall[y[:, c] == 1].mean(), abs=2e-6)
+        assert o["top"]["r"] == pytest.approx(np.mean(r), abs=1e-5) and o["top"]["latent"] in tops
+        assert o["top"]["images"] == (y[:, c] == 1).sum() == o["positives"]
+    assert differ  # or nothing told folds from halves
 
 
 def test_latents_that_never_fire_are_an_error_not_an_empty_answer(demo_saes, zero_shot):

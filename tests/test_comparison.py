@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.planted import dictionary, planted_rows, write_store
+from helpers.planted import dictionary, matrix_manifest, planted_rows, write_store
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from scipy import stats as scipy_stats
 from scipy.optimize import linear_sum_assignment
@@ -40,7 +40,7 @@ def matrix_of(folder, dense):
         writer.add(dense[start : start + 500])
     ids = np.arange(len(dense))
     images = pd.DataFrame({"image_id": ids, "path": [f"{i}.png" for i in ids], "patient": "p", "split": "train"})
-    writer.finish({"n_latents": dense.shape[1], "n_images": len(dense)}, images)
+    writer.finish(matrix_manifest(dense.shape[1], len(dense)), images)
     return LatentMatrix(folder)
 
 

@@ -104,8 +104,8 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_ends_in_a_comparison(tmp_path,
             raise KeyboardInterrupt
         return train(store, specs, config, out, **kwargs)
 
-    train = sweeps.train_saes
-    monkeypatch.setattr(sweeps, "train_saes", stopping)
+    train = sweeps.train_part
+    monkeypatch.setattr(sweeps, "train_part", stopping)
     with pytest.raises(KeyboardInterrupt):
         sweep(store, recipe, table, tmp_path / "broken", **arguments)
     first = next((tmp_path / "broken" / "passes" / "00").glob("*/sae_weights.safetensors"))
@@ -141,6 +141,8 @@ def test_the_commands(small_run, tmp_path, capsys):
     assert main([*again, "--out", str(tmp_path / "sweep")]) == 0
     out = capsys.readouterr().out
     assert "Stability across seeds" in out and "What becomes of latents" in out and "Edema" in out
+    assert main([*again, "--precision", "bf16", "--out", str(tmp_path / "sweep")]) == 1
+    assert "was begun in fp32" in capsys.readouterr().err
     assert main([*again, "--memory", "0.000001", "--out", str(tmp_path / "x")]) == 1
     assert "raise the bound" in capsys.readouterr().err
     saes = sorted(str(p.parent) for p in small_run.sweep.glob("passes/*/embedding*/cfg.json"))

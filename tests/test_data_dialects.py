@@ -121,6 +121,10 @@ def test_ages_as_dicom_writes_them(tmp_path):
     table = read(tmp_path, "path,patient,Patient Age,nodule\na.png,1,-5,1\nb.png,2,6e1,0\nc.png,3,061Y,0\n")
     np.testing.assert_array_equal(table.frame["age"], [np.nan, 60, 61])
     assert "1 ages are none that a patient has, such as -5, and left unknown" in table.describe()
+    table = read(tmp_path, "path,patient,Patient Age,nodule\na.png,1,-1,1\nb.png,2,121,0\nc.png,3,0,0\nd.png,4,120,0\n")
+    np.testing.assert_array_equal(table.frame["age"], [np.nan, np.nan, 0, 120])
+    table = read(tmp_path, 'path,patient,Patient Age,nodule\na.png,1,"60,5",1\nb.png,2,"1,5Y",0\n')
+    np.testing.assert_array_equal(table.frame["age"], [60.5, 1.5])
     table = read(tmp_path, "path,patient,Patient Age,nodule\na.png,1,052W,1\nb.png,2,100D,0\nc.png,3,018m,0\n")
     np.testing.assert_allclose(table.frame["age"].astype(float), [52 * 7 / 365.25, 100 / 365.25, 1.5])
 

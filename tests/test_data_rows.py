@@ -97,4 +97,8 @@ def test_a_table_takes_the_rows_that_are_wanted(tmp_path):
     table = read_table(tmp_path / "t.csv", where="sex == 'F' and ward == 'y'")
     assert table.frame["path"].tolist() == ["c.png"] and table.labels.tolist() == [[0]]
     assert "--where sex == 'F' and ward == 'y': 1 of 3 images" in table.describe()
-    assert read_table(tmp_path / "t.csv").where("nodule == 1").frame["image_id"].tolist() == [0]
+    whole = read_table(tmp_path / "t.csv")
+    assert whole.where("nodule == 1").frame["image_id"].tolist() == [0]
+    assert whole.where("age < 40 and patient == '2'").frame["path"].tolist() == ["b.png"]
+    with pytest.raises(MedSAEError, match="there is no column 'image_id'"):
+        whole.where("image_id == 1")

@@ -86,3 +86,21 @@ def test_a_split_is_known_by_its_patients_alone():
     one = split_hash(["a", "a", "b"], ["train", "train", "test"])
     assert one == split_hash(["b", "a"], ["test", "train"])
     assert one != split_hash(["a", "b"], ["test", "train"]) != split_hash(["a", "b"], ["train", ""])
+
+
+def test_a_label_that_no_patient_has_is_shared_out_at_once():
+    """Beside one that every patient has as many images with as without."""
+    patients = [f"p{k // 2}" for k in range(20)]
+    labels = np.column_stack([np.zeros(20), np.arange(20) % 2])
+    splits = split_by_patient(patients, {"train": 0.5, "test": 0.5}, labels=labels)
+    assert splits[::2] == splits[1::2] and sorted(splits) == ["test"] * 10 + ["train"] * 10
+
+
+def test_a_split_of_one_patient_has_its_turn():
+    """Of four patients with the label the last goes to a split of one, which wants it more than one that had three."""
+    patients = [f"p{k}" for k in range(8)]
+    labels = (np.arange(8) < 4).astype(float)[:, None]
+    found = patients_with(
+        patients, split_by_patient(patients, {"train": 0.75, "val": 0.125, "test": 0.125}, 0, labels), labels
+    )
+    assert found["train"] == [3] and found["val"][0] + found["test"][0] == 1

@@ -1,5 +1,6 @@
 """CheXpert and plain tables, patients and splits."""
 
+import inspect
 import subprocess
 import sys
 from collections import Counter
@@ -123,6 +124,13 @@ def test_scanning_a_folder(tmp_path):
     with pytest.raises(MedSAEError, match="holds no image"):
         (tmp_path / "none").mkdir()
         scan_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("read", "in_place"), [(read_table, ["csv_path", "root"]), (scan_folder, ["root"])])
+def test_options_are_given_by_name_alone(read, in_place):
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(read).parameters.items()}
+    assert {name for name, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD} == set(in_place)
+    assert set(kinds.values()) == {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_the_content_hash_knows_images_and_splits_but_not_the_root(tmp_path):

@@ -62,6 +62,27 @@ def test_pad_keeps_the_aspect_on_black():
     assert (small > 0).sum() == 400 and (small[10:30, 20:40] > 0).all(), "one that fits is not enlarged"
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_truncated_values_are_those_of_a_resize_in_float(mode):
+    """As torch's, which like Pillow's takes every pixel under the cubic; beyond black and white it is cut off."""
+    rng = np.random.default_rng(0)
+    pixels = rng.choice([0, 9, 120, 255], size=(60, 90, 3)[: 2 if mode == "L" else 3], p=[0.5, 0.05, 0.05, 0.4]).astype(
+        np.uint8
+    )
+    one = Preprocessor(mode, (40, 50), "stretch", "bicubic", (0.5,), (0.5,), truncate=True)
+    found = one.to_array(Image.fromarray(pixels)).astype(int)
+    planes = torch.from_numpy(pixels.reshape(60, 90, -1)).double().permute(2, 0, 1)[None]
+    fitted = torch.nn.functional.interpolate(planes, (40, 50), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+    expected = fitted.numpy().reshape(found.shape)
+    assert expected.min() < -1 and expected.max() > 256
+    whole = expected.clip(0, 255).astype(int)
+    clear = np.abs(expected - expected.round()) > 1e-2  # or float32 may fall on the other side
+    np.testing.assert_array_equal(found[clear], whole[clear])
+    assert (found.min(), found.max()) == (0, 255)
+    rounded = Preprocessor(mode, (40, 50), "stretch", "bicubic", (0.5,), (0.5,)).to_array(Image.fromarray(pixels))
+    assert (rounded != found).mean() > 0.2
+
+
 def test_pixel_values_are_centred_and_scaled_by_channel():
     grey = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     x = preprocessor("stretch", (3, 4)).normalize(grey)

@@ -14,6 +14,8 @@ from helpers.extending import prepare, run
 
 import medsae_plugin
 from medsae_plugin.cli.schema import _SAVED
+from medsae_plugin.errors import MedSAEError
+from medsae_plugin.saved import Saved
 from medsae_plugin.scores.models import Result
 
 METRIC = """
@@ -81,12 +83,39 @@ def test_what_is_saved_fits_its_schema_which_names_every_metric(folder, evaluate
     assert "comparison" in run(folder, "schema").stdout
 
 
+@pytest.mark.parametrize(
+    ("what", "file"),
+    [
+        ("store", "store/manifest.json"),
+        ("run", "saes/run.json"),
+        ("training", "saes/embedding/training.json"),
+        ("latents", "scores/latents/neurons-of-hook_embedding/manifest.json"),
+        ("latents", "scores/latents/embedding/manifest.json"),
+    ],
+)
+def test_what_stores_and_trainings_are_fits_its_schema_and_opens_as_it_was_written(folder, evaluated, what, file):
+    _, module, name = _SAVED[what]
+    kind, path = getattr(import_module(module), name), folder / file
+    schema, content = kind.model_json_schema(mode="serialization"), json.loads(path.read_text())
+    jsonschema.validate(content, schema)
+    for wrong in ({"schema_version": 2}, {"surprise": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(content | wrong, schema)
+    assert kind.open(path).text() == path.read_text()
+    newer = path.with_name("newer.json")
+    newer.write_text(json.dumps(content | {"schema_version": 2}))
+    with pytest.raises(MedSAEError, match=r"newer\.json has schema version 2, and this version .* reads 1; install"):
+        kind.open(newer)
+    newer.unlink()
+
+
 def test_every_result_has_a_schema():
     for _, module, _ in pkgutil.walk_packages(medsae_plugin.__path__, "medsae_plugin."):
         if not module.endswith("__main__"):
             import_module(module)
     saved = {getattr(import_module(module), model) for _, module, model in _SAVED.values()}
-    assert saved == {kind for kind in Result.__subclasses__() if kind.__module__.startswith("medsae_plugin.")}
+    kinds = [*Saved.__subclasses__(), *Result.__subclasses__()]
+    assert saved == {kind for kind in kinds if kind is not Result and kind.__module__.startswith("medsae_plugin.")}
     for kind in saved:
         jsonschema.Draft202012Validator.check_schema(kind.model_json_schema(mode="serialization"))
 

@@ -13,12 +13,12 @@ from scipy.stats import t
 
 from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
-from medsae_plugin.comparison.features import image_means
 from medsae_plugin.hierarchy import Hierarchy, read_tree, score_hierarchy
 from medsae_plugin.hierarchy.tree import beneath, line, pairs
 from medsae_plugin.observations import HIERARCHY, OBSERVATIONS
 from medsae_plugin.scores import LabelledImages
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.scoring import HeldOut
 
 N, D, LATENTS, IDLE = 540, 20, 12, 8

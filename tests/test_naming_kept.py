@@ -12,13 +12,15 @@ from helpers.planted import relu_sae, save_sae
 
 from medsae_plugin.cli import main
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.naming import Names, score_names
+from medsae_plugin.naming import Names, name_latents, score_names
 from medsae_plugin.naming.answers import Answers
 from medsae_plugin.naming.asking import Asker
-from medsae_plugin.naming.namers import ChatNamer
+from medsae_plugin.naming.evidence import Counts
+from medsae_plugin.naming.namers import ChatNamer, LabelNamer
 from medsae_plugin.naming.names import NamedUnit, merged
 from medsae_plugin.naming.refinement import refine_names
 from medsae_plugin.naming.trials import Judge
+from medsae_plugin.sae_folders import load_sae
 
 EVIDENCE = ["--strongest", "2", "--spread", "2", "--silent", "2"]
 
@@ -40,6 +42,22 @@ def name(case, sae, out, *more):
 
 def names_in(folder):
     return {unit.latent: unit.concept for unit in Names.open(folder).of("latent")}
+
+
+def test_an_sae_is_named_as_a_folder_an_object_or_what_training_returned(case, sae, tmp_path):
+    def named(given, out, **old):
+        more = {"counts": Counts(2, 2, 2), "progress": False, **old}
+        return name_latents(case.store, *given, table=case.table, out=out, namer=LabelNamer(), **more)
+
+    by_folder = named([{"mine": sae}], tmp_path / "a")
+    assert by_folder.of("latent") and names_in(sae) == names_in(tmp_path / "a")
+    (sae / "names.json").unlink()
+    assert named([load_sae(sae)], tmp_path / "b").units == by_folder.units
+    assert not (sae / "names.json").exists()
+    with pytest.raises(MedSAEError, match="of one SAE's latents, and there are 2: a, b"):
+        named([{"a": sae, "b": load_sae(sae)}], tmp_path / "c")
+    with pytest.warns(DeprecationWarning, match=r"name_latents\(sae_path=\) is now sae"):
+        assert named([], tmp_path / "d", sae_path=sae).units == by_folder.units
 
 
 def test_names_of_other_latents_stay_in_both_folders(case, sae, tmp_path, capsys):

@@ -214,7 +214,7 @@ def test_heatmaps_reach_the_model_at_spatial_hooks(phantoms):
         expected = np.stack([(sign * by_image[int(i)][:, axis]).reshape(grid).numpy() for i in ids])
         np.testing.assert_allclose(maps, np.maximum(expected, 0) if sign > 0 else expected, atol=1e-5)
     shown = {style: Exhibits(latents, 3, rows, style).pictures(sample) for style in ("overlay", "crop", "none")}
-    plain = picture(latents.images.path(rows[sample.strongest[0]]), store.manifest["preprocessing"])
+    plain = picture(latents.images.path(rows[sample.strongest[0]]), store.manifest.preprocessing)
     assert shown["none"]["strongest"][0][1] == plain
     assert len({shown[style]["strongest"][0][1].sha256 for style in shown}) == 3
     assert shown["overlay"]["strongest"][0][0] == "Image 1, response 1.00:"

@@ -130,7 +130,7 @@ def test_a_random_encoders_latents_are_of_its_own_activations_of_the_same_images
     matrix = latent_matrix(store, one, tmp_path / "matrix", progress=False)
     activations = one.encode(own.image_rows(HOOK, slice(None))).detach().numpy()
     np.testing.assert_allclose(matrix.columns(0, d).toarray(), activations, atol=1e-5)
-    assert matrix.manifest["encoder"]["weights_sha256"] == own.weights_sha256
+    assert matrix.manifest.encoder.weights_sha256 == own.weights_sha256
     fidelity, x = fidelity_of(store, one, LabelledImages.of(store, table).held_out()), own.image_rows(HOOK, slice(None))
     assert fidelity.n == store.n_rows(HOOK, "test")
     torch.testing.assert_close(fidelity.mean, x[(store.images["split"] == "test").to_numpy()].double().mean(0))

@@ -1,17 +1,22 @@
 """External validation: chosen on one table's or store's images and reported on another's, against brute force."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers.planted import relu_sae, save_sae, write_store
+from sklearn.metrics import roc_auc_score
 
 from medsae_plugin.cli import main
 from medsae_plugin.comparison import compare
+from medsae_plugin.data.joining import join_tables
 from medsae_plugin.data.tables import read_table
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.scores import Evaluation, Resampling, evaluate
+from medsae_plugin.scores import Evaluation, Probes, Resampling, evaluate
 from medsae_plugin.scores.elsewhere import chosen_at, with_test_table
+from medsae_plugin.training.memory import TrainingPatients
 
 D, LABELS = 6, ("Edema", "Fracture")
 FEW = {"resampling": Resampling(9, 20), "progress": False}
@@ -74,6 +79,69 @@ def test_chosen_at_one_hospital_and_reported_at_another(case, tmp_path):
     assert str(compared).startswith("Every figure on test of b (80 images, 40 patients)")
 
 
+def test_what_top_latents_lose_from_home_to_the_other_hospital(case, tmp_path):
+    """Against brute force: r and AUROC on a's test split, on b, of both, and bootstrapped, what is lost."""
+    store_a, table_a, x, y = hospital(tmp_path, "a", 320, 0, ["train"] * 120 + ["test"] * 200, "a")
+    store_b, table_b, z, t = hospital(tmp_path, "b", 160, 1, "test", "b")
+    sae = case[3]
+    scene = chosen_at(store_a, table_a, store_b, table_b)
+    assert scene.home == "test of a"
+    found = evaluate(scene.store, sae, scene.table, select=scene.select, report=scene.report, home=scene.home, **FEW)
+    tops, there = by_hand((x[:120], y[:120]), (x[120:], y[120:]))
+    rng = np.random.default_rng(0)
+    for c, o in enumerate(found["sae"].observations):
+        (a, u), (b, v) = (x[120:, tops[c]], y[120:, c]), (z[:, tops[c]], t[:, c])
+        assert o.value("r_home") == pytest.approx(there[c], abs=1e-6)
+        assert o.value("r_drop") == pytest.approx(there[c] - np.corrcoef(b, v)[0, 1], abs=1e-6)
+        pooled = np.corrcoef(np.concatenate([(k - k.mean()) / k.std() for k in (a, b)]), np.concatenate([u, v]))[0, 1]
+        assert o.value("r_pooled") == pytest.approx(pooled, abs=1e-6)
+        assert o.value("auroc_home") == pytest.approx(roc_auc_score(u, a), abs=1e-6)
+        pairs = [k.sum() * (1 - k).sum() for k in (u, v)]
+        aurocs = [roc_auc_score(u, a), roc_auc_score(v, b)]
+        assert o.value("auroc_pooled") == pytest.approx(np.average(aurocs, weights=pairs), abs=1e-6)
+        assert o.value("auroc_drop") == pytest.approx(aurocs[0] - aurocs[1], abs=1e-6)
+        drawn = []
+        for _ in range(400):
+            i, j = (2 * rng.integers(0, n // 2, n // 2)[:, None] + [0, 1] for n in (len(a), len(b)))
+            drawn.append(np.corrcoef(a[i.ravel()], u[i.ravel()])[0, 1] - np.corrcoef(b[j.ravel()], v[j.ravel()])[0, 1])
+        assert o.value("r_drop_high") - o.value("r_drop_low") == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.25)
+    of = found["sae"].observations
+    assert found["sae"].value("mean_top_r_home") == pytest.approx(np.mean([o.value("r_home") for o in of]))
+    assert found["sae"].value("mean_top_r_drop") == pytest.approx(np.mean([o.value("r_drop") for o in of]))
+    assert "At home, on test of a (200 images, 100 patients), and here, on test of b (160 images, 80" in str(found)
+    assert str(Evaluation.read(found.to_json())) == str(found)
+    no = evaluate(store_a, sae, table_a, **FEW)
+    assert no.home is None and no["sae"].value("mean_top_r_drop") is None and "At home" not in str(no)
+    alone = store_a.with_splits(["train"] * 320)
+    assert chosen_at(alone, table_a, store_b, table_b).home is None
+
+
+def test_patients_at_home_that_the_sae_was_trained_on_are_left_out(case, tmp_path):
+    _, (store_a, table_a, *_), (store_b, table_b, *_), _ = case
+    scene = chosen_at(store_a, table_a, store_b, table_b)
+    for patients, said in (
+        ({"a70", "a71"}, "Left out at home: 2 patients that an SAE was trained on."),
+        ({f"a{k}" for k in range(60, 80)}, "no patient is left that no SAE was trained on"),
+    ):
+        sae = save_sae(tmp_path / f"sae{len(patients)}", relu_sae("hook_embedding", torch.eye(D)))
+        TrainingPatients.of(sorted(patients)).save(sae)
+        found = evaluate(
+            scene.store, sae, scene.table, select=scene.select, report=scene.report, home=scene.home, **FEW
+        )
+        assert said in str(found) and found.home.images == 40 - 2 * len(patients)
+
+
+def test_covariates_that_one_hospital_lacks_are_unknown_there(case, tmp_path):
+    folder = case[0]
+    for name, more in (("a", {"Age": 50, "Sex": "Male"}), ("b", {"Sex": "Female", "Projection": "AP"})):
+        pd.read_csv(folder / f"{name}.csv").assign(**more).to_csv(tmp_path / f"{name}.csv", index=False)
+    first, second = (read_table(tmp_path / f"{name}.csv", label_columns=list(LABELS)) for name in "ab")
+    joined = join_tables(first, second).covariates
+    assert set(joined["sex"][:160]) == {first.covariates["sex"][0]}
+    assert (joined["age"][:160] == 50).all() and joined["age"][160:].isna().all()
+    assert (joined["projection"][:160] == "").all() and (joined["projection"][160:] == "AP").all()
+
+
 def test_a_joined_store_reads_as_its_two_stores_do(case):
     _, (store_a, table_a, *_), (store_b, table_b, *_), _ = case
     joined = chosen_at(store_a, table_a, store_b, table_b).store
@@ -103,7 +171,8 @@ def test_hospitals_that_share_no_label_hook_or_encoder_are_refused(case, tmp_pat
     store, table, *_ = hospital(tmp_path, "d", 20, 1, "test", "d", ("Hernia", "Mass"))
     with pytest.raises(MedSAEError, match="have no label in common: one has Edema, Fracture, the other Hernia, Mass"):
         chosen_at(store_a, table_a, store, table)
-    store.manifest["encoder"] = {**store.manifest["encoder"], "weights_sha256": "9" * 64}
+    encoder = store.manifest.encoder.model_copy(update={"weights_sha256": "9" * 64})
+    store.manifest = store.manifest.model_copy(update={"encoder": encoder})
     with pytest.raises(MedSAEError, match="are not of the same encoder"):
         chosen_at(store_a, table_a, store, table)
     one = write_store(tmp_path / "one", {"other": np.zeros((20, 3), np.float32)}, images=store.images)
@@ -135,9 +204,24 @@ def test_the_command_line_chooses_at_one_and_reports_at_the_other(case, tmp_path
     common = ["--labels", "Edema,Fracture", "--permutations", "9", "--quiet", "--out", tmp_path / "out"]
     external = ["--table", folder / "b.csv", "--select-from", folder / "a", "--select-table", folder / "a.csv"]
     assert main([*map(str, ["evaluate", folder / "b", sae, *external, *common])]) == 0
-    assert told(Evaluation.open(tmp_path / "out"))[0] == by_hand((x[:120], y[:120]), (z, t))[0]
-    assert "every figure on test of b" in capsys.readouterr().out
+    tops, r = by_hand((x[:120], y[:120]), (z, t))
+    latents, figures = told(Evaluation.open(tmp_path / "out"))
+    assert latents == tops and figures == pytest.approx(r, abs=1e-6)
+    said = capsys.readouterr().out
+    assert "every figure on test of b" in said and "At home, on test of a" in said
     assert main([*map(str, ["compare", folder / "b", sae, *external, *common[:-1], tmp_path / "c"])]) == 0
+    said = capsys.readouterr().out
+    assert "mean r at home" in said and "lost: that, less r here" in said
+    (compared,) = (
+        s for s in json.loads((tmp_path / "c" / "comparison.json").read_text())["saes"] if s["name"] == "sae"
+    )
+    assert [top["latent"] for top in compared["top"]] == tops
+    assert [top["r"] for top in compared["top"]] == pytest.approx(r, abs=1e-5)
+    probe = ["probe", folder / "b", sae, *external, *common[:2], "--quiet", "--out", tmp_path / "p"]
+    assert main([*map(str, probe)]) == 0
+    alone = [o.k_sparse["1"] for o in Probes.open(tmp_path / "p").units[0].labels]
+    assert alone == pytest.approx([roc_auc_score(t[:, c], z[:, j]) for c, j in enumerate(tops)])
+    capsys.readouterr()
     for more, words in (
         (["--folds", "3", "--select-from", folder / "a"], "give one of them"),
         (["--other-patients"], "are of --select-from"),

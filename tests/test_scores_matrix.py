@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers.planted import planted_rows, write_store
+from helpers.planted import matrix_manifest, planted_rows, write_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sae_lens import SAE
@@ -68,7 +68,7 @@ def test_a_matrix_is_made_once_and_again_when_the_sae_changes(store, sae, tmp_pa
         sae.b_enc.data += 1
         changed = latent_matrix(store, Latents.of(sae, "s"), tmp_path / "m", progress=False)
         sae.b_enc.data -= 1
-    assert changed.manifest["sae_sha256"] != first.manifest["sae_sha256"]
+    assert changed.manifest.sae_sha256 != first.manifest.sae_sha256
 
 
 def test_other_folders_and_damage_are_told(store, sae, tmp_path):
@@ -103,7 +103,7 @@ def test_batches_of_any_size_give_the_same_files(tmp_path_factory, sizes, seed):
         writer = LatentWriter(folder, 4)
         for batch in batches:
             writer.add(sparse.csr_array(batch))
-        writer.finish({"n_latents": 4, "n_images": n, "sae_sha256": None}, store.images.iloc[:n])
+        writer.finish(matrix_manifest(4, n), store.images.iloc[:n])
     for file in folders[0].iterdir():
         assert file.read_bytes() == (folders[1] / file.name).read_bytes()
     assert json.loads((folders[0] / "manifest.json").read_text())["n_images"] == n

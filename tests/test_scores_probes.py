@@ -13,7 +13,7 @@ from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
 from medsae_plugin.scores import LabelledImages, Probes, probe_units
 from medsae_plugin.scores.images import Folds
-from medsae_plugin.statistics.intervals import FEW_WITH, auroc_interval
+from medsae_plugin.statistics.intervals import FEW_WITH, SELDOM_FIRES, auroc_interval
 from medsae_plugin.training.memory import TrainingPatients
 
 N, D, FEATURES = 420, 10, 5
@@ -245,6 +245,22 @@ def test_intervals_are_shown_or_it_is_said_why_there_are_none(probes):
     assert low <= probes.hooks[0].auroc["one"] <= high
     assert not whole.labels[3].intervals and set(whole.labels[3].no_interval.values()) == {FEW_WITH}
     assert f"no interval: never ({FEW_WITH})" in str(probes)
+
+
+def test_a_latent_that_seldom_fires_with_the_label_has_no_interval(planted, tmp_path):
+    folder, store, *_ = planted
+    frame = pd.read_csv(folder / "labels.csv")
+    frame["never"] = ((np.random.default_rng(3).random(N) < 0.6) & (frame["one"] == 0)).astype(int)
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    weights = reading_weights(D, FEATURES)
+    weights |= {name: weights[name][:1] for name in ("encoder", "decoder")}
+    weights["b_enc"] = weights["b_enc"][:1] - 1.3  # fires on the largest of label one's codes alone
+    rare = relu_sae("h", **weights, encoder_sha256="0" * 64)
+    table = read_table(tmp_path / "labels.csv", label_columns=LABELS)
+    found = probe_units(store, {"rare": rare}, table, progress=False)
+    o = found.units[0].labels[3]
+    assert o.no_interval["1"] == SELDOM_FIRES and "1" not in o.intervals and "reconstructed" in o.intervals
+    assert f"never k=1 k=2 k=5 L1 one ({SELDOM_FIRES})" in str(found)
 
 
 def test_the_command_takes_folds_and_another_table_and_refuses_seen_patients(planted, crossed, tmp_path, capsys):

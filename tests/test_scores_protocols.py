@@ -181,7 +181,7 @@ def test_sites_that_do_not_fit_are_refused(planted, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(MedSAEError, match="not empty"):
         site.save(tmp_path / "mine")
-    with pytest.raises(MedSAEError, match=r"no site\.json"):
+    with pytest.raises(MedSAEError, match=r"there is no site\.json in .*; medsae stats writes it"):
         SiteStatistics.load(tmp_path / "mine")
 
 

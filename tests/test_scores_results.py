@@ -105,9 +105,10 @@ def test_files_of_schema_2_are_read():
     [
         (lambda text: text[: len(text) // 2], r"metrics\.json is damaged"),
         (lambda text: "[1, 2]", r"not what medsae evaluate writes \(the file: "),
-        (lambda text: text.replace('"schema": 3', '"schema": 9'), r"not what medsae evaluate writes \(schema: "),
+        (lambda text: text.replace('"schema": 3', '"schema": 1'), r"not what medsae evaluate writes \(schema: "),
+        (lambda text: text.replace('"schema": 3', '"schema": 9'), r"schema version 9, and this .* reads 3; install"),
         (lambda text: edited(text, "candidates", []), None),
-        (lambda text: edited(text, "candidates", 7), r"\(candidates: Input should be a valid list"),
+        (lambda text: edited(text, "candidates", 7), r"\(candidates: Input should be a valid array"),
         (lambda text: edited(text, "select", {"split": "train"}), r"\(select\.images: Field required"),
         (lambda text: text.replace('"kind": "sae"', '"kind": "seal"'), r"\(candidates\.0\.kind: Input should be"),
         (lambda text: text.replace('"positives": ', '"positives": "x", "was": ', 1), r"\(candidates\.0\.observations"),

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.planted import matrix_manifest
 from scipy import stats
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
@@ -30,7 +31,7 @@ def scores_of(activations: np.ndarray, roles: list[str], folder, labels: np.ndar
     writer = LatentWriter(folder, n_latents)
     writer.add(activations)
     frame = pd.DataFrame({"image_id": np.arange(n), "path": "", "patient": [f"p{i}" for i in range(n)], "split": roles})
-    writer.finish({"n_latents": n_latents, "n_images": n, "sae_sha256": ""}, frame)
+    writer.finish(matrix_manifest(n_latents, n), frame)
     matrix = LatentMatrix(folder)
     if labels is None:
         labels = np.stack([np.arange(n) % 2, np.full(n, np.nan), np.zeros(n)], axis=1).astype(float)
@@ -121,7 +122,7 @@ def test_chance_is_that_of_shuffled_patients_of_the_report_split(tmp_path):
     roles = np.repeat(["select", "report"], n // 2)
     patients = np.char.add("p", (np.arange(n) // 3).astype(str))
     frame = pd.DataFrame({"image_id": np.arange(n), "path": "", "patient": patients, "split": roles})
-    writer.finish({"n_latents": 6, "n_images": n, "sae_sha256": ""}, frame)
+    writer.finish(matrix_manifest(6, n), frame)
     labels = rng.choice([0.0, 1.0, np.nan], p=[0.6, 0.3, 0.1], size=(n, 2))
     images = LabelledImages(frame, names, labels, splits={"select": "select", "report": "report"})
     matrix, held_out = LatentMatrix(tmp_path), HeldOut(images, 0.3, Resampling(40, 9, seed=3))
@@ -170,7 +171,7 @@ def drawn(tmp_path_factory):
     frame["split"] = np.where(np.arange(210) < 90, "train", "test")
     writer = LatentWriter(folder, 6)
     writer.add(a.astype(np.float32))
-    writer.finish({"n_latents": 6, "n_images": 210, "sae_sha256": ""}, frame)
+    writer.finish(matrix_manifest(6, 210), frame)
     matrix = LatentMatrix(folder)
     images = LabelledImages(
         frame,
@@ -212,6 +213,10 @@ def test_top_latents_are_chosen_on_select_and_reported_on_report(drawn):
             for c in range(3):
                 assert scored[name][j, c] == pytest.approx(stats.pearsonr(*known_pairs(a, labels, rows, j, c))[0])
     assert (np.abs(scored["r"] - scored["r_select"]).max(0) > 0.2).all()
+    np.testing.assert_array_equal(scored.top_r, scored["r"][scored.top])
+    for c, label in enumerate(labels[REPORT].T):
+        showing = [len({row // 3 for row in np.flatnonzero(label == value)}) for value in (0, 1)]
+        assert scored.degrees[c] == min(showing) - 1
 
 
 def test_thresholds_are_those_of_select_and_what_they_detect_that_of_report(drawn):

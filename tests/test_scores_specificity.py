@@ -123,6 +123,8 @@ def test_a_partial_r_needs_more_images_than_labels_and_something_that_varies():
     n = LEAST_SPARE + 1
     two, x = np.stack([np.arange(n) % 2, np.arange(n) % 3 == 0], 1).astype(float), rng.normal(size=(n, 2))
     assert np.isfinite(partial_r(x, two)).all() and np.isnan(partial_r(x[:-1], two[:-1])).all() and LEAST_SPARE == 10
+    three, x = np.random.default_rng(6).integers(0, 2, (n + 1, 3)).astype(float), rng.normal(size=(n + 1, 3))
+    assert np.isfinite(partial_r(x, three)).all() and np.isnan(partial_r(x[:-1], three[:-1])).all()
     alone, x = np.arange(10.0)[:, None] % 2, rng.normal(size=(10, 1))  # nothing to regress on: plain r
     assert partial_r(x, alone)[0] == pytest.approx(stats.pearsonr(x[:, 0], alone[:, 0])[0])
     assert np.isnan(partial_r(x[:9], alone[:9])).all()

@@ -90,6 +90,8 @@ def test_other_sums_are_those_of_all_images_at_once():
         {"l0": (a > 0).sum(1).mean(), "dead": (share == 0).mean(), "dense": (share > 0.1).mean()}
     )
     assert metrics.density_histogram(s).sum() == (share > 0).sum()
+    quarters = np.floor(4 * (np.log10(share[share > 0]) + 6)).clip(0, 23).astype(int)  # of a decade, from 1e-6 on
+    np.testing.assert_array_equal(metrics.density_histogram(s), np.bincount(quarters, minlength=24))
 
 
 def test_the_strongest_images_are_those_of_sorting_whatever_the_parts():
@@ -219,6 +221,8 @@ def test_bad_input_is_refused_in_words():
         s.update(torch.ones(1, 3), np.zeros((1, 3)), e)
     with pytest.raises(MedSAEError, match="embeddings"):
         s.update(torch.ones(1, 2), np.zeros((1, 3)))
+    with pytest.raises(MedSAEError, match="do not fit 1 images of 1 dimensions"):
+        s.update(torch.ones(1, 2), np.zeros((1, 3)), np.ones((1, 2)))
     with pytest.raises(MedSAEError, match="no direction"):
         s.update(torch.ones(1, 2), np.zeros((1, 3)), 0 * e)
     with pytest.raises(MedSAEError, match="cannot merge statistics: label_names"):
@@ -232,6 +236,7 @@ def test_entropy_is_scipys_and_its_limits_are_0_and_ln_c():
     h = metrics.entropy(r)
     assert h[0] == 0 and h[1] == pytest.approx(math.log(4)) and np.isnan(h[3])
     assert h[2] == pytest.approx(stats.entropy([0.1, 0.4, 0.3]))
+    assert np.isnan(metrics.entropy(np.zeros((1, 3)))).all(), "it follows none"
 
 
 def test_top_latent_takes_the_largest_signed_r_of_those_eligible():

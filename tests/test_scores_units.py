@@ -14,7 +14,7 @@ from medsae_plugin.encoders import HookedVisionEncoder
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores import Units, open_units
 from medsae_plugin.scores.opening import open_latents
-from medsae_plugin.scores.units import DESCRIPTION, Latents, Neurons, described
+from medsae_plugin.scores.units import Latents, Neurons, described
 
 HOOK, D = "hook_embedding", 5
 
@@ -67,13 +67,13 @@ def test_what_units_compute_is_plain_arithmetic(store):
     torch.testing.assert_close(latents.encode(rows), torch.cat([rows, -rows], 1).clamp(min=0))
     signed = torch.cat([torch.eye(D), -torch.eye(D)])
     assert (neurons.directions() == signed).all() and (latents.directions() == signed).all()
-    known = described({name: getattr(latents, name) for name in DESCRIPTION})
+    known = described(latents)
     assert known.n == 2 * D and known.sae_sha256 == latents.sae_sha256 and known.config is None
     with pytest.raises(MedSAEError, match="known by its sums alone"):
         known.encode(rows)
     with pytest.raises(MedSAEError, match="known by its sums alone"):
         known.directions()
-    assert type(described({name: getattr(neurons, name) for name in DESCRIPTION})) is Neurons
+    assert type(described(neurons)) is Neurons
 
 
 def test_units_fit_the_hook_width_and_weights_that_they_were_made_for(store, phantom_encoder):

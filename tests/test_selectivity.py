@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from medsae_plugin import MedSAEError, read_table
 from medsae_plugin.cli import main
-from medsae_plugin.comparison.features import image_means
 from medsae_plugin.scores import LabelledImages
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds
 from medsae_plugin.scores.opening import untrained
 from medsae_plugin.scores.scoring import HeldOut

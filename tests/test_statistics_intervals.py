@@ -10,6 +10,8 @@ from medsae_plugin.statistics.bootstrap import studentised_interval
 from medsae_plugin.statistics.intervals import (
     auroc_interval,
     correlation_interval,
+    independent_difference,
+    p_above_zero,
     reason_for_none,
     t_interval,
     variance,
@@ -56,6 +58,8 @@ def test_what_rests_on_one_patient_is_undefined_without_it():
     auroc = PatientJackknife(patients).auroc(a, one_positive)
     assert np.isnan(auroc[5, 0]) and (auroc[:5] == 1).all()
     assert np.isnan(auroc_interval(1.0, auroc[:, 0], (1.0, 5.0), (1.0, 5.0))).all()
+    one_pair = PatientJackknife(patients[:3]).auroc(np.array([[1.0], [0], [2]]), np.array([[1.0], [0], [0]]))
+    np.testing.assert_array_equal(one_pair, [[np.nan], [0], [1]])
 
 
 def test_of_a_mean_the_jackknifes_interval_is_students():
@@ -76,6 +80,11 @@ def test_the_interval_of_r_is_near_fishers_where_fisher_holds():
     expected = r.confidence_interval()
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.003)
     assert correlation_interval(-float(r.statistic), -without, n - 1.0) == pytest.approx((-high, -low))
+
+
+def test_a_latent_that_is_the_label_or_its_opposite_has_a_narrow_interval():
+    assert correlation_interval(-1.0, np.full(20, -1.0), 19.0) == pytest.approx((-1, -1))
+    assert correlation_interval(1.0, np.full(20, 1.0), 19.0) == pytest.approx((1, 1))
 
 
 def test_the_interval_of_auroc_solves_newcombes_equation():
@@ -144,6 +153,20 @@ def test_a_studentised_interval_is_that_of_a_loop_over_resampled_patients(monkey
         monkeypatch.setattr(bootstrap, "_CHUNK_ELEMENTS", elements)
         assert studentised_interval(totals, counts, 300, seed=7) == pytest.approx(expected)
     assert studentised_interval(totals, counts) == studentised_interval(totals, counts, 1000, seed=0)
+    for unit in (1e-6, 1e6):
+        assert studentised_interval(unit * totals, counts, 300, seed=7) == pytest.approx(np.multiply(unit, expected))
+
+
+def test_of_means_the_difference_of_two_groups_is_welchs_and_p_is_students():
+    """Without an image a patient's mean is scipy's t tests' own."""
+    rng = np.random.default_rng(3)
+    one, other = rng.normal(1, 2, 14), rng.normal(0, 1, 30)
+    found = [(float(x.mean()), PatientJackknife(np.arange(len(x))).mean(x), len(x) - 1.0) for x in (one, other)]
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert independent_difference(*found) == pytest.approx((expected.low, expected.high))
+    p = stats.ttest_1samp(one, 0, alternative="greater").pvalue
+    assert p_above_zero(*found[0]) == pytest.approx(p)
+    assert p_above_zero(0.0, np.zeros(5), 4.0) == 0.5
 
 
 def test_resamples_without_a_spread_are_undefined():

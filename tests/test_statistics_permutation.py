@@ -30,7 +30,7 @@ def test_bands_take_sizes_in_order_until_they_have_enough_patients():
 
 
 def test_a_shuffle_gives_whole_patients_the_labels_of_patients_of_their_band():
-    sizes = [1] * 10 + [2] * 6 + [3] * 5
+    sizes = [3] * 5 + [1] * 10 + [2] * 6
     patients = np.random.default_rng(0).permutation(patients_of(sizes))  # a patient's images lie apart
     rows_of = {name: np.flatnonzero(patients == name) for name in np.unique(patients)}
     givers = {name: set() for name in rows_of}

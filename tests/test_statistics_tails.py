@@ -17,6 +17,8 @@ def test_p_counts_the_permutations_that_reach_it():
     assert permutation_p(np.array([20.0]), few)[0] == 1 / 10, "too few to extrapolate from"
     undefined = permutation_p(np.array([np.nan, 1.0]), np.stack([np.zeros(5), np.full(5, np.nan)], axis=1))
     assert np.isnan(undefined).all()
+    after_one = permutation_p(np.array([np.nan, 1.0]), np.stack([np.zeros(5), np.arange(5)], axis=1))
+    assert np.isnan(after_one[0]) and after_one[1] == 5 / 6
     half = np.where(np.arange(100) % 2, np.nan, 0.0)[:, None]
     assert permutation_p(np.array([1.0]), half)[0] > 0.4, "a shuffle without an r speaks for chance"
 
@@ -75,6 +77,8 @@ def test_an_exponential_tail_is_extrapolated_to_itself():
 def test_holm_steps_down():
     p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
     np.testing.assert_allclose(holm(p), [0.03, 0.06, np.nan, 0.06, 0.02])
+    np.testing.assert_allclose(holm(np.array([0.01, np.nan, 0.04, np.nan])), [0.02, np.nan, 0.04, np.nan])
+    np.testing.assert_allclose(holm(np.array([0.01, np.nan, 0.04, 0.2])), [0.03, np.nan, 0.08, 0.2])
     many = np.random.default_rng(0).random(50) ** 4
     np.testing.assert_allclose(holm(many), multipletests(many, method="holm")[1])
     np.testing.assert_allclose(holm(np.array([0.6, 0.9])), [1, 1])

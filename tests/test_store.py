@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.store import ActivationStore, extract
+from medsae_plugin.store.layout import EncoderInfo, HookInfo, ImagesInfo, Manifest
 from medsae_plugin.store.writer import StoreWriter
 
 N, BROKEN = 40, (0, 13, 14, 39)
@@ -124,7 +125,7 @@ def test_files_say_what_they_hold(case):
     assert list(store.failures["image_id"]) == list(BROKEN)
     assert list(store.failures["path"]) == [table.frame["path"][i] for i in BROKEN]
     assert store.failures["reason"].str.len().gt(5).all()
-    assert store.manifest["images"] == {"count": N, "sha256": table.content_hash(), "per_shard": 7}
+    assert store.manifest.images == ImagesInfo(count=N, sha256=table.content_hash(), per_shard=7)
     assert str(table.root).encode() not in b"".join(path.read_bytes() for path in store.path.iterdir())
     with safe_open(store.path / "shard-00001.safetensors", "pt") as shard:
         readable = [i for i in range(7, 14) if i not in BROKEN]
@@ -199,6 +200,33 @@ def test_what_is_no_whole_store_is_refused(copy, tmp_path):
         ActivationStore(copy)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["images"].update(per_shard=0), r"images\.per_shard: Input should be greater than 0"),
+        (lambda m: m["hooks"][SPATIAL].update(dtype="int8"), r"dtype: String should match"),
+        (lambda m: m["encoder"].pop("weights_sha256"), r"encoder\.weights_sha256: Field required"),
+        (lambda m: m.update(precision="int4"), r"precision: Extra inputs are not permitted"),
+    ],
+)
+def test_a_manifest_that_extraction_does_not_write_is_refused_in_words(copy, change, said):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    change(manifest)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(MedSAEError, match=rf"manifest\.json is not what medsae extract writes \(.*{said}"):
+        ActivationStore(copy)
+
+
+def test_a_manifest_is_typed_and_takes_its_old_keys_for_one_release(case):
+    manifest = case[0].manifest
+    assert Manifest.read(json.loads((case[0].path / "manifest.json").read_text())) == manifest
+    assert manifest.text() == (case[0].path / "manifest.json").read_text()
+    with pytest.warns(DeprecationWarning, match=r"take \.images for \['images'\]"):
+        assert manifest["images"]["per_shard"] == manifest.images.per_shard
+    with pytest.raises(KeyError):
+        manifest["image"]
+
+
 def test_unknown_hooks_and_splits(case):
     store, _, _ = case
     assert store.n_rows(SPATIAL, "holdout") == 0
@@ -224,8 +252,14 @@ def test_many_shards_keep_few_files_open(tmp_path, monkeypatch):
 
 def test_reading_never_holds_the_store(tmp_path):
     n, per_shard, d = 40_000, 1000, 256
-    info = {"d": d, "n_positions": 1, "grid": None, "n_prefix": 0, "rows_per_image": 1, "dtype": "float32"}
-    manifest = {"schema_version": 1, "hooks": {"h": info}, "images": {"count": n, "per_shard": per_shard}}
+    manifest = Manifest(
+        encoder=EncoderInfo(name="planted", weights_sha256="0" * 64, dtype="float32"),
+        preprocessing={},
+        hooks={"h": HookInfo(d, 1, None, 0, 1, "float32")},
+        positions="all",
+        seed=0,
+        images=ImagesInfo(count=n, sha256="1" * 64, per_shard=per_shard),
+    )
     frame = pd.DataFrame({"image_id": range(n), "path": "x.png", "patient": "p", "split": "train"})
     writer = StoreWriter(tmp_path / "store", manifest, frame)
     for shard in writer.claims():

@@ -36,6 +36,13 @@ def test_any_place_is_found_without_the_ones_before(n, start, count, piece):
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
+def test_one_may_go_back():
+    rows = ShuffledRows(120, 7)
+    whole = rows.take(0, 360)
+    for place in (300, 60, 130, 0, 119):  # into other epochs, and other windows of one
+        np.testing.assert_array_equal(rows.take(place, 20), whole[place : place + 20])
+
+
 def test_orders_differ_by_epoch_and_seed():
     first, second = ShuffledRows(200, 0).take(0, 400).reshape(2, 200)
     assert (first != second).mean() > 0.9

@@ -14,10 +14,10 @@ from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
 from medsae_plugin import MedSAEError
-from medsae_plugin.sae_folders import read_report
 from medsae_plugin.store import ActivationStore
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
 from medsae_plugin.training.normalization import CenterAndScale
+from medsae_plugin.training.records import read_training
 from medsae_plugin.training.specs import build_sae
 
 OPTIONS = {
@@ -152,7 +152,7 @@ def test_without_a_validation_split_there_are_no_validation_figures(tmp_path):
         progress=False,
     )["a"]
     report = json.loads((folder / "training.json").read_text())
-    assert report["validation"] is None and read_report(folder)["history"] == []
+    assert report["validation"] is None and read_training(folder).history == []
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs(store, tmp_path):

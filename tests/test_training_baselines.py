@@ -19,7 +19,7 @@ from medsae_plugin.sae_folders import load_sae
 from medsae_plugin.scores import open_units
 from medsae_plugin.scores.baselines import nonnegative_weights
 from medsae_plugin.training import SAESpec, TrainingConfig, train_saes
-from medsae_plugin.training.baseline_folders import read_note
+from medsae_plugin.training.baseline_folders import Note
 from medsae_plugin.training.baselines import KINDS, Like, make_baselines
 from medsae_plugin.training.decoders import within_cosine
 from medsae_plugin.training.specs import build_sae
@@ -60,7 +60,7 @@ def test_each_has_as_many_units_and_is_linked_with_its_sae(made):
     assert list(units) == ["sae", "untrained", *paths, "neurons"]
     for kind, path in paths.items():
         assert units[kind].baseline_of == "mine" and units[kind].name == f"{kind} mine"
-        note = read_note(path)
+        note = Note.open(path)
         assert (note.of, note.of_sha256) == ("mine", units["sae"].sae_sha256)
         assert units[kind].n == note.n == 2 * D and note.rows == store.n_rows(HOOK, "train")
     for kind in set(paths) - {"k-means", "nmf"}:  # the others are SAEs, to load as any
@@ -198,7 +198,7 @@ def test_rows_below_0_have_no_nmf_and_few_rows_fewer_units(tmp_path):
     sae = save_sae(tmp_path / "sae", relu_sae(HOOK, wide, encoder_sha256="0" * 64))
     like, said = Like.of(sae, store), []
     paths = make_baselines(like, tmp_path / "out", ("random", "rows", "pca", "k-means"), progress=False)
-    assert {k: read_note(p).n for k, p in paths.items()} == {"random": 80, "rows": 36, "pca": 20, "k-means": 36}
+    assert {k: Note.open(p).n for k, p in paths.items()} == {"random": 80, "rows": 36, "pca": 20, "k-means": 36}
     with pytest.raises(MedSAEError, match=f"nmf cannot be made: rows of {HOOK} go down to -"):
         make_baselines(like, tmp_path / "out", ("nmf",), progress=False)
     # An SAE without a recipe gets TopK's, of as many latents and 32 active.

@@ -35,7 +35,7 @@ def test_it_is_of_the_training_rows_and_gives_each_dimension_a_mean_square_of_on
 
 @pytest.mark.parametrize("to_input", [False, True])
 def test_what_is_saved_takes_raw_rows_and_the_one_in_training_stays(tmp_path, to_input):
-    center = CenterAndScale(torch.arange(D, dtype=torch.float64) * 7 - 3, 0.25)
+    center = CenterAndScale(torch.arange(D, dtype=torch.float64) * 7 - 3, 0.3)
     sae = training_sae(to_input=to_input).eval()
     before = {name: value.clone() for name, value in sae.state_dict().items()}
     x = torch.randn(50, D, generator=torch.Generator().manual_seed(1)) * 4 + 5

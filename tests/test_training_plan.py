@@ -87,10 +87,10 @@ def test_the_command_plans_and_trains_nothing(store, tmp_path, capsys):
     arguments = ["train", str(store.path), "--recipe", str(tmp_path / "r.yaml")]
     assert main([*arguments, "--plan", "--epochs", "5", "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "360 training images; 1,800 samples in 29 steps of 64 rows; about 0 MiB" in out
+    assert "360 training images; 1,800 samples in 29 steps of 64 rows; about 33.3 kB for 1 SAE(s)" in out
     assert re.search(r"a +hook_embedding +16 +topk +8 +4 +360 +5$", out, flags=re.M)
     assert "filled in: a: expansion 0.5, aux_loss_coefficient 32" in out
-    assert re.search(r"time: about [\d.e-]+ (seconds|minutes), by 20 steps of [\d.e-]+ s each", out)
+    assert re.search(r"time: about \d+(:\d\d)+, by 20 steps of [\d.e-]+ s each", out)
     assert not (tmp_path / "out").exists()
     assert main(arguments) == 1
     assert "--out DIR (or --plan" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_no_recipe_there(tmp_path):
     with pytest.raises(MedSAEError, match=r"no recipe at .*the package has: .*medsae-paper"):
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(
-        MedSAEError, match=r"no recipe at nothing-such, .*the package has: five-layers, medsae-paper-grid"
+        MedSAEError, match=r"no recipe at nothing-such, .*the package has: five-layers, k-and-lr, medsae-paper-grid"
     ):
         load_grid("nothing-such")
 

@@ -18,7 +18,7 @@ from medsae_plugin.scores.metrics import pearson, top_latent
 from medsae_plugin.scores.models import Encoder, Figures, Result
 from medsae_plugin.scores.registry import number
 from medsae_plugin.scores.sums import LatentStatistics
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 N_STRONGEST = 5
 
@@ -166,7 +166,7 @@ def _row(o: Attributed) -> list[str]:
         bounds = "-" if top.low is None else f"[{top.low:+.3f}, {top.high:+.3f}]"
         falls = [f"{x:+.3f}" for x in (top.fall, top.random_fall, top.difference)]
         cells += [str(top.latent), f"{top.r:.2f}", *falls, bounds, str(top.patients)]
-    return [*cells, "-" if o.agreement is None else f"{o.agreement:.2f}"]
+    return [*cells, fixed(o.agreement)]
 
 
 def _observations(attribution: Attribution, read: ImageTable, seed: int, folds: int | None) -> list[Attributed]:

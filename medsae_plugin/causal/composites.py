@@ -17,7 +17,7 @@ from medsae_plugin.data.images import UnreadableImage, read_image
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.models import Encoder, Figures, Result
 from medsae_plugin.scores.registry import number
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
@@ -55,7 +55,7 @@ class Linearity(Result):
         rows = [["fitted by", "weight left", "weight right", "cosine"]]
         for title, fit in (("its parts", self.parts), ("two other images", self.others)):
             figures = (fit.left, fit.right, fit.cosine)
-            rows.append([title, *("-" if x is None else f"{x:.3f}" for x in figures)])
+            rows.append([title, *(fixed(x, 3) for x in figures)])
         unread = f"; {self.unreadable_pairs} more could not be read" if self.unreadable_pairs else ""
         head = f"{self.encoder.name}: embeddings of {self.pairs} pairs of radiographs side by side{unread}."
         return "\n".join([head, "", *aligned(rows, rule_after=(1,))])

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medsae_plugin._version import __version__
 from medsae_plugin.scores.models import Encoder, Figures, Result
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 
 class PromptSet(Figures):
@@ -98,7 +98,7 @@ class Fidelity(Result):
             heads += [f"[{i}] spliced", "ablated", "recovered"]
 
         def row(title: str, count: str, values: Sequence[float | None]) -> list[str]:
-            return [title, count, *["-" if value is None else f"{value:.3f}" for value in values]]
+            return [title, count, *(fixed(value, 3) for value in values)]
 
         return [
             ["zero-shot AUROC", "+", *heads],

@@ -244,6 +244,16 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
 
 
+def add_precision(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
+    """`--precision`."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default=default,
+        help=f"{help}. auto: bf16 where the chip computes in it and a check against fp32 passes, else fp32",
+    )
+
+
 def with_cards(action: argparse.Action) -> None:
     """Let a shell complete the names of the package's cards, without reading one."""
     action.completer = lambda **_: [  # type: ignore[attr-defined]

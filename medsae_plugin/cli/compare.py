@@ -10,16 +10,17 @@ from medsae_plugin.cli.arguments import (
     add_chance,
     add_device,
     add_judge,
+    add_regions,
     add_table,
     add_what_is_scored,
-    checked_device,
     read_chance,
     read_judge,
+    read_regions,
     read_saes,
     renamed,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
-from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
+from medsae_plugin.cli.held_out import add_held_out, how_scored, read_scene
 from medsae_plugin.errors import MedSAEError
 
 
@@ -48,6 +49,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     renamed(parser, "--store", also)
     add_table(parser, required=True)
+    add_regions(parser)
     add_judge(parser)
     add_chance(parser)
     add_device(parser)
@@ -60,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.also and args.select_from:
         raise MedSAEError("--select-from is for SAEs of one store; leave --also out")
+    if args.regions and args.select_from:
+        raise MedSAEError("--regions are of one store's images here; medsae localize takes --select-from with regions")
     judge = read_judge(args)
     scene = read_scene(args)
     also = [ActivationStore(path) for path in args.also]
@@ -70,16 +74,12 @@ def run(args: argparse.Namespace) -> None:
         read_saes(args.saes),
         scene.table,
         args.out,
-        progress=not args.quiet,
-        aggregate=args.aggregate,
-        select=scene.select,
-        report=scene.report,
-        folds=read_folds(args),
-        leave_out_trained=args.leave_out_trained,
+        home=scene.home,
         resampling=read_chance(args),
         baselines=args.baselines,
         judge=judge,
-        device=checked_device(args.device),
+        regions=read_regions(args, scene.table),
+        **how_scored(args, scene),
     )
     print(comparison)
     print(f"\nwritten: {args.out}")

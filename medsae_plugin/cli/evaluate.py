@@ -12,14 +12,13 @@ from medsae_plugin.cli.arguments import (
     add_judge,
     add_table,
     add_what_is_scored,
-    checked_device,
     read_chance,
     read_judge,
     read_saes,
     read_table,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
-from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
+from medsae_plugin.cli.held_out import add_held_out, how_scored, read_scene
 from medsae_plugin.cli.protocol import add_protocol, is_papers, print_as_paper
 
 
@@ -59,16 +58,11 @@ def run(args: argparse.Namespace) -> None:
         read_saes(args.saes),
         scene.table,
         args.out,
-        aggregate=args.aggregate,
-        select=scene.select,
-        report=scene.report,
-        folds=read_folds(args),
-        leave_out_trained=args.leave_out_trained,
+        home=scene.home,
         resampling=read_chance(args),
         baselines=args.baselines,
         judge=judge,
-        device=checked_device(args.device),
-        progress=not args.quiet,
+        **how_scored(args, scene),
     )
     print(evaluation)
     print(f"\nwritten: {args.out / 'metrics.json'}, {args.out / 'latents.parquet'}")

@@ -12,6 +12,7 @@ from medsae_plugin.cli.arguments import (
     add_batches,
     add_device,
     add_encoder,
+    add_precision,
     add_seed,
     add_table,
     fractions,
@@ -57,6 +58,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the stored activations; the last two take half the room (default: float32)",
     )
+    add_precision(
+        parser, default="fp32", help="what the encoder computes in; a store is of one precision (default: fp32)"
+    )
     parser.add_argument(
         "--plan",
         action="store_true",
@@ -97,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
         "batch_size": args.batch_size,
         "workers": args.workers,
         "dtype": getattr(torch, args.dtype),
+        "precision": args.precision,
         "seed": args.seed,
     }
     encoder = read_encoder(args)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from medsae_plugin.cli.arguments import comma_list, read_table
+from medsae_plugin.cli.arguments import checked_device, comma_list, read_table
 from medsae_plugin.errors import MedSAEError
 
 if TYPE_CHECKING:
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.scores.elsewhere import Scene
     from medsae_plugin.scores.images import Folds
+    from medsae_plugin.scores.matrix import Aggregate
 
 _SPLITS = {"select": "train", "report": "test"}
 
@@ -34,10 +35,11 @@ def add_folds(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_held_out(parser: argparse.ArgumentParser) -> None:
-    """Folds, another table and another store to hold out."""
+def add_held_out(parser: argparse.ArgumentParser, folds: bool = True) -> None:
+    """Another table and another store to hold out, and folds unless the command has none."""
     group = parser.add_argument_group("held out otherwise than by two splits of the store")
-    add_folds(group)
+    if folds:
+        add_folds(group)
     group.add_argument(
         "--test-table",
         type=Path,
@@ -98,19 +100,49 @@ def read_scene(args: argparse.Namespace) -> Scene:
     )
 
 
+class HowScored(TypedDict):
+    """What `evaluate`, `compare` and `probe_units` are told alike."""
+
+    aggregate: Aggregate
+    select: str
+    report: str
+    folds: Folds | None
+    leave_out_trained: bool
+    device: str
+    progress: bool
+
+
+def how_scored(args: argparse.Namespace, scene: Scene) -> HowScored:
+    """From the arguments of `add_what_is_scored`, `add_held_out` and `add_device`, and what `read_scene` made of them.
+
+    Raises:
+        MedSAEError: this machine has not the device.
+    """
+    return HowScored(
+        aggregate=args.aggregate,
+        select=scene.select,
+        report=scene.report,
+        folds=read_folds(args),
+        leave_out_trained=args.leave_out_trained,
+        device=checked_device(args.device),
+        progress=not args.quiet,
+    )
+
+
 def read_other(args: argparse.Namespace, table: Path, store: Path | None, root: Path | None) -> ImageTable:
     """Another table, read as `--table` is, its paths like those of a store."""
     return read_table(argparse.Namespace(**{**vars(args), "table": table, "store": store, "root": root}))
 
 
 def _check(args: argparse.Namespace) -> None:
-    ways = [name for name in ("folds", "test_table", "select_from") if getattr(args, name) is not None]
+    ways = [name for name in ("folds", "test_table", "select_from") if getattr(args, name, None) is not None]
     if len(ways) > 1:
-        raise MedSAEError("--folds, --test-table and --select-from each say what is held out; give one of them")
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in ways)
+        raise MedSAEError(f"{given} each say what is held out; give one of them")
     if args.select_from is None and (args.select_table is not None or args.other_patients):
         raise MedSAEError("--select-table and --other-patients are of --select-from; give that too")
     overruled = [name for name in _SPLITS if getattr(args, name) != _SPLITS[name]]
-    if args.folds is not None and overruled:
+    if "folds" in ways and overruled:
         raise MedSAEError(
             f"with --folds nothing is of --{overruled[0]}-split; --folds-of names the splits of the folds"
         )

@@ -34,7 +34,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         choices=("unit", "raw"),
         help="what it was trained on: embeddings of length 1, which puts it at hook_embedding_unit, or the hook's "
-        "activations as they are; has to be said at the embedding of a medclip-* encoder",
+        "activations as they are; has to be said at the embedding of a MedCLIP encoder",
     )
     parser.add_argument(
         "--mean",

@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> None:
     model = namer if isinstance(namer, ChatNamer) else None
     if args.rounds and model is None:
         raise MedSAEError(f"--rounds is for models that can be told of a mistake, not for --backend {args.backend}")
-    how = {"vocabulary": vocabulary, "replace_others": args.replace, "progress": not args.quiet}
+    how = {"vocabulary": vocabulary, "replace_others": args.replace, "device": args.device, "progress": not args.quiet}
     names = name_latents(
         store,
         args.sae,
@@ -241,6 +241,7 @@ def run_score(args: argparse.Namespace) -> None:
         split=args.split,
         rule=rule,
         seed=args.seed,
+        device=args.device,
         progress=not args.quiet,
     )
     print(scores)

@@ -10,11 +10,10 @@ from medsae_plugin.cli.arguments import (
     add_seed,
     add_table,
     add_what_is_scored,
-    checked_device,
     read_saes,
 )
 from medsae_plugin.cli.commands import GOES_ON, Commands
-from medsae_plugin.cli.held_out import add_held_out, read_folds, read_scene
+from medsae_plugin.cli.held_out import add_held_out, how_scored, read_scene
 
 
 def add(commands: Commands) -> None:
@@ -49,14 +48,8 @@ def run(args: argparse.Namespace) -> None:
         read_saes(args.saes),
         scene.table,
         args.out,
-        aggregate=args.aggregate,
-        select=scene.select,
-        report=scene.report,
-        folds=read_folds(args),
-        leave_out_trained=args.leave_out_trained,
         seed=args.seed,
-        device=checked_device(args.device),
-        progress=not args.quiet,
+        **how_scored(args, scene),
     )
     print(probes)
     print(f"\nwritten: {probes.file_at(args.out)}")

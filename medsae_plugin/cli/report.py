@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medsae_plugin.cli.arguments import add_run, add_table, read_saes, read_table, renamed
+from medsae_plugin.cli.arguments import (
+    add_regions,
+    add_run,
+    add_table,
+    read_regions,
+    read_saes,
+    read_table,
+    renamed,
+)
 from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
 
@@ -48,6 +56,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     renamed(parser, "--with-images", images)
     add_table(parser, required=False)
+    add_regions(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,15 +65,19 @@ def run(args: argparse.Namespace) -> None:
 
     if args.images and not args.store:
         raise MedSAEError("--images needs --store")
+    if args.regions and not (args.images and args.table):
+        raise MedSAEError("--regions are outlined on images, and known by a table's paths: give --images and --table")
+    table = read_table(args) if args.table else None
     path = write_report(
         args.run_folder,
         args.out,
         comparison=args.comparison,
         saes=read_saes(args.saes),
         names=args.names,
-        table=read_table(args) if args.table else None,
+        table=table,
         store=ActivationStore(args.store) if args.store else None,
         images=args.images,
+        regions=None if table is None else read_regions(args, table),
         views=args.view,
     )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {'with' if args.images else 'without'} images")

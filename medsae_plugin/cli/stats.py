@@ -15,6 +15,9 @@ from medsae_plugin.cli.arguments import (
     read_table,
 )
 from medsae_plugin.cli.commands import Commands
+from medsae_plugin.errors import MedSAEError
+
+_OF_IMAGES = ("--folds", "--test-table", "--select-from", "--judge-store")
 
 
 def add(commands: Commands) -> None:
@@ -38,6 +41,7 @@ def _stats_arguments(parser: argparse.ArgumentParser) -> None:
     add_what_is_scored(parser)
     add_table(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="SITE", help="the folder for the sums")
+    parser.add_argument(*_OF_IMAGES, dest="of_images", help=argparse.SUPPRESS)
     add_seed(parser, "of the untrained SAEs, the same at all sites")
     add_device(parser)
 
@@ -48,11 +52,15 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_stats(args: argparse.Namespace) -> None:
-    from medsae_plugin.scores.models import Split
     from medsae_plugin.scores.sites import site_statistics
     from medsae_plugin.scores.table import without_rows
     from medsae_plugin.store import ActivationStore
 
+    if args.of_images is not None:
+        raise MedSAEError(
+            f"sites share sums over two splits of a store, which {', '.join(_OF_IMAGES[:-1])} and {_OF_IMAGES[-1]} "
+            "have no part in; name the splits (--select-split, --report-split)"
+        )
     site = site_statistics(
         ActivationStore(args.store),
         read_saes(args.saes),
@@ -65,7 +73,7 @@ def run_stats(args: argparse.Namespace) -> None:
         progress=not args.quiet,
     )
     site.save(args.out)
-    splits = [Split(**site.about[role]) for role in ("select", "report")]
+    splits = site.about.splits.values()
     counts = (f"{split.images} images of {split.patients} patients" for split in splits)
     for line in without_rows(*splits):
         print(line)

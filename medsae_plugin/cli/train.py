@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsae_plugin.cli.arguments import add_device, add_store, add_table, checked_device, read_table
+from medsae_plugin.cli.arguments import (
+    add_device,
+    add_precision,
+    add_store,
+    add_table,
+    checked_device,
+    read_table,
+)
 from medsae_plugin.cli.commands import Commands
 from medsae_plugin.errors import MedSAEError
 
@@ -64,6 +71,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROJECT",
         help="log to Weights & Biases what SAE-Lens logs, under its names (PROJECT: sae_lens_training)",
     )
+    add_precision(
+        parser, default=None, help="what steps compute in, weights being fp32 (default: by the recipe's autocast)"
+    )
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
     add_device(parser)
     add_table(parser, required=False)
@@ -74,8 +84,10 @@ def run(args: argparse.Namespace) -> None:
 
     from medsae_plugin.scores import MeanTopR
     from medsae_plugin.store import ActivationStore
+    from medsae_plugin.text import clock
     from medsae_plugin.training import load_recipe, train_saes
-    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, duration, seconds_a_step
+    from medsae_plugin.training.plan import TRIAL_STEPS, Plan, seconds_a_step
+    from medsae_plugin.training.precision import in_precision
 
     if args.resume:
         print("medsae: --resume does nothing: the same command goes on; it goes with 0.3", file=sys.stderr)
@@ -85,15 +97,16 @@ def run(args: argparse.Namespace) -> None:
         raise MedSAEError("say where the SAEs go: --out DIR (or --plan, to train nothing)")
     recipe, store = load_recipe(args.recipe), ActivationStore(args.store)
     config = replace(recipe.config, device=checked_device(args.device))
+    config, precision = in_precision(args.precision, store, recipe.specs, config, args.out)
     config = _as_long_as_said(args, store, recipe.specs, config)
     plan = Plan.of(store, recipe.specs, config)
     if args.plan:
         seconds = seconds_a_step(store, plan)
-        print("\n".join([str(plan), *(f"warning: {line}" for line in plan.warnings)]))
-        print(f"time: {duration(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
+        print("\n".join([str(plan), str(precision), *(f"warning: {line}" for line in plan.warnings)]))
+        print(f"time: about {clock(seconds * plan.config.steps)}, by {TRIAL_STEPS} steps of {seconds:.3g} s each")
         return
     if not args.quiet:
-        print(plan, file=sys.stderr)
+        print(plan, precision, sep="\n", file=sys.stderr)
     paths = train_saes(
         store,
         plan.specs,
@@ -114,14 +127,14 @@ def _as_long_as_said(
     """The config with `--epochs` or `--minutes`; a run that `--minutes` began goes on to the samples it began with."""
     from dataclasses import replace
 
-    from medsae_plugin.sae_folders import RUN, read_object
     from medsae_plugin.training.plan import in_minutes
+    from medsae_plugin.training.records import TrainingRun
 
     if args.epochs is not None:
         return replace(config, epochs=args.epochs, total_training_samples=None)
     if args.minutes is None:
         return config
-    if args.out is not None and (args.out / RUN).is_file():
-        samples = read_object(args.out / RUN)["training"]["total_training_samples"]
+    if args.out is not None and TrainingRun.file_at(args.out).is_file():
+        samples = TrainingRun.open(args.out).training.total_training_samples
         return replace(config, epochs=None, total_training_samples=samples)
     return in_minutes(store, specs, config, args.minutes)

@@ -7,6 +7,8 @@ from medsae_plugin._old_names import old_function
 
 _MODULES = {
     "Comparison": "medsae_plugin.comparison.results",
+    "Halving": "medsae_plugin.comparison.halving",
+    "Sweep": "medsae_plugin.comparison.halving",
     "compare": "medsae_plugin.comparison.run",
     "load_grid": "medsae_plugin.comparison.grid",
     "sweep": "medsae_plugin.comparison.sweeps",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from medsae_plugin.comparison.features import chunk_images, image_means
+from medsae_plugin.scores.image_means import chunk_images, image_means
 
 if TYPE_CHECKING:
     from medsae_plugin.store import ActivationStore

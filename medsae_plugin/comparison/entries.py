@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from medsae_plugin.comparison.correlation import LatentMoments, moments
 from medsae_plugin.comparison.differences import Replicates
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import distinct_names, read_report
+from medsae_plugin.sae_folders import distinct_names
 from medsae_plugin.scores.baselines import open_baselines
-from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.opening import open_latents
 from medsae_plugin.scores.results import Evaluation
-from medsae_plugin.scores.scoring import HeldOut, least_firing
+from medsae_plugin.scores.scoring import least_firing
 from medsae_plugin.scores.units import Latents, Neurons, Units
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.training.baseline_folders import baseline_folders, read_note
+from medsae_plugin.training.baseline_folders import Note, baseline_folders
+from medsae_plugin.training.records import read_training
 
 
 @dataclass(frozen=True)
 class Source:
     """A store, that is one encoder, and the SAEs that stand in it by name, each with the folder that it came from.
 
-    baselines: the folders of those that stand beside these SAEs.
+    baselines: those that stand beside these SAEs, by the name of each.
     """
 
     label: str
     store: ActivationStore
     saes: dict[str, tuple[Latents, Path | None]]
-    baselines: tuple[Path, ...] = ()
+    baselines: dict[str, list[Units]] = field(default_factory=dict)
+
+    @property
+    def latents(self) -> dict[str, Latents]:
+        """Of its SAEs, by name."""
+        return {name: latents for name, (latents, _) in self.saes.items()}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Compared:
 
     name: as in the comparison, with the encoder in front where there are several encoders.
     made: what it was made from, but for its place and name: architecture, width, options, training, seed.
+    top_activations: of each label its top latent on the images of `report`, see `Evaluation.top_activations`.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Compared:
     scores: UnitScores
     matrix: LatentMatrix
     made: dict[str, Any]
+    top_activations: Float[np.ndarray, "rows labels"]
 
     @property
     def is_sae(self) -> bool:
@@ -81,18 +88,6 @@ class Compared:
         """What SAEs share that differ in their seed alone, at whatever layer."""
         return json.dumps({k: v for k, v in self.made.items() if k != "seed"}, sort_keys=True)
 
-    def top(self) -> Int[np.ndarray, " labels"]:
-        """The top latent of each label, -1 for none."""
-        return np.array([self.units.index(o.latent) for o in self.scores.observations])
-
-    def top_activations(self, images: LabelledImages) -> Float[np.ndarray, "rows labels"]:
-        """The top latent of each label on the images of `report`, zeros where there is none; of folds, each fold's."""
-        if images.folds:
-            return cross_fit(self.units, self.matrix, HeldOut(images)).top_activations
-        rows = images.rows("report")
-        columns = [self.matrix.column(j)[rows] if j >= 0 else np.zeros(len(rows)) for j in self.top().tolist()]
-        return np.stack(columns, axis=1)
-
     def eligible(self, images: LabelledImages) -> Bool[np.ndarray, " latents"]:
         """The latents that fire on enough images of `select` to be matched."""
         select = images.rows("select")
@@ -115,16 +110,18 @@ def sources_of(
     sources = _sources(stores, saes, device)
     of_weights = {latents.sae_sha256: k for k, s in enumerate(sources) for latents, _ in s.saes.values()}
     folders = baseline_folders(baselines)
-    place = [of_weights.get(read_note(folder).of_sha256, 0) for folder in folders]  # evaluate refuses what is of none
-    mine = [tuple(f for f, at in zip(folders, place, strict=True) if at == k) for k in range(len(sources))]
-    return [replace(source, baselines=found) for source, found in zip(sources, mine, strict=True)]
+    place = [of_weights.get(Note.open(folder).of_sha256, 0) for folder in folders]  # what is of none, the first refuses
+    mine = [[f for f, at in zip(folders, place, strict=True) if at == k] for k in range(len(sources))]
+    return [
+        replace(source, baselines=open_baselines(of, source.latents, source.store, device))
+        for source, of in zip(sources, mine, strict=True)
+    ]
 
 
 def _sources(stores: Sequence[ActivationStore], saes: Any, device: str) -> list[Source]:
     if len(stores) == 1:
         opened = open_latents(saes, stores[0], device)
-        return [Source(str(stores[0].manifest["encoder"]["name"]), stores[0], opened)]
-    encoders = [store.manifest["encoder"] for store in stores]
+        return [Source(stores[0].encoder_name, stores[0], opened)]
     hashes = [store.weights_sha256 for store in stores]
     if len(set(hashes)) < len(hashes):
         raise MedSAEError("two of the stores are of the same encoder; extract all its hooks into one store")
@@ -135,7 +132,7 @@ def _sources(stores: Sequence[ActivationStore], saes: Any, device: str) -> list[
         store = _store_of(latents, stores)
         latents.check_fits(store)
         of_store[store.weights_sha256].append((latents, path))
-    names = [encoder["name"] for encoder in encoders]
+    names = [store.encoder_name for store in stores]
     labels = [name if names.count(name) == 1 else f"{name}@{sha[:8]}" for name, sha in zip(names, hashes, strict=True)]
     return [
         Source(label, store, _named(of_store[sha], keep=isinstance(saes, Mapping)))
@@ -166,11 +163,9 @@ def _store_of(latents: Latents, stores: Sequence[ActivationStore]) -> Activation
 
 def compared_of(source: Source, evaluation: Evaluation, folder: Path, prefix: str = "") -> list[Compared]:
     """The SAEs of a source in the order given, their baselines, then the raw neurons of each of its hooks."""
-    saes = {name: latents for name, (latents, _) in source.saes.items()}
+    saes = source.latents
     units: dict[str, Units] = {**saes}
-    if source.baselines:
-        opened = open_baselines(source.baselines, saes, source.store)
-        units |= {one.name: one for found in opened.values() for one in found}
+    units |= {one.name: one for found in source.baselines.values() for one in found}
     neurons = [Neurons.of(hook, d) for hook, d in {u.hook: u.d_in for u in saes.values()}.items()]
     units |= {one.name: one for one in neurons}
     return [
@@ -181,6 +176,7 @@ def compared_of(source: Source, evaluation: Evaluation, folder: Path, prefix: st
             scores=evaluation[name],
             matrix=LatentMatrix(folder / "latents" / one.folder_name),
             made=_made(*source.saes[name]) if name in source.saes else {},
+            top_activations=evaluation.top_activations(name),
         )
         for name, one in units.items()
     ]
@@ -203,9 +199,10 @@ def recipes_of(compared: Sequence[Compared]) -> list[Replicates]:
 
 def _made(latents: Latents, path: Path | None) -> dict[str, Any]:
     """From `training.json` where there is one, else from the SAE's own config."""
-    if path is not None and (report := read_report(path)):
-        spec = {k: v for k, v in report["sae"].items() if k not in ("name", "hook")}
-        return {**spec, "training": {k: v for k, v in report["training"].items() if k != "seed"}}
+    if path is not None and (record := read_training(path)):
+        made = record.trained_by
+        spec = {k: v for k, v in made["sae"].items() if k not in ("name", "hook")}
+        return {**spec, "training": {k: v for k, v in made["training"].items() if k != "seed"}}
     config = json.loads(json.dumps(latents.sae.cfg.to_dict(), default=str))
     metadata = config.pop("metadata", {})
     return {**{k: v for k, v in config.items() if k not in ("device", "d_in")}, "seed": metadata.get("seed")}

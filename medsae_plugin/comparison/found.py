@@ -73,6 +73,7 @@ def summarise(found: Found) -> Comparison:
     ranks = found.ranking.ranks
     for entry in trained:
         entry["mean_rank"] = ranks[entry["name"]]
+        entry["val"] = found.ranking.figures.get(entry["name"])
     for entry, best in zip(trained, pareto(trained), strict=True):
         entry["pareto"] = best
     differences = found.differences

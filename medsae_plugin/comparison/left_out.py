@@ -17,7 +17,7 @@ def left_out(compared: Compared, held_out: HeldOut) -> LeftOut:
     points = {name: scores.value(name) for name in ("mean_top_r", "mean_top_entropy")}
     points |= {f"r: {o.label}": o.value("r") for o in scores.observations}
     r = np.array([o.value("r") for o in scores.observations], dtype=np.float64)
-    tops = tops_left_out(compared.top_activations(images), r, images, jackknife)
+    tops = tops_left_out(compared.top_activations, r, images, jackknife)
     figures = {name: tops[name] for name in ("mean_top_r", "mean_top_entropy")}
     degrees, no_interval = dict[str, float](), dict[str, str]()
     shown = held_out.patients_showing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field, PrivateAttr
@@ -17,7 +17,6 @@ from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Result, Spli
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.units import Kind
 
-SCHEMA_VERSION = 1
 JSON = "comparison.json"
 
 
@@ -59,7 +58,8 @@ class TopLatent(Figures):
 class ComparedSAE(Figures):
     """An SAE, or a layer's raw neurons: its fidelity, its figures per SAE with intervals, its top latents.
 
-    mean_rank: on `Comparison.ranked_on`. headline: what an SAE gains over the best baseline of as many candidates, in
+    mean_rank: on `Comparison.ranked_on`. val: where that is the split `val`, the SAE's figures there, of the whole of
+        it; to choose by, not to report. headline: what an SAE gains over the best baseline of as many candidates, in
         words. pareto: whether no SAE of its layer explains as much of the variance with as small an L0. no_interval:
         why its means have no interval; None where they have one.
     """
@@ -73,6 +73,7 @@ class ComparedSAE(Figures):
     d_sae: int | None
     seed: int | None
     mean_rank: float | None = None
+    val: dict[str, float | None] | None = None
     headline: str | None = None
     pareto: bool | None = None
     no_interval: str | None = None
@@ -82,6 +83,19 @@ class ComparedSAE(Figures):
     def titles(cls) -> dict[str, str]:
         fidelity = {name: name.replace("_", " ") for name in FIDELITY}
         return fidelity | {m.name: m.title for m in METRICS.values() if m.per == "sae"}
+
+
+class ComparedMaps(Figures):
+    """Where the top units of an SAE, of an untrained one or of a layer's neurons look: the means over findings of what
+    `medsae localize` gives of each, and of its chance."""
+
+    name: str
+    encoder: str
+    kind: Kind
+    hook: str
+    findings: int
+    figures: dict[str, float | None]
+    chance: dict[str, float | None]
 
 
 class LayerSees(Figures):
@@ -167,7 +181,7 @@ class Comparison(Result):
     FILE: ClassVar[str] = JSON
     COMMAND: ClassVar[str] = "medsae compare"
 
-    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     medsae_plugin: str = __version__
     aggregate: str
     select: Split
@@ -180,6 +194,7 @@ class Comparison(Result):
     best: str | None = None
     saes: list[ComparedSAE]
     visibility: list[Visible]
+    localisation: list[ComparedMaps] = Field(default_factory=list)
     cka: list[list[float | None]]
     cka_debiased: list[list[float | None]]
     matching: list[Matched]

@@ -16,11 +16,14 @@ from medsae_plugin.comparison.entries import Compared, Source, compared_of, reci
 from medsae_plugin.comparison.flow import Flow, flow
 from medsae_plugin.comparison.found import Found, Layer, Pair, summarise, tables
 from medsae_plugin.comparison.left_out import left_out
+from medsae_plugin.comparison.looks import localised
 from medsae_plugin.comparison.matching import DecoderCosines, Matching, match
 from medsae_plugin.comparison.results import Comparison
 from medsae_plugin.comparison.visibility import Visibility, probe
 from medsae_plugin.comparison.winner import rank
+from medsae_plugin.data.regions import Regions
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate
@@ -41,11 +44,13 @@ def compare(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    home: str | None = None,
     folds: Folds | None = None,
     leave_out_trained: bool = False,
     resampling: Resampling | None = None,
     baselines: Sequence[str | Path] = (),
     judge: JudgeStore | None = None,
+    regions: Regions | None = None,
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
@@ -67,8 +72,10 @@ def compare(
             its metadata name.
         baselines: folders of `medsae baselines`; those of an SAE are scored beside it.
         judge: as of `evaluate`, for the SAEs of every store.
-        folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are matched by
-            the roles of the first fold alone, since a match of one fold need not be that of another.
+        regions: of findings on the images, for where the SAEs of each layer look (`localised`); with two splits, not
+            with folds.
+        home, folds, leave_out_trained: as of `evaluate`. With folds, probes are cross-fitted as well; latents are
+            matched by the roles of the first fold alone, since a match of one fold need not be that of another.
         out: a folder, for `comparison.json`, the tables `saes`, `observations`, `visibility`, `latents`, `matches`,
             `links`, `cka` and `differences` (parquet, one row a thing), and `scores/`, the evaluation itself.
 
@@ -76,31 +83,31 @@ def compare(
         The comparison; `print` it for its tables.
 
     Raises:
-        MedSAEError: what `evaluate` refuses; stores that do not hold the same images.
+        MedSAEError: what `evaluate` refuses; stores that do not hold the same images; regions and folds.
     """
+    if regions is not None and folds is not None:
+        raise MedSAEError("regions are scored between two splits; leave the folds out, or the regions")
     resampling, out = resampling or Resampling(), Path(out)
     sources = sources_of([stores] if isinstance(stores, ActivationStore) else list(stores), saes, device, baselines)
     images = LabelledImages.of(sources[0].store, table).with_roles(select, report, folds).without_embeddings()
     trained_on = _trained_on(sources, images, leave_out_trained)
     images = images.without_reported(trained_on)
+    shared: dict[str, Any] = {"aggregate": aggregate, "select": select, "report": report,
+                              "leave_out_trained": trained_on, "device": device, "progress": progress}  # fmt: skip
     compared: list[Compared] = []
     for source in sources:
-        folder = out / SCORES if len(sources) == 1 else out / SCORES / source.label
+        folder = _scores_of(out, source, sources)
         evaluation = evaluate(
             source.store,
             source.saes,
             table,
             folder,
-            aggregate=aggregate,
-            select=select,
-            report=report,
+            home=home,
             folds=folds,
-            leave_out_trained=trained_on,
             resampling=resampling,
             baselines=source.baselines,
             judge=judge,
-            device=device,
-            progress=progress,
+            **shared,
         )
         compared += compared_of(source, evaluation, folder, "" if len(sources) == 1 else f"{source.label}/")
     held_out = HeldOut(images)
@@ -110,7 +117,7 @@ def compare(
     recipes = recipes_of(compared)
     found = Found(
         evaluation=evaluation,
-        encoders=[source.store.manifest["encoder"] | {"label": source.label} for source in sources],
+        encoders=[{**source.store.manifest.encoder.model_dump(), "label": source.label} for source in sources],
         label_names=images.label_names,
         compared=compared,
         recipes=recipes,
@@ -122,8 +129,16 @@ def compare(
         ranking=rank(compared, table, select, report, images),
     )
     comparison = summarise(found)
+    if regions is not None:
+        folders = [(source, _scores_of(out, source, sources)) for source in sources]
+        comparison.localisation = localised(folders, table, regions, seed=resampling.seed, **shared)
     comparison.save(out, tables(found, comparison))
     return comparison
+
+
+def _scores_of(out: Path, source: Source, sources: Sequence[Source]) -> Path:
+    """Where the evaluation of a store's SAEs is."""
+    return out / SCORES if len(sources) == 1 else out / SCORES / source.label
 
 
 def _trained_on(sources: Sequence[Source], images: LabelledImages, leave_out: bool) -> set[str]:

@@ -9,7 +9,7 @@ from medsae_plugin.scores.images import ROLES
 from medsae_plugin.scores.models import NOT_SPARSE, Split, is_not_sparse
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.table import without_rows
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 _HEADED = ("mean_top_r", "mean_top_entropy", "mean_monosemanticity")
 _JUDGED = "mean_monosemanticity_judge"
@@ -28,13 +28,18 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     roles = [role for role in ROLES if role == "report" or not crossed]
     head = "\n".join([head, *without_rows(*(Split.model_validate(comparison[role]) for role in roles))])
     parts = [head, _saes(comparison), _differences(comparison), _visibility(comparison)]
+    parts += [_localisation(comparison)]
     parts += [_stability(comparison), _flows(comparison)]
     return "\n\n".join(part for part in parts if part)
 
 
 def _saes(comparison: Mapping[str, Any]) -> str:
-    judged = any(e.get(_JUDGED) is not None for e in comparison["saes"])
-    more = [m for m in shown("comparison", "sae") if m.name not in _HEADED and (judged or m.name != _JUDGED)]
+    more = [
+        m
+        for m in shown("comparison", "sae")
+        if m.name not in _HEADED
+        and (m.needs not in ("judge", "home") or any(e.get(m.name) is not None for e in comparison["saes"]))
+    ]
     titles = ("by the judge" if m.name == _JUDGED else m.title for m in more)
     heads = ["explained", "L0", "dead", "mean top r", "mean top H", "monosem.", *titles]
     rows = [["", *heads, "rank", "front"]]
@@ -42,14 +47,14 @@ def _saes(comparison: Mapping[str, Any]) -> str:
         rows.append(
             [
                 e["name"],
-                _form(e["explained_variance"], 3),
-                _form(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
+                fixed(e["explained_variance"], 3),
+                fixed(e["l0"], 1) + ("!" if is_not_sparse(e["l0"], e["d_sae"]) else ""),
                 "-" if e["dead"] is None else f"{e['dead']:.0%}",
                 _with_interval(e, "mean_top_r"),
                 _with_interval(e, "mean_top_entropy"),
-                _form(e["mean_monosemanticity"], 3),
+                fixed(e["mean_monosemanticity"], 3),
                 *(m.form(None if (value := e.get(m.name)) is None else float(value)) for m in more),
-                _form(e.get("mean_rank"), 2),
+                fixed(e.get("mean_rank"), 2),
                 "*" if e.get("pareto") else "",
             ]
         )
@@ -58,9 +63,28 @@ def _saes(comparison: Mapping[str, Any]) -> str:
     notes = [note]
     if any(is_not_sparse(e["l0"], e["d_sae"]) for e in comparison["saes"]):
         notes.append(f"!: not sparse, {NOT_SPARSE:.0%} of the latents or more fire on a row.")
+    if any(e.get("mean_top_r_home") is not None for e in comparison["saes"]):
+        notes.append("at home: on other patients of the hospital that latents were chosen at; lost: that, less r here.")
     notes += [*(f"means without an interval: {one}." for one in sorted(why)), *_winner(comparison)]
     notes += [f"{e['name']}: {e['headline']}" for e in comparison["saes"] if e.get("headline")]
     return "\n".join([*aligned(rows, rule_after=(1,)), *notes])
+
+
+def _localisation(comparison: Mapping[str, Any]) -> str:
+    """Where the top units of each layer look; nothing without regions."""
+    found = comparison.get("localisation") or []
+    if not found:
+        return ""
+    names = list(found[0]["figures"])
+    rows = [["", "layer", "findings", *names]]
+    for e in found:
+        cells = [fixed(e["figures"][n]) + (f" ({e['chance'][n]:.2f})" if e["chance"][n] is not None else "")
+                 for n in names]  # fmt: skip
+        rows.append([e["name"], e["hook"], str(e["findings"]), *cells])
+    title = (
+        "Where each finding's top unit looks, means over findings; in brackets with other patients' regions (chance)"
+    )
+    return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
 
 def _winner(comparison: Mapping[str, Any]) -> list[str]:
@@ -116,8 +140,8 @@ def _visibility(comparison: Mapping[str, Any]) -> str:
     for entry in comparison["visibility"]:
         cells = []
         for at, x in enumerate(entry["layers"]):
-            latent = "" if x["latent"] is None else f" {_form(x['latent_r'], 2)} #{x['latent']}"
-            cells.append(("*" if at in entry["visible_from"] else "") + _form(x["auroc"], 2) + latent)
+            latent = "" if x["latent"] is None else f" {fixed(x['latent_r'], 2)} #{x['latent']}"
+            cells.append(("*" if at in entry["visible_from"] else "") + fixed(x["auroc"], 2) + latent)
         rows.append([entry["label"], *cells])
     share = comparison["thresholds"]["visible"]
     title = (
@@ -136,7 +160,7 @@ def _stability(comparison: Mapping[str, Any]) -> str:
     rows = [["recipe", *heads, f"share with r >= {comparison['thresholds']['stable']}"]]
     for s in comparison["stability"]:
         share = s["share_stable"]
-        rows.append([_recipe(s), *(_form(s.get(key), 2) for key in figures), "-" if share is None else f"{share:.0%}"])
+        rows.append([_recipe(s), *(fixed(s.get(key), 2) for key in figures), "-" if share is None else f"{share:.0%}"])
     title = "Stability across seeds (latents matched by correlation over images; |cosine| of decoder directions)"
     return "\n".join([title, *aligned(rows, rule_after=(1,)), "", *_spread(comparison)])
 
@@ -173,8 +197,4 @@ def _flows(comparison: Mapping[str, Any]) -> str:
 def _with_interval(entry: Mapping[str, Any], figure: str) -> str:
     low, high = entry[f"{figure}_low"], entry[f"{figure}_high"]
     between = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    return _form(entry[figure], 2) + between
-
-
-def _form(x: float | None, digits: int) -> str:
-    return "-" if x is None else f"{x:.{digits}f}"
+    return fixed(entry[figure], 2) + between

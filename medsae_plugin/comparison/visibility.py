@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from medsae_plugin.comparison.features import image_means
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.reported_auroc import ReportedAUROC
 from medsae_plugin.scores.scoring import HeldOut
@@ -115,7 +115,7 @@ def _probed(
     store: ActivationStore, hook: str, images: LabelledImages, seed: int
 ) -> tuple[Float[np.ndarray, "rows labels"], Float[np.ndarray, " labels"]]:
     """The scores of probes, fitted on `select`, of the images of `report`, nan where none can be fitted; and ridges."""
-    halves = _halves(images, seed)
+    halves = images.halves(seed)
     sums: list[ProbeSums | None] = [None, None]
     shift: np.ndarray | None = None
     for rows, x in image_means(store, hook):
@@ -160,17 +160,6 @@ def visible_from(auroc: Float[np.ndarray, "layers"], low: Float[np.ndarray, "lay
         return None
     enough = auroc - 0.5 >= VISIBLE * (np.nanmax(auroc[told]) - 0.5)
     return int(np.flatnonzero(told & enough)[0])
-
-
-def _halves(images: LabelledImages, seed: int) -> np.ndarray:
-    """0 or 1 for an image of `select`, by its patient; -1 for others."""
-    select = images.roles == "select"
-    patients = np.unique(images.patients[select])
-    order = np.random.default_rng(seed).permutation(len(patients))
-    of_patient: dict[str, int] = dict(zip(patients[order], np.arange(len(patients)) % 2, strict=True))
-    return np.array(
-        [of_patient[p] if chosen else -1 for p, chosen in zip(images.patients, select, strict=True)], dtype=np.int64
-    )
 
 
 def _place(ridge: np.ndarray) -> np.ndarray:

@@ -18,13 +18,18 @@ from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import ranked
 
 VAL = "val"
+_FIDELITY = ("explained_variance", "l0", "dead")
 
 
 class Ranking(NamedTuple):
-    """The split on which SAEs were ranked, and the mean rank of each by its name; None where there is none."""
+    """The split on which SAEs were ranked, and the mean rank of each by its name; None where there is none.
+
+    figures: of each SAE on that split, where it is `val`: those that it was ranked by, and of fidelity and sparsity.
+    """
 
     split: str
     ranks: dict[str, float | None]
+    figures: dict[str, dict[str, float | None]]
 
 
 def rank(compared: Sequence[Compared], table: ImageTable, select: str, report: str, images: LabelledImages) -> Ranking:
@@ -43,7 +48,9 @@ def rank(compared: Sequence[Compared], table: ImageTable, select: str, report: s
         split = images.splits["report"]
     else:
         figures, split = [_on_val(one, table, select) for one in saes], VAL
-    return Ranking(split, dict(zip([one.name for one in saes], mean_ranks(figures, ranked()), strict=True)))
+    names = [one.name for one in saes]
+    ranks = dict(zip(names, mean_ranks(figures, ranked()), strict=True))
+    return Ranking(split, ranks, dict(zip(names, figures, strict=True)) if split == VAL else {})
 
 
 def _has_val(one: Compared, table: ImageTable, others: Sequence[str]) -> bool:
@@ -55,11 +62,14 @@ def _has_val(one: Compared, table: ImageTable, others: Sequence[str]) -> bool:
 
 
 def _on_val(one: Compared, table: ImageTable, select: str) -> dict[str, float | None]:
-    """The figures that rank, of top latents chosen on `select` as ever."""
+    """The figures that rank, of top latents chosen on `select` as ever, and those of fidelity and sparsity."""
     store = one.source.store
     images = LabelledImages.of(store, table).held_out(select, VAL)
     images = images.without_reported(check_held_out([one.units], store, images, leave_out=True)[0])
     fidelity = fidelity_of(store, one.units, images)
     sums = sum_up(one.matrix, images)
     scored = Scored(one.units, sums, fidelity=fidelity, matrix=one.matrix, held_out=HeldOut(images))
-    return {name: number(scored[name]) for name in ranked()}
+    figures = {} if fidelity is None else fidelity.figures()
+    return {name: number(figures[name]) for name in _FIDELITY if name in figures} | {
+        name: number(scored[name]) for name in ranked()
+    }

@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from medsae_plugin.data.columns import COVARIATES
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 
 
 def join_tables(first: ImageTable, second: ImageTable) -> ImageTable:
     """The rows of `first` that `second` has not, then those of `second`; the labels that both have, as `first` orders
-    them, and reports where both have them. What is said of the whole is said of `second`.
+    them, and reports where both have them; covariates that one has, unknown in the other. What is said of the whole is
+    said of `second`.
 
     Raises:
         MedSAEError: both have labels, and none in common.
@@ -26,8 +28,11 @@ def join_tables(first: ImageTable, second: ImageTable) -> ImageTable:
         )
     kept = np.flatnonzero(~first.frame["path"].isin(set(second.frame["path"])).to_numpy())
     parts = [first.take(kept), second]
-    columns = [name for name in second.frame if all(name in part.frame for part in parts)]
-    frame = pd.concat([part.frame[columns] for part in parts], ignore_index=True)
+    columns = [name for name in second.frame if name in first.frame and name not in COVARIATES]
+    columns += [name for name in COVARIATES if any(name in part.frame for part in parts)]
+    frame = pd.concat([part.frame.reindex(columns=columns) for part in parts], ignore_index=True)
+    for name in (name for name in columns if name in COVARIATES and not pd.api.types.is_numeric_dtype(frame[name])):
+        frame[name] = frame[name].fillna("")
     labels = [part.labels[:, [part.label_names.index(name) for name in names]] for part in parts]
     frame = frame.assign(image_id=np.arange(len(frame)))
     return replace(second, frame=frame, labels=np.concatenate(labels), label_names=names)

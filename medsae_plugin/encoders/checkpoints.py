@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +26,9 @@ def read_checkpoint(path: Path, wanted: Callable[[str], object] = lambda key: Tr
             raise MedSAEError(f"{path} is not a sound safetensors file: {error}") from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of the unpickler, which raises many kinds for bytes that are not what they were
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MedSAEError(f"{path} is not a checkpoint of tensors alone, so it is not loaded: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

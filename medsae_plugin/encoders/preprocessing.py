@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -111,7 +112,7 @@ class Preprocessor:
     truncate: bool = False
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Preprocessor:
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessor:
         """From a card's `preprocessing` (already checked by the card)."""
         size = config["size"]
         size = size if isinstance(size, int) else tuple(size)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from medsae_plugin.comparison.features import image_means
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.hierarchy.absorption import NO_LATENT, NO_PROBE, Standing, absorption
 from medsae_plugin.hierarchy.carried import Carried, carried, silent
@@ -19,6 +18,7 @@ from medsae_plugin.hierarchy.splitting import splitting
 from medsae_plugin.hierarchy.tree import Tree, pairs
 from medsae_plugin.observations import HIERARCHY
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.logistic import Head
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
@@ -85,7 +85,7 @@ def score_hierarchy(
         split = _splitting(scenes, tree, held_out.images)
     splits = counts(held_out.images)
     result = Hierarchy(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         select=splits["select"],
         report=splits["report"],

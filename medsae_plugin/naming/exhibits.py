@@ -70,7 +70,7 @@ class Exhibits:
         return json.dumps(sentences, ensure_ascii=False, indent=1) if sentences else None
 
     def _draw(self, rows: np.ndarray) -> list[Picture]:
-        data, preprocessing = self.firing.images, self.firing.store.manifest["preprocessing"]
+        data, preprocessing = self.firing.images, self.firing.store.preprocessing
         paths = [data.path(row) for row in rows]
         if self.style == "none":
             return [picture(path, preprocessing) for path in paths]

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.evidence import LabelShare, label_shares
 from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.matrix import LatentMatrix, latent_matrices
 from medsae_plugin.scores.opening import open_latents
-from medsae_plugin.scores.units import Neurons, Units
+from medsae_plugin.scores.units import Latents, Neurons, Units
 from medsae_plugin.statistics.score_test import PatientLabel
 from medsae_plugin.store.reader import ActivationStore
 
@@ -31,6 +32,11 @@ class Firing:
     matrix: LatentMatrix
     images: LabelledImages
     _by_patient: dict[bytes, list[PatientLabel]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def sae_folder(self) -> Path | None:
+        """Where the SAE of these latents lies, if it was opened from a folder."""
+        return self.units.folder if isinstance(self.units, Latents) else None
 
     @property
     def kind(self) -> Kind:
@@ -53,15 +59,18 @@ class Firing:
 
 
 def open_firing(
-    store: ActivationStore, sae: Any, table: ImageTable, folder: Path, *, progress: bool
+    store: ActivationStore, sae: Any, table: ImageTable, folder: Path, *, device: str = "cpu", progress: bool
 ) -> tuple[Firing, Firing]:
     """The latents of an SAE (its folder, or itself), and the neurons of its hook; their matrices are made in `folder`
     once.
 
     Raises:
-        MedSAEError: no SAE there, one that does not fit the store, a table without the store's images.
+        MedSAEError: no SAE there, or several; one that does not fit the store, a table without the store's images.
     """
-    ((latents, _),) = open_latents(sae, store).values()
+    opened = open_latents(sae, store, device)
+    if len(opened) > 1:
+        raise MedSAEError(f"names are of one SAE's latents, and there are {len(opened)}: {', '.join(opened)}")
+    ((latents, _),) = opened.values()
     neurons = Neurons.of(latents.hook, latents.d_in)
     outs = [folder / "latents", folder / "neurons"]
     made = latent_matrices(store, [latents, neurons], outs, progress=progress)

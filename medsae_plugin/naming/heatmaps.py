@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,7 +36,7 @@ def heatmaps(firing: Firing, unit: int, rows: Sequence[int | np.integer]) -> Flo
     return scores.heatmaps(firing.store, firing.units, [unit], ids)[:, 0]
 
 
-def picture(path: Path | ImageFile, preprocessing: dict[str, Any]) -> Picture:
+def picture(path: Path | ImageFile, preprocessing: Mapping[str, Any]) -> Picture:
     """An image as it is, framed as the encoder sees it (padded, cropped or stretched to a square).
 
     Raises:
@@ -47,7 +47,7 @@ def picture(path: Path | ImageFile, preprocessing: dict[str, Any]) -> Picture:
 
 def heatmap_picture(
     path: Path | ImageFile,
-    preprocessing: dict[str, Any],
+    preprocessing: Mapping[str, Any],
     heatmap: Float[np.ndarray, "rows columns"],
     style: Style,
     peak: float,
@@ -66,7 +66,7 @@ def heatmap_picture(
     return _png(_overlaid(image, strength)) if style == "overlay" else _png(image)
 
 
-def _framed(path: Path | ImageFile, preprocessing: dict[str, Any]) -> Image.Image:
+def _framed(path: Path | ImageFile, preprocessing: Mapping[str, Any]) -> Image.Image:
     """The part of the image that the encoder sees, in more pixels where the file has them."""
     image = read_image(path)
     preprocessor = Preprocessor.from_config(preprocessing)

@@ -157,7 +157,7 @@ class VocabularyNamer:
     ) -> list[Proposal]:
         if not units:
             return []
-        stored = firing.store.manifest["encoder"]["weights_sha256"]
+        stored = firing.store.weights_sha256
         if stored != self.encoder.weights_sha256:
             raise MedSAEError(f"the store was made with other weights of {self.encoder.name}; give the same")
         self.by = self.by or ("decoder" if firing.units.hook in EMBEDDINGS else "images")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medsae_plugin._old_names import renamed_argument
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.evidence import Counts, Evidence, Sample
 from medsae_plugin.naming.figures import Confusion
@@ -35,9 +36,10 @@ class Mistakes:
     mistaken: tuple[int, ...]
 
 
+@renamed_argument("sae_path", "sae")
 def refine_names(
     store: ActivationStore,
-    sae_path: str | Path,
+    sae: Any,
     table: ImageTable,
     folder: str | Path,
     namer: ChatNamer,
@@ -49,6 +51,7 @@ def refine_names(
     vocabulary: Vocabulary | None = None,
     names: Names | None = None,
     replace_others: bool = False,
+    device: str = "cpu",
     progress: bool = True,
 ) -> Names:
     """Refine the names in a folder, latents' and neurons', and write them where `name_latents` did.
@@ -72,7 +75,7 @@ def refine_names(
         raise MedSAEError("refinement takes 1 round or more")
     if "runs" in names.made:
         raise MedSAEError(f"the names in {folder} are of several runs; give those of one")
-    both = open_firing(store, sae_path, table, folder / MATRICES, progress=progress)
+    both = open_firing(store, sae, table, folder / MATRICES, device=device, progress=progress)
     check_same_sae(names, both[0])
     both[0].images.check_apart(names.made["split"], check_split)
     vocabulary = vocabulary or Vocabulary.seed()
@@ -87,7 +90,7 @@ def refine_names(
                         units[i] = units[i].renamed(better, vocabulary.category_of(better.concept), round)
     made = {**names.made, "refined": {"rounds": rounds, "judge": judge.identity, "check_split": check_split}}
     names = Names(made=made, units=tuple(units))
-    keep(names, folder, Path(sae_path), replace_others=replace_others)
+    keep(names, folder, both[0].sae_folder, replace_others=replace_others)
     return names
 
 

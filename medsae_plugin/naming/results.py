@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from medsae_plugin._version import __version__
 from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.scores.models import Figures, Result
-from medsae_plugin.text import to_the_left
+from medsae_plugin.text import fixed, to_the_left
 
 Condition = Literal["latents", "shuffled", "neurons"]
 """Whose names: a latent's own, another latent's, or a neuron's own."""
@@ -145,8 +145,8 @@ class NameScores(Result):
         if self.trial != "held-out":
             lines += ["", *self._reservations()]
         if self.agreement:
-            pairs = [f"{' and '.join(p.judges)} {_figure(p.kappa)}" for p in self.agreement.cohen_kappa]
-            fleiss = f"Fleiss' kappa: {_figure(self.agreement.fleiss_kappa)}"
+            pairs = [f"{' and '.join(p.judges)} {fixed(p.kappa)}" for p in self.agreement.cohen_kappa]
+            fleiss = f"Fleiss' kappa: {fixed(self.agreement.fleiss_kappa)}"
             lines += ["", f"Cohen's kappa: {', '.join(pairs)}", fleiss]
         return "\n".join(lines)
 
@@ -159,10 +159,10 @@ class NameScores(Result):
                 low, high = f.interval
                 interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
                 accuracy, p = (
-                    f"{_figure(f.balanced_accuracy)}{interval}",
+                    f"{fixed(f.balanced_accuracy)}{interval}",
                     "-" if f.p_value is None else f"{f.p_value:.2g}",
                 )
-                rest = [_figure(x) for x in (f.precision, f.recall, f.f1)]
+                rest = [fixed(x) for x in (f.precision, f.recall, f.f1)]
                 rows.append([judge.judge, condition, str(f.names), accuracy, *rest, p, str(f.unanswered)])
         return rows
 
@@ -176,7 +176,3 @@ class NameScores(Result):
                 "images were in their own name's evidence"
             )
         return lines
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

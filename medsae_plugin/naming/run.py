@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medsae_plugin._old_names import renamed_argument
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, write_text
 from medsae_plugin.naming.evidence import Counts, Evidence, Sample, TooSeldom
@@ -39,9 +40,10 @@ class Chosen:
         return {unit: sample for unit, sample in self.samples.items() if isinstance(sample, Sample)}
 
 
+@renamed_argument("sae_path", "sae")
 def name_latents(
     store: ActivationStore,
-    sae_path: str | Path,
+    sae: Any,
     table: ImageTable,
     out: str | Path,
     namer: Namer,
@@ -53,15 +55,17 @@ def name_latents(
     vocabulary: Vocabulary | None = None,
     seed: int = 0,
     replace_others: bool = False,
+    device: str = "cpu",
     progress: bool = True,
 ) -> Names:
     """Name latents of an SAE, and raw neurons of its hook beside them.
 
     Writes into `out`: `names.json` and `names.csv`, `evidence.json` (the ids of the images that each name was made
     from) and `matrices/` (image-level activations, reused by the next call); and `names.json`, latents alone, into the
-    SAE's folder. Names that are there of other units stay beside these.
+    SAE's folder, if it has one. Names that are there of other units stay beside these.
 
     Args:
+        sae: its folder, itself, or what `train_saes` returned of one.
         latents: which; default all.
         neurons: how many neurons, drawn with the seed from those that fire on enough patients.
         split: the images that names are made from. Names are tried on another.
@@ -70,6 +74,7 @@ def name_latents(
         vocabulary: gives names their categories; default the package's.
         replace_others: take the place of names in the SAE's folder that were made otherwise (of another namer, split,
             seed or evidence), which else stay.
+        device: where the SAE is computed.
 
     Returns:
         The names of the units asked for.
@@ -81,14 +86,14 @@ def name_latents(
     out, counts = Path(out), counts or Counts()
     vocabulary = vocabulary or Vocabulary.seed()
     make_folder(out)
-    of_latents, of_neurons = open_firing(store, sae_path, table, out / MATRICES, progress=progress)
+    of_latents, of_neurons = open_firing(store, sae, table, out / MATRICES, device=device, progress=progress)
     chosen = [choose(of_latents, _checked(of_latents, latents), split, counts, seed)]
     if neurons:
         chosen.append(_draw_neurons(of_neurons, neurons, split, counts, seed))
-    check_room(out, Path(sae_path), _made(of_latents, namer, split, seed, counts))
+    check_room(out, of_latents.sae_folder, _made(of_latents, namer, split, seed, counts))
     units = [unit for part in chosen for unit in _named(part, namer, vocabulary)]
     names = Names(made=_made(of_latents, namer, split, seed, counts), units=tuple(units))
-    keep(names, out, Path(sae_path), replace_others=replace_others)
+    keep(names, out, of_latents.sae_folder, replace_others=replace_others)
     write_evidence(out, chosen, split)
     return names
 
@@ -96,7 +101,7 @@ def name_latents(
 def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Evidence) -> dict[str, Any]:
     """How names are made, as JSON holds it."""
     made = {
-        "encoder": firing.store.manifest["encoder"],
+        "encoder": firing.store.manifest.encoder.model_dump(),
         "hook": firing.units.hook,
         "sae_sha256": firing.units.sae_sha256,
         "namer": dict(namer.identity),
@@ -107,8 +112,8 @@ def _made(firing: Firing, namer: Namer, split: str, seed: int, counts: Evidence)
     return dict(json.loads(json.dumps(made)))
 
 
-def check_room(out: Path, sae_path: Path, made: Mapping[str, Any]) -> None:
-    """See that names made so can be written to both folders without loss of what is there.
+def check_room(out: Path, sae: Path | None, made: Mapping[str, Any]) -> None:
+    """See that names made so can be written to both folders, of names and of an SAE, without loss of what is there.
 
     Raises:
         MedSAEError: `out` has names that were made otherwise, or the SAE's folder those of another SAE.
@@ -120,28 +125,30 @@ def check_room(out: Path, sae_path: Path, made: Mapping[str, Any]) -> None:
                 f"{out} holds {len(there.units)} names that were made otherwise (another {', '.join(other)}); choose "
                 "another folder for these (--out), or delete that one"
             )
-    if (sae_path / JSON).is_file():
-        there = Names.open(sae_path)
+    if sae is not None and (sae / JSON).is_file():
+        there = Names.open(sae)
         if there.made.get("sae_sha256") != made["sae_sha256"]:
             raise MedSAEError(
-                f"{sae_path / JSON} holds {len(there.units)} names of an SAE with other weights; move it away, and "
+                f"{sae / JSON} holds {len(there.units)} names of an SAE with other weights; move it away, and "
                 "name again"
             )
 
 
-def keep(names: Names, out: Path, sae_path: Path, *, replace_others: bool = False) -> None:
+def keep(names: Names, out: Path, sae: Path | None, *, replace_others: bool = False) -> None:
     """Write names into their folder, and those of latents into the SAE's, without what a server said to fail.
 
     Either folder keeps the names that it has already, as `merged` says.
     """
-    check_room(out, sae_path, names.made)
+    check_room(out, sae, names.made)
     (merged(Names.open(out), names) if (out / JSON).is_file() else names).save(out)
+    if sae is None:
+        return
     latents = (unit for unit in names.units if unit.kind == "latent")
     units = (unit if unit.status != "unanswered" else unit.model_copy(update={"problem": ""}) for unit in latents)
     released = Names(made=names.made, units=tuple(units))
-    if (sae_path / JSON).is_file():
-        released = merged(Names.open(sae_path), released, replace_others=replace_others)
-    released.save_json(sae_path)
+    if (sae / JSON).is_file():
+        released = merged(Names.open(sae), released, replace_others=replace_others)
+    released.save_json(sae)
 
 
 def choose(firing: Firing, units: Sequence[int], split: str, counts: Evidence, seed: int) -> Chosen:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medsae_plugin._old_names import renamed_argument
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.naming.figures import (
     Confusion,
@@ -56,9 +57,10 @@ class Claim:
     trial: Trial
 
 
+@renamed_argument("sae_path", "sae")
 def score_names(
     store: ActivationStore,
-    sae_path: str | Path,
+    sae: Any,
     table: ImageTable,
     folder: str | Path,
     judges: Mapping[str, Judge],
@@ -67,6 +69,7 @@ def score_names(
     each: int = 10,
     rule: TrialRule | None = None,
     seed: int = 0,
+    device: str = "cpu",
     progress: bool = True,
 ) -> NameScores:
     """Score the names in a folder by what judges make of them, and write `scores.json` and `scores.csv` there.
@@ -97,7 +100,7 @@ def score_names(
         raise MedSAEError("there is no judge")
     rule = rule or Trials(each)
     split = split or ("test" if rule.held_out else names.splits[0])
-    latents, neurons = open_firing(store, sae_path, table, folder / MATRICES, progress=progress)
+    latents, neurons = open_firing(store, sae, table, folder / MATRICES, device=device, progress=progress)
     check_same_sae(names, latents)
     for made_from in names.splits if rule.held_out else ():
         latents.images.check_apart(made_from, split)

@@ -147,7 +147,7 @@ class Judge:
         prompt, count = self._prompt, len(rows)
 
         def build() -> Conversation:
-            preprocessing = firing.store.manifest["preprocessing"]
+            preprocessing = firing.store.preprocessing
             pictures = [picture(firing.images.path(row), preprocessing) for row in rows]
             captions = ["The image:"] if self.group == 1 else [f"Image {i + 1}:" for i in range(count)]
             words = {"name": quoted(name)} | ({} if self.group == 1 else {"count": count})

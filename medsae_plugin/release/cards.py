@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from medsae_plugin.encoders.cards import pretrained_folder
 from medsae_plugin.errors import MedSAEError
@@ -16,6 +16,17 @@ from medsae_plugin.yaml_files import STRICT, Problem, Problems, read_yaml
 
 # Every release of the package has a name, and its card a file, that begins so; `pretrained/` holds recipes too.
 _BUNDLED = "medsae-*.yaml"
+
+
+def _sums(value: dict[str, Any]) -> dict[str, Any]:
+    if not value or not all(
+        re.fullmatch(r"[\w.-]+", file) and re.fullmatch(r"[0-9a-f]{64}", str(sha)) for file, sha in value.items()
+    ):
+        raise Problem("sha256 maps each file's name to its SHA-256, 64 hex digits")
+    return value
+
+
+_Text = Annotated[str, BeforeValidator(str)]  # YAML takes a name of digits for a number
 
 
 @dataclass(frozen=True)
@@ -29,15 +40,17 @@ class SAECard:
     metrics: held-out figures.
     """
 
-    id: str
-    path: str
+    id: _Text
+    path: _Text
     hook: str
-    sha256: dict[str, str]
+    sha256: Annotated[dict[str, _Text], BeforeValidator(_sums)]
     variance_explained: float = 1.0
     l0: float = 0.0
     neuronpedia: str | None = None
     norm_scaling_factor: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
 
 @dataclass(frozen=True)
@@ -86,34 +99,12 @@ def read_releases(path: str | Path) -> list[ReleaseCard]:
     return _read_file(path)
 
 
-class _SAE(BaseModel):
-    model_config = STRICT
-    id: Any
-    path: Any
-    hook: str
-    sha256: dict[str, Any]
-    variance_explained: float = 1.0
-    l0: float = 0.0
-    neuronpedia: str | None = None
-    norm_scaling_factor: float | None = None
-    metrics: dict[str, Any] = {}
-
-    @field_validator("sha256")
-    @classmethod
-    def _sums(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if not value or not all(
-            re.fullmatch(r"[\w.-]+", file) and re.fullmatch(r"[0-9a-f]{64}", str(sha)) for file, sha in value.items()
-        ):
-            raise Problem("sha256 maps each file's name to its SHA-256, 64 hex digits")
-        return value
-
-
 class _Release(BaseModel):
     model_config = STRICT
     model: str
     encoder: str
     licence: str
-    saes: Annotated[list[_SAE], Field(min_length=1)]
+    saes: Annotated[list[SAECard], Field(min_length=1)]
     repo_id: str | None = None
     folder: str | None = None
     revision: str | None = None
@@ -132,7 +123,7 @@ class _Release(BaseModel):
             for k, sae in enumerate(self.saes):
                 if missing := files_of(conversion) - sae.sha256.keys():
                     found.append(Problem(f"sha256 lacks {', '.join(sorted(missing))}", "saes", k, "sha256"))
-        if len({str(sae.id) for sae in self.saes}) < len(self.saes):
+        if len({sae.id for sae in self.saes}) < len(self.saes):
             found.append(Problem("two SAEs have one id", "saes"))
         if found:
             raise Problems(found)
@@ -148,10 +139,9 @@ def _read_file(path: Path) -> list[ReleaseCard]:
 
 def _card(name: str, release: _Release, path: Path) -> ReleaseCard:
     fields = release.model_dump(exclude={"saes", "folder", "conversion_func"})
-    saes = [SAECard(**{**sae.model_dump(), "id": str(sae.id), "path": str(sae.path)}) for sae in release.saes]
     return ReleaseCard(
         name=name,
-        saes={sae.id: sae for sae in saes},
+        saes={sae.id: sae for sae in release.saes},
         folder=path.resolve().parent / release.folder if release.folder is not None else None,
         conversion_func=release.conversion_func or SAE_LENS,
         where=str(path),

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, write_text, writing
 from medsae_plugin.naming.names import Names
-from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_object, read_report
+from medsae_plugin.sae_folders import CONFIG, SPARSITY, WEIGHTS, load_sae, read_object
 from medsae_plugin.scores.models import UnitScores
 from medsae_plugin.scores.results import LATENTS_FILE, METRICS_FILE, Evaluation
+from medsae_plugin.training.records import TrainingRecord, read_training
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import SAEConfig
@@ -33,7 +34,7 @@ _LEAST = 1e-10
 
 @dataclass(frozen=True)
 class Published:
-    """An SAE to publish: its folder, the report of its training (if any), and the evaluation of it alone.
+    """An SAE to publish: its folder, the record of its training (if any), and the evaluation of it alone.
 
     row_density: the share of rows on which each latent fires, as the evaluation counted; None where it has no
         `latents.parquet` beside it, or one from before this was counted.
@@ -42,7 +43,7 @@ class Published:
     name: str
     folder: Path
     config: SAEConfig
-    training: dict[str, Any] | None
+    training: TrainingRecord | None
     evaluation: Evaluation
     row_density: Float[np.ndarray, " latents"] | None = None
 
@@ -64,8 +65,7 @@ class Published:
                     shutil.copyfile(self.folder / name, folder / name)
         write_text(folder / CONFIG, json.dumps(self._config()))
         if self.training is not None and not (folder / RUNNER).is_file():
-            trained = {key: self.training[key] for key in ("sae", "training")}
-            write_text(folder / RUNNER, json.dumps(trained, indent=2) + "\n")
+            write_text(folder / RUNNER, json.dumps(self.training.trained_by, indent=2) + "\n")
         if self.row_density is not None and not (folder / SPARSITY).is_file():
             log_sparsity = np.log10(self.row_density.astype(np.float32) + np.float32(_LEAST))
             with writing(folder / SPARSITY):
@@ -113,7 +113,7 @@ def collect(runs: Sequence[str | Path], metrics: str | Path | None = None) -> li
             config, file = load_sae(folder).cfg, _metrics_file(name, folder, run, metrics)
             own = _own(evaluations(file), name, config, file)
             density = _row_density(file, own.saes[0].name, config.d_sae)
-            found[name] = Published(name, folder, config, read_report(folder), own, density)
+            found[name] = Published(name, folder, config, read_training(folder), own, density)
     if len({sae.config.metadata.encoder_sha256 for sae in found.values()}) > 1:
         raise MedSAEError("these SAEs were trained on different encoders' weights; publish them in repositories apart")
     return list(found.values())

@@ -19,7 +19,7 @@ from medsae_plugin.encoders.hooked import EMBEDDING, UNIT
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.release.foreign.format import Format, check_folds
-from medsae_plugin.sae_folders import check_sound, load_errors
+from medsae_plugin.sae_folders import check_sound, load_errors, save_sae
 from medsae_plugin.scores.units import Latents
 from medsae_plugin.training.normalization import CenterAndScale
 
@@ -64,7 +64,7 @@ class Input:
         Raises:
             MedSAEError: what has to be said and is not, or a kind that the hook does not have.
         """
-        if named == EMBEDDING and self.kind is None and card.name.startswith("medclip-"):
+        if named == EMBEDDING and self.kind is None and card.source["format"] == "medclip":
             raise MedSAEError(
                 f"say which: MedCLIP's own encode_image, and MedSAE's reference with it, gives embeddings of length "
                 f"1, and {EMBEDDING} of {card.name} is not normalised. --input unit puts the SAE at {UNIT}, --input "
@@ -169,7 +169,7 @@ def import_checkpoint(
         metadata.encoder_sha256 = card.source["sha256"]
     _check_hook(sae, card, str(checkpoint))
     with replacing_folder(out) as folder:
-        sae.save_model(folder)
+        save_sae(sae, folder)
     return sae
 
 

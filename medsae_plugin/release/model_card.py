@@ -132,14 +132,14 @@ def _training(sae: Published) -> str:
     if sae.training is None:
         origin = metadata.imported_from
         return f"imported from a {_escaped(str(origin))} checkpoint." if origin else "not recorded."
-    spec, config = sae.training["sae"], sae.training["training"]
-    options = "".join(f", {k} = {v}" for k, v in spec["options"].items())
+    spec, config = sae.training.sae, sae.training.training
+    options = "".join(f", {k} = {v}" for k, v in spec.options.items())
     return _escaped(
-        f"{spec['architecture']}{options}, expansion {spec['expansion']:g}, normalisation {spec['normalize']}, on "
+        f"{spec.architecture}{options}, expansion {spec.expansion:g}, normalisation {spec.normalize}, on "
         f"{metadata.training_rows} activations (positions: {metadata.positions}) of "
         f"{metadata.training_images} images of {metadata.training_patients} patients; "
-        f"{config['total_training_samples']} samples in batches of {config['batch_size']}, learning rate "
-        f"{spec.get('lr') or config['lr']:g}, seed {spec['seed']}."
+        f"{config.total_training_samples} samples in batches of {config.batch_size}, learning rate "
+        f"{spec.lr or config.lr:g}, seed {spec.seed}."
     )
 
 

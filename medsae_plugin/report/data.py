@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ import numpy as np
 import pandas as pd
 
 from medsae_plugin.comparison.results import Comparison
+from medsae_plugin.data.regions import Regions
+from medsae_plugin.encoders.preprocessing import Preprocessor
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.report import leaning
 from medsae_plugin.report.evidence import digits, nearest, strips, strongest
+from medsae_plugin.report.localised import outlines
 from medsae_plugin.report.pictures import heat_shape, heatmap_digits, thumbnail
 from medsae_plugin.report.sources import Named, Run, ScoredSAE, report_rows, ribbons
 from medsae_plugin.scores.images import LabelledImages
@@ -36,10 +41,11 @@ _LEFT_OUT = {"observations", "density_histogram", "density_bands", "image_level"
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a report shows: their store, their root, their labels."""
+    """The images that a report shows: their store, their root, and regions on them."""
 
     store: ActivationStore
     root: Path
+    regions: Regions | None = None
 
 
 def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tuple[dict[str, Any], list[int]]:
@@ -67,23 +73,32 @@ def report_data(run: Run, images: Images | None, table: ImageTable | None) -> tu
         "saes": saes,
         "comparison": _compared(run.comparison),
         "probes": _probed(run.probes),
-        "images": {"pictures": {}, "labels": present, "wanted": len(wanted)} if images else None,
+        "leaning": leaning.beside(run.confounders),
+        "images": {"pictures": {}, "outlines": {}, "labels": present, "wanted": len(wanted)} if images else None,
     }
     return data, wanted
 
 
-def pictures(run: Run, images: Images, wanted: Sequence[int], room: int) -> dict[str, str]:
-    """The pictures of these images in their order, those that can be read, until they take `room` bytes."""
+def pictures(
+    run: Run, images: Images, wanted: Sequence[int], room: int
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The pictures of these images in their order, those that can be read, until they take `room` bytes; and on each
+    the outlines of regions by finding."""
     paths = run.saes[0].matrix.images["path"]
     made: dict[str, str] = {}
+    lines: dict[str, dict[str, str]] = {}
+    preprocessor = Preprocessor.from_config(images.store.preprocessing)
     for row in wanted:
         picture = thumbnail(images.root / paths[row], images.store)
+        drawn = {} if images.regions is None else outlines(images.regions, paths[row], preprocessor)
         room -= len(picture or "") + len(f'"{row}":"",')
+        room -= len(json.dumps({str(row): drawn})) if drawn else 0
         if room < 0:
             break
         if picture:
             made[str(row)] = picture
-    return made
+            lines |= {str(row): drawn} if drawn else {}
+    return made, lines
 
 
 def _kept(s: ScoredSAE, label_names: Sequence[str], most: int) -> np.ndarray:
@@ -129,6 +144,7 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
         "observations": [o.model_dump(mode="json") for o in s.scores.observations],
         "headline": s.scores.headline and s.scores.headline.model_dump(mode="json"),
         "histogram": s.scores.density_histogram,
+        "leaning": leaning.of_sae(run.confounders, s.scores.name),
         "beside": [
             {
                 **_summary(other),
@@ -150,6 +166,7 @@ def _sae(run: Run, s: ScoredSAE, kept: np.ndarray, labels: np.ndarray | None) ->
             **_across(run, s, kept),
         },
         "names": {str(j): _name(named) for j, named in s.names.items()},
+        "localised": s.localised and s.localised.data(kept.tolist()),
     }
 
 
@@ -194,7 +211,7 @@ def _brief(o: Observation) -> dict[str, Any]:
 def _training(s: ScoredSAE) -> dict[str, Any] | None:
     if s.training is None:
         return None
-    return {"sae": s.training["sae"], "training": s.training["training"], "history": s.training["history"]}
+    return {**s.training.trained_by, "history": s.training.history}
 
 
 def _name(named: Named) -> dict[str, Any]:

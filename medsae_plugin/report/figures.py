@@ -9,7 +9,7 @@ from typing import Any
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, replacing
-from medsae_plugin.report import figures_compared, style
+from medsae_plugin.report import figures_compared, figures_leaning, figures_localised, style
 from medsae_plugin.report.sources import Run, ScoredSAE
 
 FORMATS = ("png", "svg", "pdf")
@@ -20,7 +20,9 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
     """Draw every figure that the run has the data for; the same run gives the same files.
 
     Of each SAE: `observations`, r of every observation's top latent beside the baselines; `density`, how often latents
-    fire; `training`, where `training.json` is at hand. Of a comparison: `visibility`, `pareto`, `likeness`, `flow`.
+    fire; `training`, where `training.json` is at hand; `localisation` and `inside`, where `medsae localize` wrote into
+    the evaluation's folder. Of a comparison: `visibility`, `pareto`, `likeness`, `flow`. Of what latents lean on
+    (`medsae confounders` with the same `--out`): `adjusted`, `covariates`.
 
     Returns:
         The files.
@@ -35,10 +37,14 @@ def write_figures(run: Run, out: str | Path, formats: Sequence[str] = ("png", "s
             (f"observations-{folder}", partial(observations, sae)),
             (f"density-{folder}", partial(density, sae)),
         ]
-        if sae.training and len(sae.training["history"]) > 1:
+        if sae.training and len(sae.training.history) > 1:
             drawings.append((f"training-{folder}", partial(training, sae)))
+        if sae.localised is not None:
+            drawings += figures_localised.of(folder, sae.localised)
     if run.comparison is not None:
         drawings += figures_compared.of(run.comparison)
+    if run.confounders is not None:
+        drawings += figures_leaning.of(run.confounders)
     return draw(drawings, out, formats)
 
 
@@ -127,7 +133,7 @@ def training(sae: ScoredSAE) -> Any:
     import matplotlib.pyplot as plt
 
     assert sae.training is not None
-    history = sae.training["history"]
+    history = sae.training.history
     figure, axes = plt.subplots(1, 3, figsize=(style.TWO_COLUMNS, 1.75))
     titles = {"explained_variance": "explained variance", "l0": "L0", "dead": "share of dead latents"}
     for letter, axis, (key, title) in zip("abc", axes, titles.items(), strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +29,16 @@ _QUALITY = 55
 
 
 def thumbnail(path: Path | ImageFile, store: ActivationStore) -> str | None:
-    """A small WebP of the square that the encoder sees, as base64; None where the file cannot be read."""
+    """A small square WebP of the encoder's input, as base64; None where the file cannot be read."""
     try:
         image = read_image(path)
     except UnreadableImage:
         return None
-    framed = replace(Preprocessor.from_config(store.manifest["preprocessing"]), size=SIDE).to_array(image)
+    framed = Preprocessor.from_config(store.preprocessing).to_array(image)
     buffer = io.BytesIO()
-    Image.fromarray(framed).save(buffer, format="WEBP", quality=_QUALITY, method=4)
+    Image.fromarray(framed).resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(
+        buffer, format="WEBP", quality=_QUALITY, method=4
+    )
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from medsae_plugin.report.data import Images, pictures, report_data
 from medsae_plugin.report.sources import Run, open_run
 
 if TYPE_CHECKING:
+    from medsae_plugin.data.regions import Regions
     from medsae_plugin.data.tables import ImageTable
     from medsae_plugin.store import ActivationStore
 
@@ -27,7 +29,7 @@ LIMIT = 15_000_000
 _MARGIN = 10_000
 
 # In the order in which they build on each other; they share one scope. Views from outside come before the last two.
-_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "comparison.js")
+_SCRIPTS = ("base.js", "charts.js", "overview.js", "list.js", "latent.js", "leaning.js", "comparison.js")
 _LAST = ("about.js", "frame.js")
 
 # What would end the script element or, in old parsers, a line; inside JSON strings they mean the same escaped.
@@ -44,6 +46,7 @@ def write_report(
     table: ImageTable | None = None,
     store: ActivationStore | None = None,
     images: str | Path | None = None,
+    regions: Regions | None = None,
     views: Sequence[str | Path] = (),
 ) -> Path:
     """Write the report of an evaluation, a comparison, a sweep or a demo as one HTML file of at most 15 MB.
@@ -57,6 +60,7 @@ def write_report(
         store: where the activations came from; needed with `images`.
         images: the folder that the store's image paths start from, for a report that shows the strongest images, with
             the latent's heatmap where every position of its hook is stored and its SAE's folder is known.
+        regions: outlined on the images that have any.
         views: views of your own beside the package's: JavaScript files, or folders of them, read in the order of their
             names. `templates/base.js` says what a view is.
 
@@ -70,11 +74,13 @@ def write_report(
     if images is not None:
         if store is None:
             raise MedSAEError("a report with images needs the store that the activations came from")
-        shown = _checked_images(opened, store, Path(images))
+        shown = replace(_checked_images(opened, store, Path(images)), regions=regions)
+    elif regions is not None:
+        raise MedSAEError("regions are outlined on images; give these too")
     data, wanted = report_data(opened, shown, table)
     if shown:
         room = LIMIT - len(_render(opened, data, own).encode()) - _MARGIN
-        data["images"]["pictures"] = pictures(opened, shown, wanted, room)
+        data["images"]["pictures"], data["images"]["outlines"] = pictures(opened, shown, wanted, room)
     out = Path(out)
     make_folder(out.parent)
     write_text(out, _render(opened, data, own))
@@ -82,8 +88,8 @@ def write_report(
 
 
 def _checked_images(run: Run, store: ActivationStore, root: Path) -> Images:
-    expected = {s.matrix.manifest["images_sha256"] for s in run.saes}
-    if store.manifest["images"]["sha256"] not in expected:
+    expected = {s.matrix.manifest.images_sha256 for s in run.saes}
+    if store.manifest.images.sha256 not in expected:
         raise MedSAEError(f"{store.path} is not the store that this run was scored on")
     first = root / run.saes[0].matrix.images["path"].iloc[0]
     if not first.is_file():

@@ -6,22 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medsae_plugin.comparison.results import JSON as COMPARISON
 from medsae_plugin.comparison.results import Comparison, Flow
+from medsae_plugin.confounding.results import Confounders
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import read_json
 from medsae_plugin.naming.names import NamedUnit, Names
 from medsae_plugin.naming.results import NameScores, TriedName
-from medsae_plugin.sae_folders import CONFIG, load_sae, read_report, sae_sha256
+from medsae_plugin.report.localised import Localised
+from medsae_plugin.sae_folders import CONFIG, load_sae, sae_sha256
 from medsae_plugin.scores.matrix import LatentMatrix
 from medsae_plugin.scores.models import Split, UnitScores
 from medsae_plugin.scores.probe_results import PROBES_FILE, Probes
 from medsae_plugin.scores.results import METRICS_FILE, Evaluation
+from medsae_plugin.training.records import TrainingRecord, read_training
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ScoredSAE:
 
     name: as in the comparison where there is one. scores: with the neurons and baselines beside it.
     latents: its rows of `latents.parquet`. training: `training.json`, None where its folder was not given.
-    names: by latent.
+    names: by latent. localised: None where `medsae localize` wrote nothing into the evaluation's folder.
     """
 
     name: str
@@ -47,19 +49,21 @@ class ScoredSAE:
     latents: pd.DataFrame
     matrix: LatentMatrix
     path: Path | None
-    training: dict[str, Any] | None
+    training: TrainingRecord | None
     names: dict[int, Named] = field(default_factory=dict)
+    localised: Localised | None = None
 
 
 @dataclass(frozen=True)
 class Run:
     """The scored SAEs of a run, its evaluation (of several encoders the last one's, for what they share), its
-    comparison, and its probes (of one encoder), where there are some."""
+    comparison, and its probes and what its latents lean on (of one encoder), where they are beside its scores."""
 
     evaluation: Evaluation
     saes: list[ScoredSAE]
     comparison: Comparison | None = None
     probes: Probes | None = None
+    confounders: Confounders | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -96,11 +100,12 @@ def open_run(
         opened += _scored_saes(evaluation, part, f"{label}/" if label else "", paths)
     named = _names([Path(n) for n in names])
     for sae in opened:
-        sae.names.update(named.pop(sae.matrix.manifest["sae_sha256"], {}))
+        sae.names.update(named.pop(sae.matrix.manifest.sae_sha256 or "", {}))
     if named:
         raise MedSAEError("the names given are of an SAE that this run does not have")
     probes = None if several or not (scores / PROBES_FILE).is_file() else Probes.open(scores)
-    return Run(evaluation, opened, content, probes)
+    leaning = None if several or not (scores / Confounders.FILE).is_file() else Confounders.open(scores)
+    return Run(evaluation, opened, content, probes, leaning)
 
 
 def _located(run: Path) -> tuple[Path, list[Path]]:
@@ -128,7 +133,7 @@ def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[
     opened = []
     for scores in evaluation.saes:
         matrix = LatentMatrix(folder / "latents" / scores.folder_name)
-        path = paths.get(matrix.manifest["sae_sha256"])
+        path = paths.get(matrix.manifest.sae_sha256 or "")
         opened.append(
             ScoredSAE(
                 name=prefix + scores.name,
@@ -137,7 +142,8 @@ def _scored_saes(evaluation: Evaluation, folder: Path, prefix: str, paths: dict[
                 latents=evaluation.frame(scores.name),
                 matrix=matrix,
                 path=path,
-                training=read_report(path) if path else None,
+                training=read_training(path) if path else None,
+                localised=Localised.beside(folder, matrix.manifest.sae_sha256),
             )
         )
     return opened

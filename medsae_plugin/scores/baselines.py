@@ -20,10 +20,10 @@ from medsae_plugin.training.baseline_folders import (
     Note,
     baseline_folders,
     parts_sha256,
-    read_note,
     read_parts,
 )
 
+Baselines = Sequence[str | Path] | Mapping[str, list[Units]]
 _STEPS = 2000
 _ORDER = get_args(BaselineKind)
 
@@ -95,7 +95,7 @@ class ElsewhereLatents(Latents):
 
 
 def open_baselines(
-    given: Sequence[str | Path],
+    given: Baselines,
     saes: Mapping[str, Latents],
     store: ActivationStore,
     device: str = "cpu",
@@ -103,16 +103,18 @@ def open_baselines(
     """The baselines in these folders, by the name of the SAE that each stands beside.
 
     Args:
-        given: folders that are baselines, or hold them.
+        given: folders that are baselines, or hold them. What this returned is taken as it is.
         saes: the SAEs that are scored, by name.
 
     Raises:
         MedSAEError: a baseline of none of these SAEs, two of one kind, a damaged one, or one that does not fit.
     """
+    if isinstance(given, Mapping):
+        return dict(given)
     by_weights = {latents.sae_sha256: name for name, latents in saes.items()}
     found: dict[str, list[Units]] = {}
     for folder in baseline_folders(given):
-        note = read_note(folder)
+        note = Note.open(folder)
         name = by_weights.get(note.of_sha256)
         if name is None:
             raise MedSAEError(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from medsae_plugin.scores.images import LabelledImages
 from medsae_plugin.scores.logistic import Features, Head, fit_head
 from medsae_plugin.scores.scoring import HeldOut
 
@@ -31,7 +30,7 @@ class Choice:
         """One, or one a fold."""
         parts = held_out.images.folds or (held_out.images,)
         rows = [(part.rows("select"), part.rows("report")) for part in parts]
-        halves = [_halves(part, seed) for part in parts]
+        halves = [part.halves(seed)[part.rows("select")] for part in parts]
         return [
             cls(select, report, half, np.searchsorted(held_out.report, report), held_out.images.labels)
             for (select, report), half in zip(rows, halves, strict=True)
@@ -44,9 +43,3 @@ class Choice:
         if len(np.unique(y[known])) < 2 or x.shape[1] == 0:
             return None
         return fit_head(x[known], y[known], self.half[known], l1=l1)
-
-
-def _halves(images: LabelledImages, seed: int) -> Int[np.ndarray, " selected"]:
-    patients = images.patients[images.rows("select")]
-    names, code = np.unique(patients, return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(names)) % 2)[code]

@@ -274,6 +274,14 @@ def fold_of(images: LabelledImages) -> Int[np.ndarray, " rows"]:
     return reported.argmax(0)[images.rows("report")]
 
 
+def standardised_within(a: Float[np.ndarray, " rows"], fold: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    """Mean 0 and deviation 1 within each fold; zeros of one where it is constant. Ties stay ties."""
+    made = np.zeros(len(a))
+    for k in np.unique(fold):
+        made[fold == k] = _standardised(a[fold == k], np.ones((fold == k).sum(), dtype=bool), 0.0)
+    return made
+
+
 def auroc_within_folds(
     scores: Float[np.ndarray, "rows labels"], labels: Float[np.ndarray, "rows labels"], fold: Int[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " labels"]:

@@ -21,12 +21,16 @@ from medsae_plugin.store.reader import ActivationStore
 
 @dataclass(frozen=True)
 class Scene:
-    """A store and a table, and the splits of them to choose and to report on."""
+    """A store and a table, and the splits of them to choose and to report on.
+
+    home: a split of other patients of the hospital that is chosen at, where another is reported on; None without one.
+    """
 
     store: ActivationStore
     table: ImageTable
     select: str
     report: str
+    home: str | None = None
 
 
 def with_test_table(store: ActivationStore, table: ImageTable, test: ImageTable, select: str = "train") -> Scene:
@@ -76,4 +80,7 @@ def chosen_at(
         )
     joined = JoinedStore(select_store, store, (here, there), other_patients)
     first = replace(select_table, frame=select_table.frame.assign(path=f"{here}: " + select_table.frame["path"]))
-    return Scene(joined, join_tables(first, table), f"{select} of {here}", f"{report} of {there}")
+    kept = select_store.readable_images
+    kept = kept[kept["path"].isin(set(select_table.frame["path"]))]
+    home = f"{report} of {here}" if report != select and (kept["split"] == report).any() else None
+    return Scene(joined, join_tables(first, table), f"{select} of {here}", f"{report} of {there}", home)

@@ -235,6 +235,18 @@ class LabelledImages:
         """The images of a role."""
         return np.flatnonzero(self.roles == role)
 
+    def halves(self, seed: int = 0) -> Int[np.ndarray, " images"]:
+        """The two halves that penalties are chosen between: 0 or 1 for each image of `select`, by its patient; else -1.
+
+        Args:
+            seed: of which patient is in which.
+        """
+        rows = self.rows("select")
+        names, code = np.unique(self.patients[rows], return_inverse=True)
+        made = np.full(len(self.frame), -1)
+        made[rows] = (np.random.default_rng(seed).permutation(len(names)) % 2)[code]
+        return made
+
     def rows_in(self, splits: Sequence[str]) -> Int[np.ndarray, " rows"]:
         """The images in these splits.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse, special
 
 from medsae_plugin.scores.ranking import aurocs
@@ -16,6 +17,7 @@ _DEFAULT_STRENGTH = 0.1  # where half of the patients lack images with or withou
 Features: TypeAlias = Float[np.ndarray, "images d"] | sparse.csr_array
 RIDGE = 1e-4  # of a latent's own regression, so that one that tells all images apart has an end
 _STEPS = 100
+_LEAST_STEP = 1e-6  # of log-odds; Newton's next would be of its square
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,62 @@ def fit_head(
         y: 0 and 1, both there. half: 0 or 1 for each image, by its patient.
         l1: penalise the sum of sizes, which leaves features out, instead of that of squares.
     """
-    x = x.astype(np.float64)
-    mean, scale = _mean_and_scale(x)
-    varies = scale > 0
-    safe = np.where(varies, scale, 1)
-    standard = x @ sparse.diags_array(1 / safe) if sparse.issparse(x) else (x - mean) / safe
-    found = _regression(_strength(standard, y, half, l1), l1).fit(standard, y)
-    weights = np.where(varies, found.coef_[0] / safe, 0.0)
-    return Head(weights, float(found.intercept_[0] - (0 if sparse.issparse(x) else mean @ weights)))
+    standard = _Standard.of(x)
+    found = _regression(_strength(standard.of_fit, y, half, l1), l1).fit(standard.of_fit, y)
+    return standard.head(found)
+
+
+def fit_head_tried(
+    x: Features,
+    y: Float[np.ndarray, " images"],
+    tried: Float[np.ndarray, "others d"] | sparse.csr_array,
+    tried_y: Float[np.ndarray, " others"],
+    strengths: Sequence[float],
+    *,
+    l1: bool = False,
+) -> tuple[Head, float, float]:
+    """The regression fitted on x whose penalty does best, by cross-entropy, on others' images.
+
+    Args:
+        x, y, l1: as of `fit_head`. tried, tried_y: the others', 0 and 1 both there.
+        strengths: scikit-learn's C, the inverse of the penalty.
+
+    Returns:
+        The head, its strength, and its mean cross-entropy on the others, in nats.
+    """
+    standard = _Standard.of(x)
+    found = []
+    for strength in strengths:
+        head = standard.head(_regression(strength, l1).fit(standard.of_fit, y))
+        logits = head(tried)
+        found.append((float(np.mean(np.logaddexp(0, logits) - tried_y * logits)), strength, head))
+    loss, strength, head = min(found, key=lambda one: one[0])
+    return head, strength, loss
+
+
+@dataclass(frozen=True)
+class _Standard:
+    """Features on one scale, as regressions are fitted on them; what is sparse is not centred."""
+
+    of_fit: Features
+    mean: Float[np.ndarray, " d"]
+    scale: Float[np.ndarray, " d"]
+    varies: Bool[np.ndarray, " d"]
+
+    @classmethod
+    def of(cls, x: Features) -> _Standard:
+        x = x.astype(np.float64)
+        mean, scale = _mean_and_scale(x)
+        varies = scale > 0
+        safe = np.where(varies, scale, 1)
+        if sparse.issparse(x):
+            return cls(x @ sparse.diags_array(1 / safe), np.zeros_like(mean), safe, varies)
+        return cls((x - mean) / safe, mean, safe, varies)
+
+    def head(self, regression: Any) -> Head:
+        """A regression on these as one on the features as they come."""
+        weights = np.where(self.varies, regression.coef_[0] / self.scale, 0.0)
+        return Head(weights, float(regression.intercept_[0] - self.mean @ weights))
 
 
 def _mean_and_scale(x: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +193,18 @@ class _Images:
     rest_positive: Float[np.ndarray, " latents"]
     n: int
 
+    def only(self, these: Bool[np.ndarray, " latents"]) -> _Images:
+        """The same for some latents."""
+        place, mine = np.cumsum(these) - 1, these[self.latent]
+        return _Images(
+            place[self.latent[mine]],
+            self.value[mine],
+            self.y[mine],
+            self.rest[these],
+            self.rest_positive[these],
+            self.n,
+        )
+
     def total(self, terms: np.ndarray) -> Float[np.ndarray, " latents"]:
         return np.bincount(self.latent, terms, len(self.rest))
 
@@ -166,16 +228,20 @@ class _Images:
 
 
 def _fit_label(seen: _Images, prevalence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights, biases and cross-entropies of all latents' regressions on one label."""
+    """Weights, biases and cross-entropies of all latents' regressions on one label; each goes on until it is there."""
     w, b = np.zeros_like(seen.rest), np.full_like(seen.rest, special.logit(prevalence))
-    share, reached = np.ones_like(w), seen.loss(w, b)
+    left, on, share, reached = seen, np.arange(len(w)), np.ones_like(w), seen.loss(w, b)
     for _ in range(_STEPS):
-        dw, db = seen.step(w, b)
-        if (np.abs(dw) + np.abs(db)).max(initial=0) < 1e-8:
+        dw, db = left.step(w[on], b[on])
+        further = np.abs(dw) + np.abs(db) >= _LEAST_STEP
+        if not further.any():
             break
-        tried = seen.loss(w + share * dw, b + share * db) + RIDGE / 2 * (w + share * dw) ** 2
+        if further.mean() < 0.75:  # copying what is left costs as a step does
+            left, on, share, reached, dw, db = left.only(further), *(x[further] for x in (on, share, reached, dw, db))
+        to_w, to_b = w[on] + share * dw, b[on] + share * db
+        tried = left.loss(to_w, to_b) + RIDGE / 2 * to_w**2
         better = tried <= reached + 1e-15
-        w, b = np.where(better, w + share * dw, w), np.where(better, b + share * db, b)
+        w[on], b[on] = np.where(better, to_w, w[on]), np.where(better, to_b, b[on])
         reached = np.where(better, tried, reached)
         share = np.where(better, np.minimum(1, 2 * share), share / 4)
     return w, b, seen.loss(w, b)

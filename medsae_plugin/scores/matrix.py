@@ -14,13 +14,14 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import NonNegativeInt, PositiveInt
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy import sparse
@@ -29,12 +30,13 @@ from tqdm import tqdm
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import refuse_other_content, replacing_folder
 from medsae_plugin.sae_folders import check_scorable
+from medsae_plugin.saved import Saved, WasDict
 from medsae_plugin.scores.units import Latents, Units
+from medsae_plugin.store.layout import EncoderInfo
 from medsae_plugin.store.reader import ActivationStore
 
 Aggregate = Literal["max", "mean"]
 
-SCHEMA_VERSION = 1
 MANIFEST, IMAGES = "manifest.json", "images.csv"
 ROWS_PER_SHARD = 8192  # a row's number within its shard fits 16 bits
 # Activations held dense while encoding, and nonzeros held while reading a block of latents.
@@ -42,13 +44,55 @@ _CHUNK_ELEMENTS = 2**23
 _BLOCK_NONZEROS = 2**19
 
 
+class MatrixManifest(Saved, WasDict):
+    """Which latents of which SAE, over which images of whose activations, and how positions were aggregated.
+
+    sae_sha256, sae_config: what latents follow from, the weights and what they hang on beside them, such as k and the
+        normalisation; None of neurons.
+    """
+
+    FILE: ClassVar[str] = MANIFEST
+    COMMAND: ClassVar[str] = "medsae evaluate"
+
+    schema_version: Literal[1] = 1
+    encoder: EncoderInfo
+    images_sha256: str
+    positions: str
+    hook: str
+    aggregate: Aggregate
+    sae_sha256: str | None
+    sae_config: dict[str, Any] | None
+    n_latents: PositiveInt
+    n_images: NonNegativeInt
+
+    @classmethod
+    def of(cls, store: ActivationStore, units: Units, aggregate: Aggregate) -> MatrixManifest:
+        return cls(
+            encoder=units.rows_from(store).manifest.encoder,
+            images_sha256=store.manifest.images.sha256,
+            positions=store.manifest.positions,
+            hook=units.hook,
+            aggregate=aggregate,
+            sae_sha256=units.sae_sha256,
+            sae_config=units.config,
+            n_latents=units.n,
+            n_images=len(store.readable_images),
+        )
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the latent matrix in a folder, if there is one, is this."""
+        try:
+            return self == MatrixManifest.open(folder)
+        except MedSAEError:
+            return False
+
+
 class LatentMatrix:
     """Image-level activations of an SAE's latents (or of a hook's raw neurons), rows images, nonzeros only, on disk.
 
     Attributes:
         path: the folder.
-        manifest: encoder, hook, positions, aggregate, sae_sha256, sae_config (both None for neurons), n_latents,
-            n_images.
+        manifest: what it is of.
         images: one row a matrix row, in the store's order: image_id, path (relative to the image root), patient, split.
 
     Raises:
@@ -58,11 +102,11 @@ class LatentMatrix:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text("utf-8"))
+            self.manifest = MatrixManifest.read(json.loads((self.path / MANIFEST).read_text("utf-8")), MANIFEST)
             self.images = pd.read_csv(self.path / IMAGES, dtype=str, keep_default_na=False).astype(
                 {"image_id": np.int64}
             )
-            self.n_latents, self.n_images = int(self.manifest["n_latents"]), int(self.manifest["n_images"])
+            self.n_latents, self.n_images = self.manifest.n_latents, self.manifest.n_images
             self._shards = [safe_open(self.path / name, "np") for name in _shard_names(self.n_images)]
         except FileNotFoundError as error:
             raise MedSAEError(f"{self.path} holds no latent matrix: {error.filename or error} is missing") from None
@@ -134,13 +178,13 @@ class LatentWriter:
             if self._n_rows == ROWS_PER_SHARD:
                 self._flush()
 
-    def finish(self, manifest: dict[str, Any], images: pd.DataFrame) -> None:
+    def finish(self, manifest: MatrixManifest, images: pd.DataFrame) -> None:
         """Write the last shard, the images and the manifest."""
         if self._n_rows:
             self._flush()
         columns = images[["image_id", "path", "patient", "split"]]
         columns.to_csv(self._folder / IMAGES, index=False, lineterminator="\n")
-        (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        manifest.save(self._folder)
 
     def _flush(self) -> None:
         shard = sparse.csc_array(sparse.vstack(self._rows, format="csc"))
@@ -200,8 +244,8 @@ def latent_matrices(
         if isinstance(one, Latents):
             check_scorable(one.sae, one.name)
     folders = [Path(out) for out in outs]
-    manifests = [_manifest(store, one, aggregate) for one in units]
-    stale = [k for k, folder in enumerate(folders) if not _holds(folder, manifests[k])]
+    manifests = [MatrixManifest.of(store, one, aggregate) for one in units]
+    stale = [k for k, folder in enumerate(folders) if not manifests[k].is_of(folder)]
     for k in stale:
         refuse_other_content(folders[k], "latent matrix", _is_matrix)
     sources = {k: (str(units[k].rows_from(store).path), units[k].hook) for k in stale}
@@ -249,29 +293,6 @@ def image_activations(
     if not torch.isfinite(by_image).all():
         raise MedSAEError("activations hold nan or infinity; check the encoder's weights and the SAE")
     return by_image
-
-
-def _manifest(store: ActivationStore, units: Units, aggregate: Aggregate) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "encoder": units.rows_from(store).manifest["encoder"],
-        "images_sha256": store.manifest["images"]["sha256"],
-        "positions": store.manifest["positions"],
-        "hook": units.hook,
-        "aggregate": aggregate,
-        "sae_sha256": units.sae_sha256,
-        # What latents hang on beside the weights, such as k and the normalisation.
-        "sae_config": units.config,
-        "n_latents": units.n,
-        "n_images": len(store.readable_images),
-    }
-
-
-def _holds(folder: Path, manifest: dict[str, Any]) -> bool:
-    try:
-        return bool(json.loads((folder / MANIFEST).read_text("utf-8")) == manifest)
-    except (OSError, ValueError):
-        return False
 
 
 def _is_matrix(folder: Path) -> bool:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, PrivateAttr
 from pydantic_core import CoreSchema
 
-from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, read_json, write_text
-from medsae_plugin.scores import declared  # noqa: F401  so that METRICS holds what schemas are to name
+from medsae_plugin.saved import Saved
+from medsae_plugin.scores import at_home, declared  # noqa: F401  so that METRICS holds what schemas are to name
 from medsae_plugin.scores.images import ALL
 from medsae_plugin.scores.registry import METRICS
 from medsae_plugin.scores.units import Kind, as_folder_name
+from medsae_plugin.store.reader import ActivationStore
 
-R = TypeVar("R", bound="Result")
 NOT_SPARSE = 0.25  # of the latents, on a row: random directions with ReLU have 0.5
 LEAST_IN_BAND = 5
 FIDELITY = ("explained_variance", "mse", "cosine", "l0", "dead", "dense")
@@ -54,54 +51,8 @@ class Figures(BaseModel):
         return schema
 
 
-class Result(Figures):
-    """What a command found, as it stands in the JSON file that it writes; a subclass says which of both."""
-
-    FILE: ClassVar[str]
-    COMMAND: ClassVar[str]
-
-    @classmethod
-    def open(cls: type[R], path: str | Path) -> R:
-        """The result in a folder, or in a JSON file.
-
-        Raises:
-            MedSAEError: there is none, a damaged one, or one of another kind or version.
-        """
-        file = cls.file_at(path)
-        if not file.is_file():
-            where = "in" if Path(path).is_dir() else "at"
-            raise MedSAEError(f"there is no {cls.FILE} {where} {path}; {cls.COMMAND} writes it")
-        return cls.read(read_json(file), file)
-
-    @classmethod
-    def read(cls: type[R], content: Any, where: Path | str | None = None) -> R:
-        """The result whose `to_json` this is; `where` begins the message where it is not.
-
-        Raises:
-            MedSAEError: it is not what `save` writes.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            at = ".".join(map(str, first["loc"])) or "the file"
-            what = f"{where or cls.FILE} is not what {cls.COMMAND} writes"
-            raise MedSAEError(f"{what} ({at}: {first['msg']})") from None
-
-    @classmethod
-    def file_at(cls, path: str | Path) -> Path:
-        """The JSON file at a path: in it where it is a folder."""
-        return Path(path) / cls.FILE if Path(path).is_dir() else Path(path)
-
-    def save(self, path: str | Path) -> None:
-        """Write the JSON file; into `path` where that is a folder."""
-        file = self.file_at(path)
-        make_folder(file.parent)
-        write_text(file, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
-
-    def to_json(self) -> dict[str, Any]:
-        """The contents of the JSON file; undefined figures are null."""
-        return self.model_dump(mode="json", by_alias=True)
+class Result(Figures, Saved):
+    """What a command found, as it stands in the JSON file that it writes."""
 
 
 class Split(Figures):
@@ -132,6 +83,10 @@ class Encoder(Figures):
 
     name: str
     weights_sha256: str = ""
+
+    @classmethod
+    def of(cls, store: ActivationStore) -> Encoder:
+        return cls(**store.manifest.encoder.model_dump())
 
 
 class Judge(Figures):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.sae_folders import check_scorable, distinct_names, load_sae
-from medsae_plugin.scores.baselines import open_baselines
+from medsae_plugin.scores.baselines import Baselines, open_baselines
 from medsae_plugin.scores.units import Latents, Neurons, Place, Units
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.baselines import active_latents
@@ -53,12 +53,12 @@ def open_latents(
 
 
 def open_units(
-    store: ActivationStore, saes: Any, seed: int = 0, device: str = "cpu", baselines: Sequence[str | Path] = ()
+    store: ActivationStore, saes: Any, seed: int = 0, device: str = "cpu", baselines: Baselines = ()
 ) -> list[Units]:
     """Of each SAE its latents, an untrained SAE's, and its baselines among these; then each hook's raw neurons.
 
     Args:
-        baselines: folders of `medsae baselines`.
+        baselines: folders of `medsae baselines`, or what `open_baselines` returned.
 
     Raises:
         MedSAEError: what `open_latents` and `open_baselines` refuse.

@@ -150,7 +150,7 @@ def evaluate_as_paper(
         entries.append(_scores(one, found, of_eight[subsets[0]], explained_variance(store, one)))
     chosen = subsets[0]
     result = PaperEvaluation(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         seed=seed,
         table_images=len(table),

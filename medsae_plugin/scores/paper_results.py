@@ -13,7 +13,7 @@ from medsae_plugin.files import make_folder
 from medsae_plugin.scores.models import Encoder, Figures, Result
 from medsae_plugin.scores.results import METRICS_FILE
 from medsae_plugin.scores.units import Kind
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 PROTOCOL = "medsae-paper"
 _MOST_COLUMNS = 8
@@ -142,7 +142,7 @@ class PaperEvaluation(Result):
         for k, c in enumerate(self.candidates, 1):
             spread = f"{_range(c.order_mean_top_r)} ({_range(c.order_mean_top_entropy)})"
             figures = (c.bce, c.l0_rate, c.explained_variance, c.dead_rate, c.rank_r, c.rank_entropy)
-            cells = [_form(x) for x in figures]
+            cells = [fixed(x, 3) for x in figures]
             means = _pair(c.mean_top_r, c.mean_top_entropy)
             rows.append([f"[{k}] {c.name}", means, spread, *cells, f"{c.kept} of {c.latents}"])
         return aligned(rows, rule_after=(1,))
@@ -158,11 +158,7 @@ class PaperEvaluation(Result):
 
 
 def _pair(r: float | None, entropy: float | None) -> str:
-    return "-" if r is None else f"{r:.2f} ({_form(entropy, 2)})"
-
-
-def _form(x: float | None, digits: int = 3) -> str:
-    return "-" if x is None else f"{x:.{digits}f}"
+    return "-" if r is None else f"{r:.2f} ({fixed(entropy)})"
 
 
 def _range(values: Sequence[float | int | None], form: Callable[[float], str] = lambda x: f"{x:.2f}") -> str:

@@ -12,7 +12,7 @@ from scipy import optimize, special, stats
 
 from medsae_plugin.scores.models import Split
 from medsae_plugin.scores.registry import number
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 _NOTE = """\
 least r: where a latent is as unlike on a patient's images as on those of strangers. if alike: where it is the same on
@@ -57,8 +57,8 @@ class Power:
         rows = [["label", "+", "known", "patients +", "patients", "design effect", "least r", "if alike"]]
         for x in self.labels:
             counts = [str(n) for n in (x.positives, x.images, x.positive_patients, x.patients)]
-            effect = "-" if x.design_effect is None else f"{x.design_effect:.2f}"
-            least = ["never", x.never] if x.never else [_form(x.unlike), _form(x.alike)]
+            effect = fixed(x.design_effect)
+            least = ["never", x.never] if x.never else [fixed(x.unlike), fixed(x.alike)]
             rows.append([x.label, *counts, effect, *least])
         split = self.split
         return "\n".join(
@@ -70,10 +70,6 @@ class Power:
                 _NOTE,
             ]
         )
-
-
-def _form(r: float | None) -> str:
-    return "-" if r is None else f"{r:.2f}"
 
 
 def power_of(

@@ -10,10 +10,10 @@ from pydantic import Field
 from medsae_plugin._version import __version__
 from medsae_plugin.files import make_folder
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
-from medsae_plugin.scores.registry import mean_known
+from medsae_plugin.scores.registry import mean_known, number
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.scores.units import Kind
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 PROBES_FILE = "probes.json"
 _TITLES = {"reconstructed": "rebuilt", "sparse": "L1", "single_auroc": "one"}
@@ -65,8 +65,7 @@ class ProbedUnits(Figures):
 
     def mean(self, k: int | None = None, figure: str = "sparse") -> float | None:
         """The mean AUROC over labels: of the k-sparse probes, or of another figure."""
-        found = mean_known([o.k_sparse[str(k)] if k else o.value(figure) for o in self.labels])
-        return None if found != found else found
+        return number(mean_known([o.k_sparse[str(k)] if k else o.value(figure) for o in self.labels]))
 
 
 class HookProbe(Figures):
@@ -80,8 +79,7 @@ class HookProbe(Figures):
 
     @property
     def mean(self) -> float | None:
-        found = mean_known(list(self.auroc.values()))
-        return None if found != found else found
+        return number(mean_known(list(self.auroc.values())))
 
 
 class Probes(Result):
@@ -157,7 +155,7 @@ class Probes(Result):
                     self._share(u.mean(figure="reconstructed"), hook.hook),
                 ]
             )
-        title = f"{hook.hook}: all {hook.d} neurons {_form(hook.mean)}"
+        title = f"{hook.hook}: all {hook.d} neurons {fixed(hook.mean)}"
         return "\n".join([title, *aligned(rows, rule_after=(1,))])
 
     def _of_sae(self, sae: ProbedUnits) -> str:
@@ -170,15 +168,15 @@ class Probes(Result):
                 [
                     o.label,
                     str(o.positives),
-                    _form(ceiling.auroc[o.label]),
-                    _form(o.reconstructed),
-                    *(_form(o.k_sparse[str(k)]) for k in self.ks),
-                    _form(o.sparse),
-                    "-" if o.sparse_units is None else f"{o.sparse_units:.0f}",
+                    fixed(ceiling.auroc[o.label]),
+                    fixed(o.reconstructed),
+                    *(fixed(o.k_sparse[str(k)]) for k in self.ks),
+                    fixed(o.sparse),
+                    fixed(o.sparse_units, 0),
                     self._single(o),
-                    _form(o.single_auroc),
-                    _form(o.single_bce, 3),
-                    f"({_form(o.prevalence_bce, 3)})",
+                    fixed(o.single_auroc),
+                    fixed(o.single_bce, 3),
+                    f"({fixed(o.prevalence_bce, 3)})",
                 ]
             )
             between = [ceiling.intervals.get(o.label), *(o.intervals.get(figure) for figure in figures)]
@@ -199,11 +197,7 @@ class Probes(Result):
 
     def _share(self, auroc: float | None, hook: str) -> str:
         share = self.recovered(auroc, hook)
-        return _form(auroc) + ("" if share is None else f" ({share:.0%})")
-
-
-def _form(x: float | None, digits: int = 2) -> str:
-    return "-" if x is None else f"{x:.{digits}f}"
+        return fixed(auroc) + ("" if share is None else f" ({share:.0%})")
 
 
 def _between(interval: tuple[float, float] | None) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import reduce
 from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.special import logit
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.logistic import Features, Head, single_probes
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
@@ -90,10 +90,10 @@ def probe_units(
         one.held_out_from = seen.get(one.name)
     splits = counts(held_out.images)
     probes = Probes(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         aggregate=aggregate,
         ks=list(KS),
-        hooks=[HookProbe(hook=hook, d=store.hooks[hook].d, **found.by_label()) for hook, found in hooks.items()],
+        hooks=[found.probe(hook, store.hooks[hook].d) for hook, found in hooks.items()],
         units=probed,
         select=splits["select"],
         report=splits["report"],
@@ -101,6 +101,14 @@ def probe_units(
     if out is not None:
         probes.save(out)
     return probes
+
+
+def ceiling_logits(
+    store: ActivationStore, hook: str, held_out: HeldOut, seed: int = 0
+) -> Float[np.ndarray, "rows labels"]:
+    """The log-odds that the ceiling's probes, of all neurons of a hook, give each image of `report`, of folds that of
+    its fold's; nan where there is no probe."""
+    return _Ceiling.of(store, hook, held_out, Choice.each_of(held_out, seed)).said.logits
 
 
 class _Said:
@@ -145,7 +153,7 @@ class _Ceiling:
 
     @classmethod
     def of(cls, store: ActivationStore, hook: str, held_out: HeldOut, choices: Sequence[Choice]) -> _Ceiling:
-        x, names = _image_means(store, hook), held_out.images.label_names
+        x, names = _means(store, hook), held_out.images.label_names
         said, heads = _Said(held_out), []
         for choice in choices:
             on_select, on_report = x[choice.select], x[choice.report]
@@ -154,15 +162,16 @@ class _Ceiling:
                 said.put(choice, c, head, on_report)
         return cls(heads, said, names)
 
-    def by_label(self) -> dict[str, Any]:
-        """The figures of a `HookProbe`."""
-        told, names = self.said.told, self.label_names
-        has = {name: c for c, name in enumerate(names)}
-        return {
-            "auroc": {name: number(told.auroc[c]) for name, c in has.items()},
-            "intervals": {name: told.interval(c) for name, c in has.items() if told.interval(c)},
-            "no_interval": {name: why for name, c in has.items() if (why := told.no_interval[c])},
-        }
+    def probe(self, hook: str, d: int) -> HookProbe:
+        """The figures of it, by label."""
+        told, has = self.said.told, {name: c for c, name in enumerate(self.label_names)}
+        return HookProbe(
+            hook=hook,
+            d=d,
+            auroc={name: number(told.auroc[c]) for name, c in has.items()},
+            intervals={name: between for name, c in has.items() if (between := told.interval(c))},
+            no_interval={name: why for name, c in has.items() if (why := told.no_interval[c])},
+        )
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def _probed(
         chosen_from = _candidates(store, units, matrix, every[choice.select])
         fitted.append(_fit(sparse.csr_array(every[:, chosen_from]), chosen_from, choice, said))
     if isinstance(units, Latents):
-        rebuilt = _image_means(store, units.hook, units)
+        rebuilt = _means(store, units.hook, units)
         for choice, heads in zip(choices, ceiling.heads, strict=True):
             for c, head in enumerate(heads):
                 said["reconstructed"].put(choice, c, head, rebuilt[choice.report])
@@ -268,20 +277,15 @@ def _candidates(
 ) -> Int[np.ndarray, " chosen"]:
     """The units to choose from: those that fire on enough images of `select`; of neurons that have one activation an
     image, or the mean of several, the axes alone, since a negative tells what its axis does."""
-    if units.kind == "neurons" and (
-        store.hooks[units.hook].rows_per_image == 1 or matrix.manifest["aggregate"] == "mean"
-    ):
+    if units.kind == "neurons" and (store.hooks[units.hook].rows_per_image == 1 or matrix.manifest.aggregate == "mean"):
         return np.arange(units.d_in)
     fired = np.bincount(on_select.indices[on_select.data > 0], minlength=units.n)
     return np.flatnonzero(fired >= least_firing(on_select.shape[0]))
 
 
 @torch.no_grad()
-def _image_means(store: ActivationStore, hook: str, units: Latents | None = None) -> Float[np.ndarray, "images d"]:
+def _means(store: ActivationStore, hook: str, units: Latents | None = None) -> Float[np.ndarray, "images d"]:
     """The mean over positions of each readable image's activations, or of an SAE's reconstruction of them, float32."""
-    per_image = store.hooks[hook].rows_per_image
-    parts: list[np.ndarray] = []
-    for _, rows in store.image_batches(hook, None, max(1, _BATCH_ROWS // per_image)):
-        x = rows if units is None else units.sae.decode(units.encode(rows)).cpu()
-        parts.append(reduce(x.float(), "(image position) d -> image d", "mean", position=per_image).numpy())
-    return np.concatenate(parts)
+    through = None if units is None else lambda rows: units.sae.decode(units.encode(rows)).cpu()
+    chunk = max(1, _BATCH_ROWS // store.hooks[hook].rows_per_image)
+    return np.concatenate([x.astype(np.float32) for _, x in image_means(store, hook, chunk, through)])

@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from medsae_plugin.data.tables import ImageTable
+from medsae_plugin.scores.baselines import Baselines
 from medsae_plugin.scores.cross_fitting import cross_fit
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.judge import JudgeStore
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix, latent_matrices
+from medsae_plugin.scores.models import Encoder
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.results import Evaluation
 from medsae_plugin.scores.scoring import HeldOut, Resampling, Scored, sum_up
-from medsae_plugin.scores.seen import check_held_out
+from medsae_plugin.scores.seen import check_held_out, seen_patients
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.units import Latents, Units
 from medsae_plugin.store.reader import ActivationStore
@@ -41,11 +43,12 @@ def evaluate(
     aggregate: Aggregate = "max",
     select: str = "train",
     report: str = "test",
+    home: str | None = None,
     q: float = 0.3,
     folds: Folds | None = None,
     leave_out_trained: bool | Collection[str] = False,
     resampling: Resampling | None = None,
-    baselines: Sequence[str | Path] = (),
+    baselines: Baselines = (),
     judge: JudgeStore | None = None,
     device: str = "cpu",
     progress: bool = True,
@@ -59,13 +62,16 @@ def evaluate(
 
     Args:
         saes: folders or SAEs, one or several, or what `train_saes` returned.
+        home: another split of the hospital that `select` is of, where `report` is of another hospital (`elsewhere`):
+            what top latents lose from there to here is given, and their figures on both together.
         folds: cross-fitting: choose on all folds but one, score on that one, in turn, instead of `select` and `report`;
             see `cross_fitting`.
         leave_out_trained: leave out patients that an SAE was trained on, where the store is split otherwise than the
             SAE's own, instead of refusing them; or which patients are to be left out for that.
         q: a latent detects where it exceeds the (1 - q) quantile of its positive activations.
         resampling: permutations of patients' labels, 200 by default, with their seed.
-        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs.
+        baselines: folders of `medsae baselines`, whose units are scored beside their SAEs, or what `open_baselines`
+            returned.
         judge: another encoder's store of the same images, by whose embeddings monosemanticity is given as well.
         device: where SAEs are computed.
 
@@ -85,16 +91,18 @@ def evaluate(
     images = images.without_reported(trained_on)
     if judge is not None:
         judge.ids(images)
-    held_out = HeldOut(images, q, resampling)
+    there = None if home is None else _at_home(units, store, table, select, home)
+    held_out = HeldOut(images, q, resampling, there if there is not None and len(there.rows("report")) else None)
     with kept_or_scratch(out) as folder:
         matrices = unit_matrices(store, units, folder / "latents", aggregate, progress)
         scored = [_scored(store, *both, held_out, judge) for both in zip(units, matrices, strict=True)]
         evaluation = Evaluation.of(
             scored,
-            store.manifest["encoder"],
+            Encoder.of(store),
             aggregate,
             counts(images),
             q=q,
+            home=None if there is None else counts(there)["report"],
             judge=None if judge is None else judge.told,
             resampling=asdict(resampling),
             images_without_labels=int(np.isnan(images.labels).all(1).sum()),
@@ -113,6 +121,16 @@ def unit_matrices(
     """The latent matrix of each, in a folder of its name."""
     folders = [folder / one.folder_name for one in units]
     return latent_matrices(store, units, folders, aggregate=aggregate, progress=progress)
+
+
+def _at_home(
+    units: Sequence[Units], store: ActivationStore, table: ImageTable, select: str, home: str
+) -> LabelledImages:
+    """With the roles of `HeldOut.home`, without patients that an SAE was trained on."""
+    images = LabelledImages.of(store, table).held_out(select, home)
+    patients = sorted(set(images.patients[images.members == "report"]))
+    saes = [one for one in units if isinstance(one, Latents) and one.kind == "sae"]
+    return images.without_reported({p for one in saes for p in seen_patients(one, store, patients) or ()})
 
 
 def _scored(

@@ -18,7 +18,7 @@ from medsae_plugin.errors import MedSAEError
 Per = Literal["latent", "label", "top", "sae"]
 Better = Literal["higher", "lower", ""]
 Show = Literal["latents", "observations", "table", "report", "comparison", "card", "rank"]
-Needs = Literal["sums", "images", "judge"]
+Needs = Literal["sums", "images", "judge", "home"]
 Figure = Callable[[Any], Any]
 """Of a `Scored`, which offers sums, activations and other figures; returns what `Metric.per` says."""
 
@@ -35,7 +35,7 @@ class Metric:
     show: where: `latents` (latents.parquet), `observations` (metrics.json), and `table`, `report`, `comparison`,
         `card`; `rank` for a figure that SAEs are ranked by.
     needs: `sums`, or `images` for what merged sums of sites cannot give, or `judge` for what another encoder's
-        embeddings give.
+        embeddings give, or `home` for what a second hospital gives (`at_home`).
     low, high: the figures that bound its interval, "" for none.
     """
 

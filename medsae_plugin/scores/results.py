@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from pydantic import Field, PrivateAttr, model_validator
 
 from medsae_plugin._version import __version__
@@ -16,7 +18,7 @@ from medsae_plugin.files import make_folder, replacing
 from medsae_plugin.scores.models import Encoder, Judge, Result, Split, UnitScores
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.scores.summary import latent_frame, summaries
-from medsae_plugin.scores.table import format_table
+from medsae_plugin.scores.table import at_home, format_table
 
 METRICS_FILE, LATENTS_FILE = "metrics.json", "latents.parquet"
 
@@ -37,6 +39,7 @@ class Evaluation(Result):
     aggregate: str
     select: Split
     report: Split
+    home: Split | None = None
     q: float | None = None
     resampling: dict[str, int] | None = None
     judge: Judge | None = None
@@ -45,6 +48,7 @@ class Evaluation(Result):
     candidates: list[UnitScores]
     _frame: pd.DataFrame | None = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
+    _tops: dict[str, np.ndarray] = PrivateAttr({})
 
     @model_validator(mode="before")
     @classmethod
@@ -62,16 +66,15 @@ class Evaluation(Result):
     def of(
         cls,
         scored: Sequence[Scored],
-        encoder: Mapping[str, Any],
+        encoder: Encoder,
         aggregate: str,
         splits: Mapping[str, Any],
         **more: Any,
     ) -> Evaluation:
         """The figures of these units."""
-        evaluation = cls(
-            encoder=Encoder(**encoder), aggregate=aggregate, candidates=summaries(scored), **splits, **more
-        )
+        evaluation = cls(encoder=encoder, aggregate=aggregate, candidates=summaries(scored), **splits, **more)
         evaluation._frame = latent_frame(scored)
+        evaluation._tops = {s.units.name: s.top_activations for s in scored if s.matrix is not None}
         return evaluation
 
     @classmethod
@@ -104,6 +107,11 @@ class Evaluation(Result):
             self._frame = self._of_these(pd.read_parquet(file))
         return self._frame if name is None else self._frame[self._frame["name"] == name].reset_index(drop=True)
 
+    def top_activations(self, name: str) -> Float[np.ndarray, "rows labels"]:
+        """Of each label the top unit, of the units of this name, on the images of `report`; zeros where there is none.
+        Of folds it is each fold's own, standardised. Not of an evaluation that was opened, or made of sums alone."""
+        return self._tops[name]
+
     def only(self, name: str) -> Evaluation:
         """One SAE's part of this evaluation: its scores, its baselines', and those of its hook's neurons."""
         kept = [self[name], *self[name].baselines, *(c for c in self[name].beside if c.kind == "neurons")]
@@ -131,7 +139,8 @@ class Evaluation(Result):
         raise KeyError(name)
 
     def __str__(self) -> str:
-        return format_table(self.saes, self.select, self.report, self.aggregate, self.resampling is not None)
+        table = format_table(self.saes, self.select, self.report, self.aggregate, self.resampling is not None)
+        return table if self.home is None else f"{table}\n\n{at_home(self.saes, self.home, self.report)}"
 
 
 def _of_2(candidate: Mapping[str, Any]) -> dict[str, Any]:

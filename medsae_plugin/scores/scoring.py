@@ -47,11 +47,14 @@ class HeldOut:
     """Images with two roles, and how chance is measured on them: what all units of an evaluation share.
 
     q: a latent detects where it exceeds the (1 - q) quantile of its positive activations on `select`.
+    home: the same with `report` on other patients of the hospital that `select` is of, where that is another one's than
+        `report`'s; see `at_home`.
     """
 
     images: LabelledImages
     q: float = 0.3
     resampling: Resampling = Resampling()
+    home: LabelledImages | None = None
 
     @cached_property
     def report(self) -> Int[np.ndarray, " rows"]:
@@ -127,6 +130,7 @@ class Scored:
     def has(self, name: str) -> bool:
         """Whether the figure can be computed here."""
         at_hand = {"sums": True, "images": self.matrix is not None, "judge": self.judged is not None}
+        at_hand["home"] = self.held_out is not None and self.held_out.home is not None
         return at_hand[METRICS[name].needs]
 
     def of_top(self, name: str) -> Float[np.ndarray, " labels"]:
@@ -141,6 +145,16 @@ class Scored:
     def folds_of_top(self) -> Int[np.ndarray, " labels"] | None:
         """How many folds chose each top unit; None where they were chosen once."""
         return None
+
+    @cached_property
+    def home(self) -> Scored | None:
+        """The same units, chosen likewise, scored where `HeldOut.home` reports; None without it."""
+        matrix, held_out = self._images()
+        if held_out.home is None:
+            return None
+        sums = sum_up(matrix, held_out.home)
+        there = HeldOut(held_out.home, held_out.q, held_out.resampling)
+        return Scored(self.units, sums, matrix=matrix, held_out=there)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -279,11 +293,16 @@ class Scored:
         """Of each label the degrees of freedom of its interval: the patients with it, or without, less one."""
         return np.maximum(self.patients_showing.min(0) - 1, 1)
 
+    @property
+    def r_left_out_held(self) -> Float[np.ndarray, "patients labels"]:
+        """`r_left_out`; of a label whose r is undefined without one of them, r as it is, 0 where that is undefined."""
+        left_out = self.r_left_out
+        return np.where(np.isnan(left_out).any(0), np.nan_to_num(self.of_top("r")), left_out)
+
     @cached_property
     def mean_r_left_out(self) -> Float[np.ndarray, " patients"]:
-        """`mean_top_r` without each patient. A label whose r is undefined without one of them is held where it is."""
-        r, left_out = np.nan_to_num(self.of_top("r")), self.r_left_out
-        held = np.where(np.isnan(left_out).any(0), r, left_out)[:, self.varying]
+        """`mean_top_r` without each patient."""
+        held = self.r_left_out_held[:, self.varying]
         return held.mean(1) if held.shape[1] else np.full(len(held), np.nan)
 
     def mean_degrees(self, *others: Scored) -> float | None:

@@ -10,17 +10,19 @@ No image, path or patient is in them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator
 
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import refuse_other_content, replacing_folder
+from medsae_plugin.saved import Saved
 from medsae_plugin.scores.images import ROLES, LabelledImages
 from medsae_plugin.scores.matrix import Aggregate
-from medsae_plugin.scores.models import Split
+from medsae_plugin.scores.models import Encoder, Split
 from medsae_plugin.scores.opening import open_units
 from medsae_plugin.scores.protocols import fidelity_of, kept_or_scratch, unit_matrices
 from medsae_plugin.scores.results import Evaluation
@@ -28,12 +30,30 @@ from medsae_plugin.scores.scoring import Scored, sum_up
 from medsae_plugin.scores.seen import check_held_out
 from medsae_plugin.scores.summary import counts
 from medsae_plugin.scores.sums import LatentStatistics
-from medsae_plugin.scores.units import DESCRIPTION, described
+from medsae_plugin.scores.units import Units, described
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.training.fidelity import FidelitySums
 
-SCHEMA_VERSION = 2
 SITE = "site.json"
+
+
+class Site(Saved):
+    """Of what the sums of a site are, and of how much; nothing in it is of a single patient."""
+
+    FILE: ClassVar[str] = SITE
+    COMMAND: ClassVar[str] = "medsae stats"
+
+    schema_version: Literal[2] = 2
+    encoder: Encoder
+    aggregate: Aggregate
+    labels: list[str]
+    select: Split
+    report: Split
+    units: list[Annotated[Units, AfterValidator(described)]]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        return {"select": self.select, "report": self.report}
 
 
 @dataclass
@@ -43,7 +63,7 @@ class SiteStatistics:
     about: `site.json`. statistics: of each units, by role. fidelity: of each, None for neurons.
     """
 
-    about: dict[str, Any]
+    about: Site
     statistics: list[dict[str, LatentStatistics]]
     fidelity: list[FidelitySums | None]
 
@@ -58,7 +78,7 @@ class SiteStatistics:
         folder = Path(folder)
         refuse_other_content(folder, "statistics", lambda there: (there / SITE).is_file())
         with replacing_folder(folder) as temporary:
-            (temporary / SITE).write_text(json.dumps(self.about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            self.about.save(temporary)
             for k, (by_role, sums) in enumerate(zip(self.statistics, self.fidelity, strict=True)):
                 for role, statistics in by_role.items():
                     statistics.save(temporary / _file(k, role))
@@ -73,19 +93,10 @@ class SiteStatistics:
             MedSAEError: it holds no statistics, damaged ones, or those of another version.
         """
         folder = Path(folder)
-        try:
-            about = json.loads((folder / SITE).read_text("utf-8"))
-            version, units = about["schema_version"], about["units"]
-        except FileNotFoundError:
-            raise MedSAEError(f"{folder} holds no statistics of a site: it has no {SITE}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise MedSAEError(f"{folder / SITE} is damaged ({error})") from None
-        if version != SCHEMA_VERSION:
-            raise MedSAEError(f"{folder} has schema version {version}; this version reads {SCHEMA_VERSION}")
-        statistics = [
-            {role: LatentStatistics.load(folder / _file(k, role)) for role in ROLES} for k in range(len(units))
-        ]
-        return cls(about, statistics, [_load_fidelity(folder / _file(k, "fidelity")) for k in range(len(units))])
+        about = Site.open(folder)
+        each = range(len(about.units))
+        statistics = [{role: LatentStatistics.load(folder / _file(k, role)) for role in ROLES} for k in each]
+        return cls(about, statistics, [_load_fidelity(folder / _file(k, "fidelity")) for k in each])
 
     def merge(self, other: SiteStatistics) -> None:
         """Add another site's sums, in place. A patient of both sites counts as two.
@@ -93,19 +104,18 @@ class SiteStatistics:
         Raises:
             MedSAEError: the other has another encoder, other SAEs, labels or splits.
         """
+        here, there = self.about.to_json(), other.about.to_json()
         for what in ("encoder", "aggregate", "labels", "units"):
-            if self.about[what] != other.about[what]:
-                raise MedSAEError(
-                    f"the sites do not fit each other: {what} is {self.about[what]} and {other.about[what]}"
-                )
-        for role in ROLES:
-            mine, theirs = self.about[role], other.about[role]
-            if mine["split"] != theirs["split"]:
-                raise MedSAEError(
-                    f"the sites do not fit each other: {role} is on {mine['split']} and {theirs['split']}"
-                )
-            counts = {key: mine.get(key, 0) + theirs.get(key, 0) for key in ("images", "patients", "without_row")}
-            self.about[role] = {**mine, **counts}
+            if here[what] != there[what]:
+                raise MedSAEError(f"the sites do not fit each other: {what} is {here[what]} and {there[what]}")
+        together = {}
+        for role, mine in self.about.splits.items():
+            theirs = other.about.splits[role]
+            if mine.split != theirs.split:
+                raise MedSAEError(f"the sites do not fit each other: {role} is on {mine.split} and {theirs.split}")
+            counts = {key: getattr(mine, key) + getattr(theirs, key) for key in ("images", "patients", "without_row")}
+            together[role] = mine.model_copy(update=counts)
+        self.about = self.about.model_copy(update=together)
         for by_role, others in zip(self.statistics, other.statistics, strict=True):
             for role, statistics in by_role.items():
                 statistics.merge(others[role])
@@ -115,13 +125,12 @@ class SiteStatistics:
 
     def scored(self) -> list[Scored]:
         """All units with the scores that follow from sums."""
-        parts = zip(self.about["units"], self.statistics, self.fidelity, strict=True)
-        return [Scored(described(entry), by_role, fidelity=sums) for entry, by_role, sums in parts]
+        parts = zip(self.about.units, self.statistics, self.fidelity, strict=True)
+        return [Scored(units, by_role, fidelity=sums) for units, by_role, sums in parts]
 
     def evaluation(self) -> Evaluation:
         """As `evaluate` gives, but for what needs the images: rankings, intervals, p and claims."""
-        splits = {role: Split(**self.about[role]) for role in ROLES}
-        return Evaluation.of(self.scored(), self.about["encoder"], self.about["aggregate"], splits)
+        return Evaluation.of(self.scored(), self.about.encoder, self.about.aggregate, self.about.splits)
 
 
 def site_statistics(
@@ -144,14 +153,15 @@ def site_statistics(
     images = LabelledImages.of(store, table).held_out(select, report)
     units = open_units(store, saes, seed, device)
     check_held_out(units, store, images)
-    about = {
-        "schema_version": SCHEMA_VERSION,
-        "encoder": store.manifest["encoder"],
-        "aggregate": aggregate,
-        "labels": list(images.label_names),
-        **{role: split.model_dump(exclude={"in_thin_bands"}) for role, split in counts(images).items()},
-        "units": [{name: getattr(one, name) for name in DESCRIPTION} for one in units],
-    }
+    splits = {role: split.model_copy(update={"in_thin_bands": None}) for role, split in counts(images).items()}
+    about = Site(
+        encoder=Encoder.of(store),
+        aggregate=aggregate,
+        labels=list(images.label_names),
+        select=splits["select"],
+        report=splits["report"],
+        units=units,
+    )
     with kept_or_scratch(None) as folder:
         matrices = unit_matrices(store, units, folder, aggregate, progress)
         statistics = [sum_up(matrix, images) for matrix in matrices]

@@ -74,7 +74,7 @@ def _partial(activation: np.ndarray, labels: np.ndarray, c: int) -> float:
     both, across, rest = products[:2, :2], products[:2, 2:], products[2:, 2:]
     # Labels that determine one another leave the rest singular, which the pseudoinverse takes as it is.
     left = both - across @ np.linalg.pinv(rest, rcond=1e-10, hermitian=True) @ across.T
-    rank = np.linalg.matrix_rank(rest, rtol=1e-10, hermitian=True)
+    rank = np.linalg.matrix_rank(rest, rtol=1e-10, hermitian=True) if rest.size else 0  # numpy 2.1 has none of nothing
     own = np.diag(left) > [1e-9 * both[0, 0], LEAST_OWN * both[1, 1]]
     if not own.all() or len(columns) < rank + LEAST_SPARE:
         return np.nan

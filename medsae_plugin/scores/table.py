@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medsae_plugin.scores.models import Gain, Observation, Split, UnitScores
 from medsae_plugin.scores.registry import METRICS, Metric, shown
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 MEANS = {
     "r": "mean_top_r",
@@ -51,13 +51,45 @@ def format_table(
     """
     head = "\n".join(
         [
-            _roles(select, report, aggregate),
+            roles(select, report, aggregate),
             *without_rows(*(select, report)[bool(select.folds) :]),
             _CROSS_FITTED if report.folds else _RESAMPLED if resampled else _SUMMED,
             *(_thin_bands(report) if resampled else []),
         ]
     )
     return "\n\n".join([head, *(_sae_table(sae, _columns(resampled), report.folds) for sae in saes)])
+
+
+def at_home(saes: Sequence[UnitScores], home: Split, report: Split) -> str:
+    """What top latents lose from the hospital that they were chosen at to the one that is reported on."""
+    if not home.images:
+        return f"At home, on {home.split}, no patient is left that no SAE was trained on: what is lost is not known."
+    lines = [
+        f"At home, on {_counts(home)}, and here, on {_counts(report)}: the same latents.\n"
+        "lost: r at home less r here, with its 95% interval over patients; both: r of the images of both, activations\n"
+        "standardised within each, AUROC of pairs within one."
+    ]
+    lines += [f"Left out at home: {home.left_out} patients that an SAE was trained on."] if home.left_out else []
+    columns = [METRICS[name] for name in ("r_home", "r", "r_drop", "r_pooled", "auroc_home", "auroc", "auroc_pooled")]
+    heads = [head for m in columns for head in ([m.title, "[95%]"] if m.low == "r_drop_low" else [m.title])]
+    for sae in saes:
+        rows = [["observation", "latent", *heads]]
+        for o in sae.observations:
+            cells = [x for m in columns for x in _with_between(o, m, m.name == "r_drop")]
+            rows.append([o.label, "-" if o.latent is None else str(o.latent), *cells])
+        means = [["mean r over observations", "at home", "here", "lost", "[95%]"]]
+        for one in [sae, *sae.beside]:
+            there, lost = one.value("mean_top_r_home"), one.value("mean_top_r_drop")
+            here = None if there is None or lost is None else there - lost
+            bounds = _between(one.value("mean_top_r_drop_low"), one.value("mean_top_r_drop_high"))
+            forms = [METRICS["mean_top_r"].form(x) for x in (there, here, lost)]
+            means.append(["this SAE" if one is sae else one.kind, *forms, bounds])
+        lines += ["", sae.name, *aligned(rows, rule_after=(1,)), "", *aligned(means, rule_after=(1,))]
+    return "\n".join(lines)
+
+
+def _with_between(o: Observation, m: Metric, interval: bool) -> list[str]:
+    return [m.form(o.value(m.name)), *([_between(o.value(m.low), o.value(m.high))] if interval else [])]
 
 
 def _columns(resampled: bool) -> list[Metric]:
@@ -178,7 +210,7 @@ def _beside_table(sae: UnitScores) -> list[str]:
             _gained(gain) if gain else "",
         ]
         name = "this SAE" if one is sae else one.kind
-        l0_words = "-" if l0 is None else f"{l0:.1f}"
+        l0_words = fixed(l0, 1)
         rows.append([name, str(one.candidates), l0_words, *(_figure(m, one) for m in columns), *last])
     said = [f"({k}) {title}" for k, title in enumerate(long, 1)]
     return ["", "Beside it, over all observations", *aligned(rows, rule_after=(1,)), *said, *_beside_notes(sae)]
@@ -214,7 +246,7 @@ def _thin_bands(report: Split) -> list[str]:
     ]
 
 
-def _roles(select: Split, report: Split, aggregate: str) -> str:
+def roles(select: Split, report: Split, aggregate: str) -> str:
     """Where latents were chosen and scored."""
     if report.folds:
         words = (

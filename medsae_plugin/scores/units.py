@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -273,21 +274,7 @@ class Neurons(Units):
         return j if j < self.d_in else -1
 
 
-DESCRIPTION = (
-    "name",
-    "kind",
-    "hook",
-    "d_in",
-    "n",
-    "architecture",
-    "sae_sha256",
-    "encoder",
-    "encoder_sha256",
-    "baseline_of",
-)
-"""The fields that say which units these are, in files."""
-
-
-def described(fields: dict[str, Any]) -> Units:
-    """Units of which only the description is known."""
-    return (Neurons if fields["kind"] == "neurons" else Units)(**fields)
+def described(units: Units) -> Units:
+    """The same, known by their description alone, as files have it."""
+    fields = {field.name: getattr(units, field.name) for field in dataclasses.fields(Units)}
+    return (Neurons if units.kind == "neurons" else Units)(**fields)

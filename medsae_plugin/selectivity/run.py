@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from medsae_plugin.comparison.features import image_means
 from medsae_plugin.data.tables import ImageTable
 from medsae_plugin.encoders import HookedVisionEncoder, ZeroShot
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.scores.choice import Choice
+from medsae_plugin.scores.image_means import image_means
 from medsae_plugin.scores.images import Folds, LabelledImages
 from medsae_plugin.scores.logistic import Head
 from medsae_plugin.scores.matrix import Aggregate, LatentMatrix
@@ -103,7 +103,7 @@ def score_selectivity(
     splits, findings = counts(held_out.images), [c.name for c in concepts if not c.is_covariate]
     names, y = held_out.images.label_names, held_out.labels
     result = Selectivity(
-        encoder=Encoder(**store.manifest["encoder"]),
+        encoder=Encoder.of(store),
         prompts=None if again is None else again.prompts,
         aggregate=aggregate,
         select=splits["select"],

@@ -51,6 +51,18 @@ def t_interval(estimate: float, left_out: Float[np.ndarray, " patients"], df: fl
     return estimate - half, estimate + half
 
 
+def independent_difference(
+    one: tuple[float, Float[np.ndarray, " patients"], float], other: tuple[float, Float[np.ndarray, " others"], float]
+) -> tuple[float, float]:
+    """The interval of a figure of some patients less that of others, each with what it is without each of its patients
+    and with its degrees of freedom: Student's t with those of Welch (1947)."""
+    (a, a_left, a_df), (b, b_left, b_df) = one, other
+    of_a, of_b = variance(a_left), variance(b_left)
+    df = (of_a + of_b) ** 2 / max(of_a**2 / a_df + of_b**2 / b_df, np.finfo(float).tiny)
+    half = float(t.ppf((1 + LEVEL) / 2, max(df, 1)) * np.sqrt(of_a + of_b))
+    return float(a - b - half), float(a - b + half)
+
+
 def correlation_interval(r: float, left_out: Float[np.ndarray, " patients"], df: float) -> tuple[float, float]:
     """`t_interval` of Fisher's z = artanh r, turned back.
 
@@ -60,6 +72,33 @@ def correlation_interval(r: float, left_out: Float[np.ndarray, " patients"], df:
     """
     low, high = t_interval(float(_z(np.array([r]))[0]), _z(left_out), df)
     return float(np.tanh(low)), float(np.tanh(high))
+
+
+def p_above_zero(estimate: float, left_out: Float[np.ndarray, " patients"], df: float) -> float:
+    """One-sided p of an unbounded figure's being 0 or less, by `t_interval`'s t."""
+    return float(t.sf(estimate / max(np.sqrt(variance(left_out)), np.finfo(float).tiny), df))
+
+
+def ratio_interval(
+    numerator: tuple[float, Float[np.ndarray, " patients"]],
+    denominator: tuple[float, Float[np.ndarray, " patients"]],
+    df: float,
+) -> tuple[float, float] | None:
+    """Fieller's interval (1954) of a ratio of two figures, each with what it is without each patient in turn: the
+    ratios q for which `t_interval` of numerator - q denominator holds 0. None where it has no ends, which is where the
+    interval of the denominator holds 0.
+    """
+    (a, a_left), (b, b_left) = numerator, denominator
+    n = len(a_left)
+    spread = (n - 1) / n * np.stack([a_left - a_left.mean(), b_left - b_left.mean()])
+    of_a, across, of_b = (float(t.ppf((1 + LEVEL) / 2, df) ** 2 * x) for x in (
+        spread[0] @ (a_left - a_left.mean()), spread[0] @ (b_left - b_left.mean()), spread[1] @ (b_left - b_left.mean())
+    ))  # fmt: skip
+    square, half, constant = b**2 - of_b, a * b - across, a**2 - of_a
+    if not square > 0:
+        return None
+    root = float(np.sqrt(max(half**2 - square * constant, 0)))
+    return (half - root) / square, (half + root) / square
 
 
 def auroc_interval(

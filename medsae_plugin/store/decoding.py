@@ -9,18 +9,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from medsae_plugin.data.images import ImageFolder, UnreadableImage, read_image
 from medsae_plugin.errors import MedSAEError, reason_of
 from medsae_plugin.machine import cores
 
-if TYPE_CHECKING:
-    from medsae_plugin.encoders import Preprocessor
+
+@runtime_checkable
+class ToArray(Protocol):
+    """What makes arrays of images, such as a `Preprocessor`; small and picklable, so that workers can hold it."""
+
+    def to_array(self, image: Image.Image) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Decoded:
 
 
 class _Decoder(Dataset[Decoded]):
-    def __init__(self, root: Path | ImageFolder, paths: list[str], preprocessor: Preprocessor) -> None:
+    def __init__(self, root: Path | ImageFolder, paths: list[str], preprocessor: ToArray) -> None:
         self.root, self.paths, self.preprocessor = root, paths, preprocessor
 
     def __getitem__(self, request: Request) -> Decoded:
@@ -65,7 +70,7 @@ def default_workers() -> int:
 
 
 def decode(
-    root: Path | ImageFolder, paths: list[str], preprocessor: Preprocessor, requests: Iterable[Request], workers: int
+    root: Path | ImageFolder, paths: list[str], preprocessor: ToArray, requests: Iterable[Request], workers: int
 ) -> Iterator[Decoded]:
     """Decode batches in the order of `requests`, which is asked for no more than two batches a worker ahead.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,9 +18,11 @@ from tqdm import tqdm
 from medsae_plugin.encoders.hook_names import select_hooks
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import free_bytes, writing
+from medsae_plugin.precision import FP32, Precision
 from medsae_plugin.store import layout
+from medsae_plugin.store.computing import activations_of, choose, computing_in, manifest_dtype
 from medsae_plugin.store.decoding import Decoded, Request, decode, default_workers, worker_deaths_explained
-from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.store.layout import DTYPES, EncoderInfo, HookInfo, ImagesInfo, Manifest
 from medsae_plugin.store.plan import ExtractionPlan, Stopwatch, peak_bytes
 from medsae_plugin.store.positions import PositionPolicy, parse_positions
 from medsae_plugin.store.reader import ActivationStore
@@ -50,6 +51,7 @@ def extract(
     images_per_shard: int | None = None,
     workers: int | None = None,
     dtype: torch.dtype = torch.float32,
+    precision: str = FP32,
     seed: int = 0,
     strict: bool = False,
     progress: bool = True,
@@ -71,19 +73,22 @@ def extract(
         images_per_shard: by default so many that a shard has about 128 MiB, but 32 to 1024.
         workers: decoding processes; by default one less than the cores, 1 to 8. 0 decodes in this process.
         dtype: what is stored: float32, float16 or bfloat16.
+        precision: what the encoder computes in: `fp32`; `bf16`, mixed precision; or `auto`, which is bf16 where the
+            chip computes in it and the first images' activations are as near to fp32's as `medsae_plugin.precision`
+            says. A store is of one precision, which its manifest says and `auto` goes on in.
         seed: of `sample:N`.
         strict: an unreadable image is an error instead of a row of `failures.csv`.
         progress: a bar on stderr with images per second and time left.
 
     Raises:
         MedSAEError: an unknown hook or a policy it cannot follow; a disk that cannot hold the store, before anything is
-            begun; `out` holds something else or a store whose manifest disagrees; an unreadable image if `strict`, or
-            nothing but; an activation that is not finite; memory or disk run out; a decoding process died. Finished
-            shards are kept.
+            begun; `out` holds something else, or a store whose manifest disagrees or that is of another precision; an
+            unreadable image if `strict`, or nothing but; an activation that is not finite; memory or disk run out; a
+            decoding process died. Finished shards are kept.
     """
-    job = _job(encoder, images, hooks, positions, dtype, seed, strict, batch_size, workers, progress)
-    manifest = _manifest(job, images_per_shard)
     out = Path(out)
+    job = _job(encoder, images, hooks, out, positions, dtype, precision, seed, strict, batch_size, workers, progress)
+    manifest = _manifest(job, images_per_shard)
     plan = _plan(job, manifest, out)
     plan.check_disk(out)
     if progress and plan.images_left:
@@ -91,7 +96,8 @@ def extract(
     with writing(out, "Finished shards are kept"):
         writer = StoreWriter(out, manifest, images.frame)
         try:
-            _fill(job, writer)
+            with computing_in(encoder, job.precision.name):
+                _fill(job, writer)
         finally:
             writer.release_all()
         writer.finish()
@@ -113,6 +119,7 @@ def plan_extraction(
     images_per_shard: int | None = None,
     workers: int | None = None,
     dtype: torch.dtype = torch.float32,
+    precision: str = FP32,
     seed: int = 0,
 ) -> ExtractionPlan:
     """What `extract` with the same arguments would take: disk, memory, and the time, from a few batches that are tried.
@@ -122,26 +129,27 @@ def plan_extraction(
     Raises:
         MedSAEError: what `extract` refuses before it starts, but for a disk that cannot hold the store.
     """
-    job = _job(encoder, images, hooks, positions, dtype, seed, False, batch_size, workers, False)
-    plan = _plan(job, _manifest(job, images_per_shard), Path(out))
+    out = Path(out)
+    job = _job(encoder, images, hooks, out, positions, dtype, precision, seed, False, batch_size, workers, False)
+    plan = _plan(job, _manifest(job, images_per_shard), out)
     if not plan.images_left:
         return plan
     stopwatch, n = Stopwatch(), min(len(images), _TRIED_BATCHES * batch_size)
     requests = (Request(0, range(n)[first : first + batch_size], False) for first in range(0, n, batch_size))
     buffer, paths = _ShardBuffer(job, n), images.frame["path"].tolist()
-    with worker_deaths_explained():
+    with worker_deaths_explained(), computing_in(encoder, job.precision.name):
         for batch in decode(images.root, paths, encoder.preprocessor, requests, job.workers):
             _add(job, buffer, batch)
             stopwatch.batch(len(batch.request.image_ids))
     return replace(plan, seconds=stopwatch.seconds_for(plan.images_left), peak=peak_bytes())
 
 
-def _plan(job: _Job, manifest: dict[str, Any], out: Path) -> ExtractionPlan:
+def _plan(job: _Job, manifest: Manifest, out: Path) -> ExtractionPlan:
     """From shapes alone."""
-    per_shard, count = manifest["images"]["per_shard"], len(job.images)
+    per_shard, count = manifest.images.per_shard, len(job.images)
     left = count
-    if (out / layout.MANIFEST).is_file() and layout.read_manifest(out) == json.loads(json.dumps(manifest)):
-        names = enumerate(layout.shard_names(manifest))
+    if (out / layout.MANIFEST).is_file() and layout.read_manifest(out) == manifest:
+        names = enumerate(manifest.shard_names)
         left -= sum(min(per_shard, count - k * per_shard) for k, name in names if (out / name).is_file())
     size = job.encoder.preprocessor.config["size"]
     pixels = size**2 if isinstance(size, int) else math.prod(size)
@@ -154,6 +162,7 @@ def _plan(job: _Job, manifest: dict[str, Any], out: Path) -> ExtractionPlan:
         free_bytes(out),
         sum(w.numel() * w.element_size() for w in job.encoder.vision_model.state_dict().values()),
         job.batch_size * 3 * pixels * (waiting + computed),
+        job.precision,
     )
 
 
@@ -164,6 +173,7 @@ class _Job:
     hooks: dict[str, HookInfo]
     policy: PositionPolicy
     dtype: torch.dtype
+    precision: Precision
     seed: int
     strict: bool
     batch_size: int
@@ -276,13 +286,11 @@ def _add(job: _Job, buffer: _ShardBuffer, batch: Decoded) -> None:
         raise MedSAEError(f"{job.images.frame['path'].iloc[image]}: {reason}")
     if batch.arrays is None:
         return
-    encoder = job.encoder
     try:
-        pixels = encoder.preprocessor.normalize(batch.arrays).to(encoder.device, encoder.dtype)
-        buffer.add(encoder.activations(pixels, list(job.hooks)), batch.image_ids)
+        buffer.add(activations_of(job.encoder, batch.arrays, list(job.hooks)), batch.image_ids)
     except torch.OutOfMemoryError as error:
         raise MedSAEError(
-            f"{encoder.device} ran out of memory at batch size {job.batch_size}. Finished shards are kept: run "
+            f"{job.encoder.device} ran out of memory at batch size {job.batch_size}. Finished shards are kept: run "
             "the same extraction again with a smaller one"
         ) from error
 
@@ -296,8 +304,8 @@ def _hook_infos(
     encoder: HookedVisionEncoder, hooks: Sequence[str], policy: PositionPolicy, dtype: torch.dtype
 ) -> dict[str, HookInfo]:
     """In the order of the forward pass, whatever the order asked for."""
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise MedSAEError(f"activations cannot be stored as {dtype}; use float32, float16 or bfloat16")
+    if dtype not in [getattr(torch, name) for name in DTYPES]:
+        raise MedSAEError(f"activations cannot be stored as {dtype}; use {', '.join(DTYPES)}")
     if not hooks:
         raise MedSAEError(f"no hook was asked for; {encoder.name} has {', '.join(encoder.hook_specs)}")
     infos = {}
@@ -318,8 +326,10 @@ def _job(
     encoder: HookedVisionEncoder,
     images: ImageTable,
     hooks: str | Sequence[str],
+    out: Path,
     positions: str | PositionPolicy,
     dtype: torch.dtype,
+    precision: str,
     seed: int,
     strict: bool,
     batch_size: int,
@@ -334,27 +344,24 @@ def _job(
     if len(images) == 0:
         raise MedSAEError("the table has no images")
     infos = _hook_infos(encoder, [hooks] if isinstance(hooks, str) else hooks, policy, dtype)
-    return _Job(encoder, images, infos, policy, dtype, seed, strict, batch_size, workers, progress)
+    computed = choose(precision, out, encoder, images, [*infos], policy, seed, batch_size)
+    return _Job(encoder, images, infos, policy, dtype, computed, seed, strict, batch_size, workers, progress)
 
 
-def _manifest(job: _Job, images_per_shard: int | None) -> dict[str, Any]:
+def _manifest(job: _Job, images_per_shard: int | None) -> Manifest:
     if images_per_shard is not None and images_per_shard < 1:
         raise MedSAEError("images_per_shard must be at least 1")
     encoder, images = job.encoder, job.images
     per_shard = images_per_shard or _default_per_shard(job.hooks, job.dtype)
-    return {
-        "schema_version": layout.SCHEMA_VERSION,
-        "encoder": {
-            "name": encoder.name,
-            "weights_sha256": encoder.weights_sha256,
-            "dtype": str(encoder.dtype).removeprefix("torch."),
-        },
-        "preprocessing": encoder.preprocessor.config,
-        "hooks": {name: info.to_json() for name, info in job.hooks.items()},
-        "positions": str(job.policy),
-        "seed": job.seed,
-        "images": {"count": len(images), "sha256": images.content_hash(), "per_shard": per_shard},
-    }
+    dtype = manifest_dtype(encoder, job.precision)
+    return Manifest(
+        encoder=EncoderInfo(name=encoder.name, weights_sha256=encoder.weights_sha256, dtype=dtype),
+        preprocessing=encoder.preprocessor.config,
+        hooks=job.hooks,
+        positions=str(job.policy),
+        seed=job.seed,
+        images=ImagesInfo(count=len(images), sha256=images.content_hash(), per_shard=per_shard),
+    )
 
 
 def _default_per_shard(hooks: dict[str, HookInfo], dtype: torch.dtype) -> int:

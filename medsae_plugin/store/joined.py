@@ -32,10 +32,11 @@ class JoinedStore(ActivationStore):
     ) -> None:
         self.path, self._parts = second.path, (first, second)
         for what in ("encoder", "preprocessing", "positions"):
-            if first.manifest[what] != second.manifest[what]:
+            one, other = getattr(first.manifest, what), getattr(second.manifest, what)
+            if one != other:
                 raise MedSAEError(
                     f"{first.path} and {second.path} are not of the same {what}, so what is chosen in one means "
-                    f"nothing in the other: {first.manifest[what]} and {second.manifest[what]}"
+                    f"nothing in the other: {one} and {other}"
                 )
         theirs = second.hooks
         self.hooks = {
@@ -57,9 +58,8 @@ class JoinedStore(ActivationStore):
         self._readable = np.setdiff1d(self.images["image_id"].to_numpy(), self.failures["image_id"].to_numpy())
         self._split = self.images["split"].to_numpy()[self._readable]
         self._first_readable = n
-        told = "\0".join([*(part.manifest["images"]["sha256"] for part in self._parts), *names])
-        images = {"count": len(self.images), "sha256": hashlib.sha256(told.encode()).hexdigest()}
-        self.manifest = {**second.manifest, "images": {**second.manifest["images"], **images}}
+        told = "\0".join([*(part.manifest.images.sha256 for part in self._parts), *names])
+        self.manifest = second.manifest.of_images(hashlib.sha256(told.encode()).hexdigest(), len(self.images))
 
     @cached_property
     def training_patients(self) -> dict[str, set[str]]:

@@ -15,22 +15,24 @@ images of a shard that could not be read are in the header's metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError, safe_open
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.saved import Saved, WasDict
 
-SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 IMAGES = "images.csv"
 FAILURES = "failures.csv"
 CHECKSUMS = "SHA256SUMS"
 PARTIAL = ".partial"
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -41,48 +43,67 @@ class HookInfo:
     `dtype` is the stored one, by its name in torch.
     """
 
-    d: int
-    n_positions: int
-    grid: tuple[int, int] | None
-    n_prefix: int
-    rows_per_image: int
+    d: PositiveInt
+    n_positions: PositiveInt
+    grid: tuple[PositiveInt, PositiveInt] | None
+    n_prefix: NonNegativeInt
+    rows_per_image: PositiveInt
+    dtype: Annotated[str, Field(pattern=f"^({'|'.join(DTYPES)})$")]
+
+
+class EncoderInfo(WasDict):
+    """Whose activations a store holds, and what it computed in."""
+
+    name: str
+    weights_sha256: str
     dtype: str
 
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> HookInfo:
-        return cls(**{**entry, "grid": None if entry["grid"] is None else tuple(entry["grid"])})
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "grid": None if self.grid is None else list(self.grid)}
+class ImagesInfo(WasDict):
+    """A store's images: how many there are, the hash of their table, and how many stand in a shard."""
+
+    count: PositiveInt
+    sha256: str
+    per_shard: PositiveInt
+
+
+class Manifest(Saved, WasDict):
+    """What was extracted, from what, and how; all that a store's activations follow from.
+
+    preprocessing: the encoder's, as `Preprocessor.config` says it. positions: the policy, as `parse_positions` reads
+        it. seed: of positions that are sampled.
+    """
+
+    FILE: ClassVar[str] = MANIFEST
+    COMMAND: ClassVar[str] = "medsae extract"
+
+    schema_version: Literal[1] = 1
+    encoder: EncoderInfo
+    preprocessing: dict[str, Any]
+    hooks: dict[str, HookInfo]
+    positions: str
+    seed: int
+    images: ImagesInfo
+
+    @property
+    def shard_names(self) -> list[str]:
+        return [shard_name(i) for i in range(-(-self.images.count // self.images.per_shard))]
+
+    def of_images(self, sha256: str, count: int | None = None) -> Manifest:
+        """The same of other images."""
+        images = self.images.model_copy(update={"sha256": sha256, "count": count or self.images.count})
+        return self.model_copy(update={"images": images})
 
 
 def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}.safetensors"
 
 
-def n_shards(manifest: Mapping[str, Any]) -> int:
-    return -(-manifest["images"]["count"] // manifest["images"]["per_shard"])
-
-
-def shard_names(manifest: Mapping[str, Any]) -> list[str]:
-    return [shard_name(i) for i in range(n_shards(manifest))]
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """Raises MedSAEError where there is no store, or one that this version cannot read."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        version = manifest["schema_version"]
-    except FileNotFoundError:
-        raise MedSAEError(f"{folder} is not an activation store: it has no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise MedSAEError(f"{path} is damaged ({error})") from None
-    if version != SCHEMA_VERSION:
-        raise MedSAEError(
-            f"{folder} has schema version {version}; this version of medsae-plugin reads {SCHEMA_VERSION}"
-        )
-    return manifest
+    if not (folder / MANIFEST).is_file():
+        raise MedSAEError(f"{folder} is not an activation store: it has no {MANIFEST}")
+    return Manifest.open(folder)
 
 
 @contextmanager

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsae_plugin.errors import MedSAEError
+from medsae_plugin.precision import FP32, Precision
 from medsae_plugin.store.layout import HookInfo
 from medsae_plugin.text import byte_size, clock
 
 _PLACE_BYTES = 8  # of each row's image and position
+_FP32 = Precision(FP32)
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -25,6 +27,7 @@ class ExtractionPlan:
     per_shard: images a shard.
     free: bytes on the disk of the store's folder; None where the system does not tell.
     weights: bytes of the encoder; decoded: bytes of the decoded images that wait for it.
+    precision: what the encoder computes in.
     seconds: for the images left, as the first batches went; None where none was tried. peak: bytes that this process
         had at most until then; None where that is not known.
     """
@@ -36,6 +39,7 @@ class ExtractionPlan:
     free: int | None
     weights: int = 0
     decoded: int = 0
+    precision: Precision = _FP32
     seconds: float | None = None
     peak: int | None = None
 
@@ -68,13 +72,14 @@ class ExtractionPlan:
         done = "" if self.images_left == self.images else f", of which {byte_size(self.bytes_left)} are to be written"
         parts = [
             f"{what}: {byte_size(self.bytes)} on disk as {dtype}{done}",
+            str(self.precision),
             "free space unknown" if self.free is None else f"{byte_size(self.free)} free",
             f"memory {byte_size(self.memory)} and the forward pass",
         ]
         if self.seconds is not None:
             peak = "" if self.peak is None else f" (this process had up to {byte_size(self.peak)} in the first batches)"
             rate = self.images_left / self.seconds if self.seconds else 0
-            parts[2] += peak
+            parts[-1] += peak
             parts.append(f"{clock(self.seconds)} at {rate:,.1f} images/s")
         return "; ".join(parts)
 

@@ -34,8 +34,7 @@ class ActivationStore:
 
     Attributes:
         path: the folder.
-        manifest: `manifest.json`: `encoder` (name, weights_sha256, dtype), `preprocessing`, `hooks`, `positions`,
-            `seed`, `images` (count, sha256 of the image table, per_shard).
+        manifest: `manifest.json`: what was extracted, from what, and how.
         hooks: a `HookInfo` of each hook, in the order of the forward pass.
         images: `images.csv`, one row an image of the table, readable or not.
         failures: `failures.csv`, the images that could not be read, with reasons.
@@ -46,15 +45,15 @@ class ActivationStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.manifest: dict[str, Any] = layout.read_manifest(self.path)
+        self.manifest = layout.read_manifest(self.path)
         if not (self.path / layout.CHECKSUMS).exists():
-            names = layout.shard_names(self.manifest)
+            names = self.manifest.shard_names
             done = sum((self.path / name).exists() for name in names)
             raise MedSAEError(
                 f"{self.path} is unfinished: {done} of {len(names)} shards are there; run the same extraction again"
             )
+        self.hooks = dict(self.manifest.hooks)
         try:
-            self.hooks = {name: HookInfo.from_json(entry) for name, entry in self.manifest["hooks"].items()}
             self.images = _read_csv(self.path / layout.IMAGES)
             self.failures = _read_csv(self.path / layout.FAILURES)
             self._locate()
@@ -73,17 +72,17 @@ class ActivationStore:
     @property
     def encoder_name(self) -> str:
         """Of the encoder whose activations these are."""
-        return str(self.manifest["encoder"]["name"])
+        return self.manifest.encoder.name
 
     @property
     def weights_sha256(self) -> str:
         """Of the encoder whose activations these are."""
-        return str(self.manifest["encoder"]["weights_sha256"])
+        return self.manifest.encoder.weights_sha256
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
         """How the images were prepared for it; empty where that is not known."""
-        return self.manifest["preprocessing"]
+        return self.manifest.preprocessing
 
     def width_at(self, hook: str) -> int | None:
         """d of a hook; None where the store does not have it."""
@@ -116,17 +115,15 @@ class ActivationStore:
         made.__dict__ |= {"split_sha256": self.split_sha256, "training_patients": self.training_patients}
         made.images = self.images.assign(split=list(splits))
         made._split = made.images["split"].to_numpy()[self._readable]
-        told = split_hash(list(made.images["path"]), list(splits)) + str(self.manifest["images"]["sha256"])
-        images = {**self.manifest["images"], "sha256": hashlib.sha256(told.encode()).hexdigest()}
-        made.manifest = {**self.manifest, "images": images}
+        told = split_hash(list(made.images["path"]), list(splits)) + self.manifest.images.sha256
+        made.manifest = self.manifest.of_images(hashlib.sha256(told.encode()).hexdigest())
         return made
 
     def summary(self) -> str:
         """One line: how many images and rows of what."""
-        encoder = self.manifest["encoder"]["name"]
         unreadable = f" ({len(self.failures)} unreadable, see {layout.FAILURES})" if len(self.failures) else ""
         hooks = ", ".join(f"{name} ({self.n_rows(name)} x {hook.d})" for name, hook in self.hooks.items())
-        return f"{len(self._shard_of)} images of {encoder}{unreadable}: {hooks}"
+        return f"{len(self._shard_of)} images of {self.encoder_name}{unreadable}: {hooks}"
 
     def n_rows(self, hook: str, split: str | None = None) -> int:
         """How many rows the hook has, of one split or of all; 0 for a split that the store does not have."""
@@ -262,7 +259,7 @@ class ActivationStore:
         """
         sums = layout.read_checksums(self.path)
         problems = []
-        expected = [layout.MANIFEST, layout.IMAGES, layout.FAILURES, *layout.shard_names(self.manifest)]
+        expected = [layout.MANIFEST, layout.IMAGES, layout.FAILURES, *self.manifest.shard_names]
         for name in expected:
             path = self.path / name
             if name not in sums:
@@ -277,7 +274,7 @@ class ActivationStore:
 
     def _locate(self) -> None:
         """The place of each readable image: its shard, and its slot within."""
-        count, per_shard = self.manifest["images"]["count"], self.manifest["images"]["per_shard"]
+        count, per_shard = self.manifest.images.count, self.manifest.images.per_shard
         ids = self.images["image_id"].to_numpy()
         if not np.array_equal(ids, np.arange(count)):
             raise ValueError(f"{layout.IMAGES} does not hold the {count} images of the manifest")

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import move_into_place, refuse_other_content, sha256_of
 from medsae_plugin.store import layout
+from medsae_plugin.store.layout import Manifest
 from medsae_plugin.text import differences
 
 
@@ -30,11 +30,10 @@ class StoreWriter:
         MedSAEError: the folder holds something else, or a store whose manifest disagrees.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], images: pd.DataFrame) -> None:
-        self.folder = folder
-        self.manifest = json.loads(json.dumps(manifest))
+    def __init__(self, folder: Path, manifest: Manifest, images: pd.DataFrame) -> None:
+        self.folder, self.manifest = folder, manifest
         self._partial = folder / layout.PARTIAL
-        self._names = layout.shard_names(manifest)
+        self._names = manifest.shard_names
         self._claims: dict[int, FileLock] = {}
         refuse_other_content(folder, "activation store", _is_store)
         if (folder / layout.MANIFEST).exists():
@@ -55,7 +54,7 @@ class StoreWriter:
 
     def shard_images(self, shard: int) -> range:
         """The ids of a shard's images."""
-        count, per_shard = self.manifest["images"]["count"], self.manifest["images"]["per_shard"]
+        count, per_shard = self.manifest.images.count, self.manifest.images.per_shard
         return range(shard * per_shard, min(count, (shard + 1) * per_shard))
 
     def claim(self, shard: int) -> bool:
@@ -120,7 +119,8 @@ class StoreWriter:
             lock.release()
 
     def _check_manifest(self) -> None:
-        if lines := differences(layout.read_manifest(self.folder), self.manifest, "the store"):
+        there = layout.read_manifest(self.folder)
+        if lines := differences(there.to_json(), self.manifest.to_json(), "the store"):
             raise MedSAEError(
                 "\n".join([f"{self.folder} holds another extraction; choose another folder or mend:", *lines])
             )
@@ -131,8 +131,7 @@ class StoreWriter:
         else:
             columns = images[["image_id", "path", "patient", "split"]]
             self._write_text(columns.to_csv(index=False, lineterminator="\n"), self.folder / layout.IMAGES)
-            manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
-            self._write_text(manifest, self.folder / layout.MANIFEST)
+            self._write_text(self.manifest.text(), self.folder / layout.MANIFEST)
         if (self.folder / layout.CHECKSUMS).exists() and self.missing():
             # A complete store that lost shards: it is unfinished again, and the other shards keep their checksums.
             for name, digest in layout.read_checksums(self.folder).items():
@@ -142,7 +141,7 @@ class StoreWriter:
 
     def _write_failures(self) -> None:
         rows = [row for name in self._names for row in layout.shard_failures(self.folder / name)]
-        if len(rows) == self.manifest["images"]["count"]:
+        if len(rows) == self.manifest.images.count:
             raise MedSAEError(
                 f"none of the {len(rows)} images could be read (the first: {rows[0][1]}); "
                 f"check the image root, delete {self.folder} and extract again"

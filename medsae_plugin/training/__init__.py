@@ -9,6 +9,7 @@ _MODULES = {
     "TrainingConfig": "medsae_plugin.training.specs",
     "Recipe": "medsae_plugin.training.recipes",
     "load_recipe": "medsae_plugin.training.recipes",
+    "read_training": "medsae_plugin.training.records",
     "train_saes": "medsae_plugin.training.run",
     "split_by_sign": "medsae_plugin.training.normalization",
     "FidelitySums": "medsae_plugin.training.fidelity",

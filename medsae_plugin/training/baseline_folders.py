@@ -7,36 +7,35 @@ store/                  a random encoder's own activations of the same images
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from medsae_plugin.encoders.checkpoints import read_checkpoint
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.sae_folders import read_object
+from medsae_plugin.saved import Saved
 
 NOTE, PARTS, STORE = "baseline.json", "units.safetensors", "store"
-SCHEMA_VERSION = 1
 BaselineKind = Literal[
     "random", "rows", "frozen-decoder", "soft-frozen-decoder", "pca", "ica", "nmf", "k-means", "random-encoder"
 ]
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(Saved):
     """What a baseline is.
 
     of, of_sha256: the SAE that it stands beside: its name when this was made, and the hash of its weights.
     rows: how many rows of the training split it was made of; 0 for none. images_sha256: of the store's images.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    FILE: ClassVar[str] = NOTE
+    COMMAND: ClassVar[str] = "medsae baselines"
 
     kind: BaselineKind
     of: str
@@ -50,24 +49,6 @@ class Note:
     encoder: str
     encoder_sha256: str
     schema_version: Literal[1] = 1
-
-    def write(self, folder: Path) -> None:
-        (folder / NOTE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
-
-
-def read_note(folder: Path) -> Note:
-    """The note in a baseline's folder.
-
-    Raises:
-        MedSAEError: it is damaged, or of another version.
-    """
-    try:
-        return TypeAdapter(Note).validate_python(read_object(folder / NOTE))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise MedSAEError(
-            f"{folder / NOTE} is not what medsae baselines writes ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-        ) from None
 
 
 def baseline_folders(given: Sequence[str | Path]) -> list[Path]:

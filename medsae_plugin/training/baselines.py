@@ -31,9 +31,10 @@ from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder
-from medsae_plugin.sae_folders import load_sae, read_report, sae_sha256
+from medsae_plugin.sae_folders import load_sae, sae_sha256, save_sae
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.training.baseline_folders import NOTE, PARTS, STORE, BaselineKind, Note, read_note
+from medsae_plugin.training.baseline_folders import NOTE, PARTS, STORE, BaselineKind, Note
+from medsae_plugin.training.records import read_training
 from medsae_plugin.training.run import train_saes
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig
 
@@ -82,19 +83,18 @@ class Like:
 
     def note(self, kind: BaselineKind) -> Note:
         """Of a baseline as wide as the SAE."""
-        encoder = self.store.manifest["encoder"]
         return Note(
-            kind,
-            self.name,
-            sae_sha256(self.sae),
-            self.hook,
-            self.d_in,
-            self.n,
-            self.seed,
-            0,
-            self.store.manifest["images"]["sha256"],
-            str(encoder["name"]),
-            str(encoder["weights_sha256"]),
+            kind=kind,
+            of=self.name,
+            of_sha256=sae_sha256(self.sae),
+            hook=self.hook,
+            d_in=self.d_in,
+            n=self.n,
+            seed=self.seed,
+            rows=0,
+            images_sha256=self.store.manifest.images.sha256,
+            encoder=self.store.encoder_name,
+            encoder_sha256=self.store.weights_sha256,
         )
 
 
@@ -164,7 +164,7 @@ def _chosen(
 
 
 def _check_same(folder: Path, wanted: Note) -> None:
-    there = read_note(folder)
+    there = Note.open(folder)
     different = [
         field
         for field in ("kind", "of_sha256", "hook", "seed", "images_sha256", "encoder_sha256")
@@ -185,9 +185,9 @@ def _computed(kind: BaselineKind, like: Like, folder: Path) -> None:
         n = len(parts)
     else:
         read, write = {"random": _random, "rows": _rows, "pca": _pca, "ica": _ica}[kind](rows, like)
-        _linear(read, write, rows.double().mean(0).float(), like).save_model(folder)
+        save_sae(_linear(read, write, rows.double().mean(0).float(), like), folder)
         n = len(read)
-    replace(like.note(kind), n=n, rows=len(rows)).write(folder)
+    like.note(kind).model_copy(update={"n": n, "rows": len(rows)}).save(folder)
 
 
 def _save_parts(parts: Float[Tensor, "n d_in"], folder: Path) -> None:
@@ -204,8 +204,8 @@ def _linear(read: Tensor, write: Tensor, mean: Float[Tensor, " d_in"], like: Lik
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    encoder = like.store.manifest["encoder"]
-    here = {"model_name": encoder["name"], "encoder_sha256": encoder["weights_sha256"], "hook_name": like.hook}
+    store = like.store
+    here = {"model_name": store.encoder_name, "encoder_sha256": store.weights_sha256, "hook_name": like.hook}
     known = {k: v for k, v in like.sae.cfg.metadata.to_dict().items() if k not in ("name", "l0", "num_dead_features")}
     metadata = SAEMetadata(**{**known, **here, "seed": like.seed})
     cfg = StandardSAEConfig(d_in=like.d_in, d_sae=len(read), apply_b_dec_to_input=True, metadata=metadata)
@@ -297,14 +297,14 @@ def _trained(kind: BaselineKind, like: Like, folder: Path, images: Images | None
     for file in trained.iterdir():
         file.rename(folder / file.name)
     shutil.rmtree(run)
-    replace(like.note(kind), rows=store.n_rows(like.hook, "train")).write(folder)
+    like.note(kind).model_copy(update={"rows": store.n_rows(like.hook, "train")}).save(folder)
 
 
 def _recipe(like: Like, device: str) -> tuple[SAESpec, TrainingConfig]:
     """What the SAE was trained by; of one from elsewhere TopK of as many latents and as many active."""
-    report = read_report(like.folder) if like.folder else None
-    if report is not None:
-        return SAESpec(**report["sae"]), TrainingConfig(**{**report["training"], "n_checkpoints": 0, "device": device})
+    record = read_training(like.folder) if like.folder else None
+    if record is not None:
+        return record.sae, replace(record.training, n_checkpoints=0, device=device)
     options = {"k": min(active_latents(like.sae, like.folder), like.n)}
     spec = SAESpec("like", like.hook, "topk", like.n / like.d_in, CENTER_AND_SCALE, options)
     rows = like.store.n_rows(like.hook, "train")
@@ -335,8 +335,8 @@ def _random_activations(like: Like, images: Images, folder: Path, device: str, p
         table,
         like.hook,
         folder,
-        positions=store.manifest["positions"],
-        seed=store.manifest["seed"],
+        positions=store.manifest.positions,
+        seed=store.manifest.seed,
         progress=progress,
     )
     if not extracted.readable_images.equals(store.readable_images):
@@ -348,5 +348,6 @@ def active_latents(sae: SAE[Any], folder: Path | None) -> int:
     """How many latents of an SAE are active a row: its k, else the L0 that training measured, else 32."""
     if k := getattr(sae.cfg, "k", None):
         return int(k)
-    validation = (read_report(folder) or {}).get("validation") if folder else None
-    return round(validation["l0"]) if validation else _DEFAULT_K
+    record = read_training(folder) if folder else None
+    l0 = record.validation.get("l0") if record and record.validation else None
+    return _DEFAULT_K if l0 is None else round(l0)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medsae_plugin.sae_folders import save_sae
 from medsae_plugin.store.reader import ActivationStore
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def save_of_raw(sae: TrainingSAE[Any], center: CenterAndScale | None, scaler: Ac
         raw.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
     if center is not None:
         center.fold_into(raw)
-    raw.save_inference_model(folder)
+    save_sae(raw, folder)
     if isinstance(saved := SAE.load_from_disk(folder), AbsTopKSAE):
-        split_by_sign(saved).save_model(folder)
+        save_sae(split_by_sign(saved), folder)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 
 from medsae_plugin.errors import MedSAEError
 from medsae_plugin.store.reader import ActivationStore
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, byte_size
 from medsae_plugin.training.defaults import fitted, what_was_filled
 from medsae_plugin.training.normalization import CenterAndScale
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
@@ -103,7 +103,7 @@ class Plan:
         config = self.config
         lines.append(
             f"{self.n_images:,} training images; {config.total_training_samples:,} samples in {config.steps:,} steps "
-            f"of {config.batch_size:,} rows; about {self.n_bytes / 2**20:,.0f} MiB for {len(self.specs)} SAE(s)"
+            f"of {config.batch_size:,} rows; about {byte_size(self.n_bytes)} for {len(self.specs)} SAE(s)"
         )
         lines += [f"filled in: {line}" for line in self.filled]
         return "\n".join(lines)
@@ -119,14 +119,6 @@ def training_bytes(d: int, spec: SAESpec, config: TrainingConfig) -> int:
     width = spec.width(d)
     parameters = 2 * d * width + 2 * width + d
     return 4 * (4 * parameters + config.batch_size * (6 * width + 4 * d))
-
-
-def duration(seconds: float) -> str:
-    """As people say it, to two digits or so."""
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"about {seconds / size:.2g} {unit}"
-    return f"about {seconds:.2g} seconds"
 
 
 def seconds_a_step(store: ActivationStore, plan: Plan) -> float:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, write_text, writing
+from medsae_plugin.files import make_folder, refuse_other_content, replacing_folder, writing
+from medsae_plugin.machine import to_device
 from medsae_plugin.sae_folders import CONFIG, HISTORY, REPORT, RUN, load_sae, read_object
 from medsae_plugin.store.reader import ActivationStore
 from medsae_plugin.text import differences
-from medsae_plugin.training.checkpoints import Checkpoints, load
+from medsae_plugin.training.checkpoints import Checkpoints, Progress, load
 from medsae_plugin.training.decoders import hold_decoder
 from medsae_plugin.training.memory import TrainingPatients
 from medsae_plugin.training.normalization import CenterAndScale, save_of_raw
 from medsae_plugin.training.plan import Plan
+from medsae_plugin.training.records import Figure, TrainingRecord, TrainingRun
 from medsae_plugin.training.specs import CENTER_AND_SCALE, SAESpec, TrainingConfig, build_sae
 from medsae_plugin.training.validation import TopR, Validation, fidelity_sums
 from medsae_plugin.training.watch import Watch
@@ -69,73 +71,109 @@ def train_saes(
         MedSAEError: specs that do not fit the store; `out` holds another run; a damaged checkpoint; a training that
             diverged, once the other SAEs of the run are saved; Weights & Biases does not start.
     """
+    trained = train_part(
+        store,
+        specs,
+        config,
+        out,
+        top_r=top_r,
+        wandb_project=wandb_project,
+        checkpoint_minutes=checkpoint_minutes,
+        progress=progress,
+    )
+    if trained.diverged:
+        raise MedSAEError(
+            f"the training of {', '.join(trained.diverged)} diverged: nan or infinity among its weights; lower the "
+            "learning rate. It is not saved, and the other SAEs of the run are"
+        )
+    return trained.folders
+
+
+class Trained(NamedTuple):
+    """What a part of a training came to.
+
+    folders: of the SAEs that are finished. figures: of each SAE the last on the validation sample, where there is one.
+    diverged: those that have nan or infinity among their weights.
+    """
+
+    folders: dict[str, Path]
+    figures: dict[str, dict[str, float | None]]
+    diverged: list[str]
+
+
+def train_part(
+    store: ActivationStore,
+    specs: Sequence[SAESpec],
+    config: TrainingConfig,
+    out: str | Path,
+    *,
+    names: Collection[str] | None = None,
+    steps: int | None = None,
+    top_r: TopR | None = None,
+    wandb_project: str | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    progress: bool = True,
+) -> Trained:
+    """`train_saes` for some of its SAEs, or up to a step, where it ends with a checkpoint that the next part goes on
+    from, with the same SAEs or fewer; those that reach the end are the same as without parts.
+
+    Args:
+        names: of the SAEs to go on with, by default all.
+        steps: at which to stop, by default all.
+
+    Raises:
+        MedSAEError: as `train_saes`, but for what diverged, which is told.
+    """
     plan = Plan.of(store, specs, config)
     for line in plan.warnings:
-        warnings.warn(line, stacklevel=2)
-    specs, config = plan.specs, plan.config
-    out = Path(out)
-    folders = {spec.name: out / spec.name for spec in specs}
-    is_begun = _claim(what := _what_it_is(store, specs, config), out)
-    watch = Watch(config.steps, config.batch_size, progress)
+        warnings.warn(line, stacklevel=3)
+    config, out = plan.config, Path(out)
+    mine = [spec for spec in plan.specs if names is None or spec.name in names]
+    folders = {spec.name: out / spec.name for spec in mine}
+    is_begun = _claim(what := TrainingRun.of(store, plan.specs, config), out)
+    steps = config.steps if steps is None else steps
+    watch = Watch(steps, config.batch_size, progress)
     if all((folder / REPORT).is_file() for folder in folders.values()):
         watch.say(f"{out} holds this training, finished; nothing is trained")
-        return folders
+        return Trained(folders, {}, [])
     from medsae_plugin.training.trainers import logged, without_bars
 
+    until = None if steps == config.steps else steps * config.batch_size
     with (
         writing(out, "Whole checkpoints are kept, and the same command goes on from the last"),
-        logged(wandb_project, out.name, what, quiet=not progress),
+        logged(wandb_project, out.name, what.to_json(), quiet=not progress),
         without_bars(),
     ):
-        run = _Run(store, specs, config, out, Checkpoints(out, checkpoint_minutes), watch, top_r, wandb_project)
+        checkpoints = Checkpoints(out, checkpoint_minutes, until)
+        run = _Run(store, mine, config, out, checkpoints, watch, top_r, wandb_project)
         if is_begun:
             watch.say(run.where_it_goes_on())
-        run.fit()
-    _save_all(run, folders)
-    return folders
+        run.fit(until)
+    return _ended(run, folders, is_whole=until is None)
 
 
-def _save_all(run: _Run, folders: dict[str, Path]) -> None:
-    """Raises MedSAEError if the training of some SAEs diverged, when the others are saved."""
+def _ended(run: _Run, folders: dict[str, Path], is_whole: bool) -> Trained:
+    """What a part came to; at the end of a training its SAEs are saved."""
     diverged = run.diverged()
+    figures = dict(run.history[-1]["saes"]) if run.history else {}
+    if not is_whole:
+        return Trained({}, figures, diverged)
     for spec in run.specs:
         if spec.name not in diverged:
             run.save(spec, folders[spec.name])
-    if diverged:
-        raise MedSAEError(
-            f"the training of {', '.join(diverged)} diverged: nan or infinity among its weights; lower the "
-            "learning rate. It is not saved, and the other SAEs of the run are"
-        )
-    run.checkpoints.finish()
+    if not diverged:
+        run.checkpoints.finish()
+    return Trained({name: folder for name, folder in folders.items() if name not in diverged}, figures, diverged)
 
 
-def _what_it_is(store: ActivationStore, specs: Sequence[SAESpec], config: TrainingConfig) -> dict[str, Any]:
-    """All that the weights follow from, as JSON has it."""
-    what = {
-        "saes": {spec.name: spec.fields() for spec in specs},
-        "training": config.fields(),
-        "store": {
-            "encoder_sha256": store.manifest["encoder"]["weights_sha256"],
-            "preprocessing": store.manifest["preprocessing"],
-            "images_sha256": store.manifest["images"]["sha256"],
-            "positions": store.manifest["positions"],
-            "seed": store.manifest["seed"],
-            "dtype": {spec.hook: store.hooks[spec.hook].dtype for spec in specs},
-        },
-    }
-    return dict(json.loads(json.dumps(what)))
-
-
-def _claim(what: dict[str, Any], out: Path) -> bool:
+def _claim(what: TrainingRun, out: Path) -> bool:
     """Note what this run is in `run.json`, or check that the run in `out` is this one; whether it was there."""
-    note = out / RUN
-    if note.is_file():
-        if lines := differences(read_object(note), what, "the folder"):
+    if (out / RUN).is_file():
+        if lines := differences(TrainingRun.open(out / RUN).to_json(), what.to_json(), "the folder"):
             raise MedSAEError("\n".join([f"{out} holds another training run; choose another folder, or mend:", *lines]))
         return True
     refuse_other_content(out, "training run")
-    make_folder(out)
-    write_text(note, json.dumps(what, indent=2) + "\n")
+    what.save(make_folder(out))
     return False
 
 
@@ -156,7 +194,7 @@ class _Run:
         from medsae_plugin.training.trainers import make_trainer, with_wandb
 
         self.store, self.specs, self.config = store, specs, config
-        self.checkpoints, self.watch = checkpoints, watch
+        self.checkpoints, self.watch, self.device = checkpoints, watch, torch.device(config.device)
         self.saes: dict[str, TrainingSAE[Any]] = {spec.name: build_sae(store, spec, config) for spec in specs}
         centred = {spec.hook for spec in specs if spec.normalize == CENTER_AND_SCALE}
         self.center = {hook: CenterAndScale.of(store, hook) for hook in sorted(centred)}
@@ -179,8 +217,11 @@ class _Run:
             return f"going on from the checkpoint at step {step:,} of {self.watch.steps:,}"
         return "this training was begun before and has no checkpoint yet; it begins anew"
 
-    def fit(self) -> None:
+    def fit(self, until: int | None = None) -> None:
+        """Train to the end, or until so many samples have been trained on."""
         torch.manual_seed(self.config.seed)
+        if until is not None:  # the learning rate's schedule, which is made by now, is of the whole
+            self.trainer.cfg.total_training_samples = until
         try:
             self.trainer.fit()
             self._look()
@@ -201,13 +242,9 @@ class _Run:
             if sums.n:  # what SAE-Lens counts is what has not fired for a while in training
                 config = read_object(temporary / CONFIG)
                 config["metadata"]["num_dead_features"] = int((sums.fired == 0).sum())
-                (temporary / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-            report = {
-                "sae": spec.fields(),
-                "training": self.config.fields(),
-                "validation": sums.figures() if sums.n else None,
-            }
-            (temporary / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+                (temporary / CONFIG).write_text(json.dumps(config, sort_keys=True), encoding="utf-8")
+            validation: dict[str, Figure] | None = {**sums.figures()} if sums.n else None
+            TrainingRecord(sae=spec, training=self.config, validation=validation).save(temporary)
             if self.history:
                 told = [{"step": n["step"], "rows": n["rows"], **n["saes"][spec.name]} for n in self.history]
                 pd.DataFrame(told).astype({"mean_top_r": float}).to_parquet(temporary / HISTORY, index=False)
@@ -239,7 +276,7 @@ class _Run:
             for spec in self.specs:
                 key = (spec.hook, spec.normalize == CENTER_AND_SCALE)
                 if key not in done:
-                    done[key] = self._normalizer(spec)(batch[spec.hook])
+                    done[key] = self._normalizer(spec)(to_device(batch[spec.hook], self.device))
             yield {spec.name: done[spec.hook, spec.normalize == CENTER_AND_SCALE] for spec in self.specs}
 
     def _look(self) -> None:
@@ -269,7 +306,7 @@ class _Run:
         assert checkpoint_path is not None
         specs = {spec.name: spec for spec in self.specs}
         losses = {name: (float(trainer.loss), trainer.steps) for name, trainer in self.own.items()}
-        progress = {"batches": self.n_batches, "history": self.history, "losses": losses}
+        progress = Progress(self.n_batches, self.history, losses)
         self.checkpoints.take(
             checkpoint_path, list(specs), lambda name, folder: self._save_of_raw(specs[name], folder), progress
         )
@@ -279,6 +316,7 @@ class _Run:
         if (last := self.checkpoints.last()) is None:
             return
         progress = load(last, self.trainer, self.own, self.config.batch_size)
-        self.n_batches, self.history = progress["batches"], progress["history"]
-        for name, (loss, steps) in progress["losses"].items():
-            self.own[name].loss, self.own[name].steps = torch.tensor(loss, dtype=torch.float32), steps
+        self.n_batches, self.history = progress.batches, progress.history
+        for name, trainer in self.own.items():
+            loss, trainer.steps = progress.losses[name]
+            trainer.loss = torch.tensor(loss, dtype=torch.float32)

@@ -37,7 +37,8 @@ class SAESpec:
 
     name: of its folder; letters, digits, `.`, `_`, `-`.
     hook: the hook point of the store that it stands at.
-    architecture: a name that SAE-Lens registers (standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk...).
+    architecture: a name that SAE-Lens registers (standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk...);
+        `medsae_topk` is `topk` with faster steps, and is saved as such.
     expansion: d_sae as a multiple of the hook's width. Left out, it follows from the width and the training rows.
     normalize: `center_and_scale` (MedSAE's: subtract the training mean, scale so that E||x||^2 = d) or one of
         SAE-Lens's own. Either way it is folded into the weights, and the saved SAE takes raw activations (but for
@@ -65,11 +66,6 @@ class SAESpec:
         """d_sae at a hook of width d_in; a width that is left out has to be filled in first, see `defaults`."""
         assert self.expansion is not None
         return round(d_in * self.expansion)
-
-    def fields(self) -> dict[str, Any]:
-        """As they stand in files; a decoder that is free, as all were once, is not said."""
-        fields = dataclasses.asdict(self)
-        return fields if self.decoder != "free" else {k: v for k, v in fields.items() if k != "decoder"}
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
@@ -109,7 +105,8 @@ class TrainingConfig:
     validate_every: steps between measurements on the validation split.
     seed: of the order of the rows.
     device: `cpu`, `cuda`, `cuda:1`, `mps`; `--device` of the command line comes before it.
-    autocast: SAE-Lens's mixed precision, in bfloat16.
+    autocast: SAE-Lens's mixed precision, in bfloat16; weights stay float32. `--precision` of the command line comes
+        before it.
     epochs: how often all training rows are passed over; in a recipe also `passes`, its old name. Or `samples`.
     """
 
@@ -155,10 +152,6 @@ class TrainingConfig:
         """Of batches that make up the samples; epochs have to be counted first."""
         assert self.total_training_samples is not None
         return -(-self.total_training_samples // self.batch_size)
-
-    def fields(self) -> dict[str, Any]:
-        """As they stand in files: without the device, on which nothing of a run depends but its time."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "device"}
 
     def counted_in(self, store: ActivationStore, hooks: Sequence[str]) -> TrainingConfig:
         """The same with its epochs counted as samples, rows of the store's training split, and what follows from them.
@@ -308,19 +301,18 @@ def config_class(spec: SAESpec) -> type[TrainingSAEConfig]:
 
 def _metadata(store: ActivationStore, spec: SAESpec, config: TrainingConfig) -> dict[str, Any]:
     """What is saved with an SAE: what it stands at and was trained on, in counts and a hash; no path, no patient."""
-    encoder = store.manifest["encoder"]
     images = store.images[~store.images["image_id"].isin(store.failures["image_id"])]
     train = images[images["split"] == "train"]
     return {
-        "model_name": encoder["name"],
-        "encoder_sha256": encoder["weights_sha256"],
+        "model_name": store.encoder_name,
+        "encoder_sha256": store.weights_sha256,
         "hook_name": spec.hook,
-        "positions": store.manifest["positions"],
-        "preprocessing": store.manifest["preprocessing"],
+        "positions": store.manifest.positions,
+        "preprocessing": store.preprocessing,
         "normalize": spec.normalize,
         "seed": spec.seed,
         SPLIT_SHA256: store.split_sha256,
-        SPLIT_SEED: store.manifest["seed"],
+        SPLIT_SEED: store.manifest.seed,
         "training_images": len(train),
         "training_patients": int(train["patient"].nunique()),
         "training_rows": store.n_rows(spec.hook, "train"),

@@ -20,6 +20,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from medsae_plugin.errors import MedSAEError, reason_of
+from medsae_plugin.training.sparse_topk import SparseTopKTrainingSAE
 from medsae_plugin.training.specs import SAESpec, TrainingConfig
 from medsae_plugin.training.watch import Watch
 
@@ -45,6 +46,8 @@ class WatchedTrainer(SAETrainer[Any, Any]):
 
     def __init__(self, watch: Watch, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if isinstance(self.sae, SparseTopKTrainingSAE):  # whose steps are short enough for Adam's to count
+            self.optimizer.param_groups[0].update(fused=True, foreach=False)
         self.watch = watch
         self.loss: Tensor = torch.zeros(())
         self.steps = 0

@@ -62,7 +62,7 @@ class Validation:
         figures = sums.figures()
         measured: dict[str, float | None] = {key: figures[key] for key in ("explained_variance", "l0", "dead")}
         measured["mean_top_r"] = None
-        if self.top_r is not None:
+        if self.top_r is not None and math.isfinite(figures["explained_variance"]):  # else it diverged
             value = self.top_r(hook, lambda rows: _by_sign(sae, sae.encode(normalize(rows.to(sae.device)))))
             measured["mean_top_r"] = None if math.isnan(value) else value
         sae.train(was_training)

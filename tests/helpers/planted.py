@@ -10,8 +10,9 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
 from medsae_plugin.data.splits import split_by_patient
-from medsae_plugin.store import ActivationStore, layout
-from medsae_plugin.store.layout import HookInfo
+from medsae_plugin.scores.matrix import MatrixManifest
+from medsae_plugin.store import ActivationStore
+from medsae_plugin.store.layout import EncoderInfo, HookInfo, ImagesInfo, Manifest
 from medsae_plugin.store.writer import StoreWriter
 
 
@@ -58,15 +59,14 @@ def write_store(
         positions = 1 if a.ndim == 2 else a.shape[1]
         side = round(positions**0.5)
         infos[hook] = HookInfo(a.shape[-1], positions, None if a.ndim == 2 else (side, side), 0, positions, "float32")
-    manifest = {
-        "schema_version": layout.SCHEMA_VERSION,
-        "encoder": {"name": "planted", "weights_sha256": "0" * 64, "dtype": "float32"},
-        "preprocessing": preprocessing or {},
-        "hooks": {hook: info.to_json() for hook, info in infos.items()},
-        "positions": "all",
-        "seed": 0,
-        "images": {"count": n, "sha256": "1" * 64, "per_shard": per_shard},
-    }
+    manifest = Manifest(
+        encoder=EncoderInfo(name="planted", weights_sha256="0" * 64, dtype="float32"),
+        preprocessing=preprocessing or {},
+        hooks=infos,
+        positions="all",
+        seed=0,
+        images=ImagesInfo(count=n, sha256="1" * 64, per_shard=per_shard),
+    )
     writer = StoreWriter(folder, manifest, images)
     for shard in writer.claims():
         ids = np.array(writer.shard_images(shard))
@@ -80,6 +80,21 @@ def write_store(
         writer.release(shard)
     writer.finish()
     return ActivationStore(folder)
+
+
+def matrix_manifest(n_latents: int, n_images: int) -> MatrixManifest:
+    """Of a latent matrix that is written by hand, of no SAE."""
+    return MatrixManifest(
+        encoder=EncoderInfo(name="planted", weights_sha256="0" * 64, dtype="float32"),
+        images_sha256="1" * 64,
+        positions="all",
+        hook="h",
+        aggregate="max",
+        sae_sha256=None,
+        sae_config=None,
+        n_latents=n_latents,
+        n_images=n_images,
+    )
 
 
 def relu_sae(

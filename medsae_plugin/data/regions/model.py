@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,13 @@ class Regions:
     def findings(self) -> tuple[str, ...]:
         """In order of their names."""
         return tuple(sorted({finding for regions in self.by_path.values() for finding in regions}))
+
+    def beside(self, other: Regions, mark: str) -> Regions:
+        """These, and those of another table's images, whose paths begin with `mark`, as in a store of both."""
+        theirs = {mark + path: regions for path, regions in other.by_path.items()}
+        named = self.named | {mark + path for path in other.named}
+        notes = (*self.notes, *other.describe().splitlines())
+        return replace(self, by_path={**self.by_path, **theirs}, named=named, notes=notes)
 
     def describe(self) -> str:
         """What was read, as what, in lines."""

@@ -4,7 +4,7 @@ function latent(k, index) {
   if (!item) return [h("h1", {}, `Latent ${index}`), h("p", { class: "sub" }, "This latent is not in this file."), h("a", { href: "#/latents" }, "All latents")];
   const l = sae.latents, i = item.i, step = (by) => neighbour(k, index, by);
   const back = step(-1), next = step(1);
-  const tags = [item.density === 0 && "dead", item.density > 0.1 && "dense", l.origin && BEFORE[l.origin[i]], l.fate && NEXT[l.fate[i]], item.name && item.name.category].filter(Boolean);
+  const tags = [item.density === 0 && "dead", item.density > 0.1 && "dense", l.origin && BEFORE[l.origin[i]], l.fate && NEXT[l.fate[i]], item.name && item.name.category, flagOf(sae, index) && flagWords(sae, index)].filter(Boolean);
   const score = item.name && item.name.score;
   return [
     h("div", { class: "crumbs" }, h("a", { href: "#/latents", id: "back" }, "← Latents"), theirs(sae.name), h("span", {},
@@ -12,15 +12,34 @@ function latent(k, index) {
       h("button", { type: "button", "aria-label": "Next latent", disabled: next === null, onclick: () => go(latentHash(k, next)) }, "↓"))),
     h("h1", {}, item.name ? theirs(item.name.concept) : `Latent ${index}`),
     h("p", { class: "sub" }, item.name ? [`Latent ${index}. `, theirs(item.name.description), known(item.name.similarity) ? ` The name is the nearest that there was, by a similarity of ${form(item.name.similarity)}.` : ""] : item.follows ? ["Follows ", theirs(item.best), ` best (${item.evidence}). It has no name.`] : item.best ? ["Follows no observation above chance (strongest: ", theirs(item.best), `, ${item.evidence}). It has no name.`] : "It is silent on these images.", score ? ` The name fits the latent with a balanced accuracy of ${form(score.balanced_accuracy)} (${shown(score.judge)}; F1 ${form(score.f1)}).` : ""),
-    h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]), byChance(sae.observations[c]) ? `, no better than chance (p ${pvalue(sae.observations[c].p_holm)})` : "")), tags.map((t) => h("span", { class: "tag" }, theirs(t)))),
+    h("div", { class: "tags" }, item.tops.map((c) => h("span", { class: "tag" }, "top latent of ", theirs(LABELS[c]), byChance(sae.observations[c]) ? `, no better than chance (p ${pvalue(sae.observations[c].p_holm)})` : "")), tags.map((t) => h("span", { class: "tag" }, theirs(t))), leaningTags(sae, item)),
     cards([...LATENT.map((m) => card(m.words, figure(m, valueOf(sae, m, item)), m.per === "label" ? item.best && theirs(item.best) : m.unit)), ...(known(item.stability) ? [card("stability", form(item.stability), "mean r across seeds")] : [])]),
     strongestImages(sae, item),
+    leaningOf(sae, item),
+    whereItLooks(sae, index),
     h("div", { class: "two" },
       h("section", {}, h("h2", {}, "Correlation with each observation"),
         h("p", { class: "note" }, "r, with its 95 % interval over patients where this is an observation’s top latent. Filled: fdr < 0.05."),
         h("div", { class: "scroll wide" }, bars(sae, item))),
       h("section", {}, h("h2", {}, "Firing range"), strip(sae, item), h("h2", {}, "Nearest latents"), near(sae, k, item), partners(k, item))),
   ];
+}
+
+// Of a latent that fires outside of a region that images have, or inside: which of both, its share inside, and the region's.
+const flagOf = (sae, index) => sae.localised && sae.localised.flags[index];
+const flagWords = (sae, index) => { const [flag, share] = flagOf(sae, index); return `fires ${flag} ${flag === "outside" ? "of " : ""}${sae.localised.finding}: ${percent(share)} inside`; };
+
+const LOOKS = { pointing: "pointing game", iou: "IoU", dice: "Dice", average_precision: "average precision", mass: "mass inside", morans_i: "Moran’s I" };
+function whereItLooks(sae, index) {
+  const found = sae.localised && sae.localised.latents[index], flag = flagOf(sae, index);
+  if (!found && !flag) return null;
+  const { figures, maps, split, finding } = sae.localised, map = { grid: "its grid", pixels: "the pixels", gradient: "gradient times activation", occlusion: "occlusion" }[maps];
+  return [h("h2", {}, "Where it looks"),
+    flag && h("p", { class: "note" }, `On ${split}, ${percent(flag[1])} of its activation lies inside `, theirs(finding), `, which takes ${percent(flag[2])} of these images (false discovery rate ${pvalue(flag[3])}).`),
+    found && h("p", { class: "note" }, `Maps of ${map} against regions on ${split}, of images that show the finding. In brackets the same maps with the regions of other patients with the finding.`),
+    found && h("div", { class: "scroll" }, h("table", { class: "looks" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Observation"), ["images", ...figures.map((name) => LOOKS[name] || name)].map((t) => h("th", { class: "n", scope: "col" }, t)))),
+      h("tbody", {}, found.map(([label, images, patients, ...cells]) => h("tr", {}, h("th", { scope: "row" }, theirs(label)), h("td", { class: "n", title: `${patients} patients` }, String(images)),
+        cells.map(([mean, low, high, chance]) => h("td", { class: "n", title: ci(low, high) || null }, form(mean), known(chance) && h("span", { class: "ci" }, ` (${form(chance)})`))))))))];
 }
 
 const NEXT = { continues: "continues in the next layer", splits: "splits in the next layer", merges: "merges in the next layer", dies: "dies before the next layer" };
@@ -82,15 +101,19 @@ function strongestImages(sae, item) {
   if (!data.images) return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, "Images are left out of this file. Make the report with --images to see them.")];
   const found = sae.latents.strongest[item.i];
   if (!found.length) return null;
+  // Solid, the regions of what it follows; dashed, the region that it was seen inside or outside of.
+  const its = new Set(item.tops.length ? item.tops.map((c) => LABELS[c]) : [item.best]), finding = sae.localised && sae.localised.finding, told = new Set();
+  const outlined = (row) => Object.entries(data.images.outlines[row] || {}).filter(([name]) => (its.has(name) || name === finding) && told.add(name));
   const heat = sae.heat, grid = h("ul", { class: `pictures${state.overlay ? "" : " plain-heat"}` });
   found.forEach(([row, value, map], n) => {
     const picture = data.images.pictures[row], found = data.images.labels[row], labels = !found ? "" : found.map((c) => LABELS[c]).join(", ") || "no observation labelled present";
     grid.append(h("li", {}, h("figure", {}, h("div", { class: "frame" },
       picture ? h("img", { src: `data:image/webp;base64,${picture}`, width: 128, height: 128, alt: `Strongest image ${n + 1} of latent ${item.index}, activation ${form(value)}${labels ? `: ${shown(labels)}` : ""}.` }) : h("p", {}, "picture left out: it could not be read, or the file would be too large"),
-      map && heat && s("svg", { viewBox: `0 0 ${heat[1]} ${heat[0]}`, preserveAspectRatio: "none", "aria-hidden": "true" }, [...map].map((c, p) => level(c) > 0.05 && s("rect", { x: p % heat[1], y: Math.floor(p / heat[1]), width: 1.02, height: 1.02, fill: "#e69f00", opacity: (0.65 * level(c)).toFixed(2) })))),
+      map && heat && s("svg", { viewBox: `0 0 ${heat[1]} ${heat[0]}`, preserveAspectRatio: "none", "aria-hidden": "true" }, [...map].map((c, p) => level(c) > 0.05 && s("rect", { x: p % heat[1], y: Math.floor(p / heat[1]), width: 1.02, height: 1.02, fill: "#e69f00", opacity: (0.65 * level(c)).toFixed(2) }))),
+      outlined(row).map(([name, line]) => s("svg", { viewBox: "0 0 64 64", preserveAspectRatio: "none", class: "outline", "aria-hidden": "true" }, s("path", { d: line, "data-finding": name, class: its.has(name) ? "" : "dashed" })))),
       h("figcaption", {}, form(value), labels ? [" · ", theirs(labels)] : ""))));
   });
-  return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "There is no heatmap: not every position of this layer is stored, or the SAE’s folder was not given (--saes)."), grid];
+  return [h("h2", {}, "Strongest images"), h("p", { class: "note" }, heat ? [h("label", {}, h("input", { type: "checkbox", id: "overlay", checked: state.overlay, onchange: (e) => { state.overlay = e.target.checked; grid.classList.toggle("plain-heat", !state.overlay); } }), " where it fires")] : "There is no heatmap: not every position of this layer is stored, or the SAE’s folder was not given (--saes).", told.size > 0 && [" · outlined: ", theirs([...told].join(", ")), "."]), grid];
 }
 
 view("latent", { under: "latents", draw: (k, index) => {

@@ -26,6 +26,12 @@ function topTag(x, observations) {
   return [" ", h("span", { class: "tag" }, "top of ", told.length === 1 ? theirs(LABELS[told[0]]) : told.length)];
 }
 
+// A badge on latents that fire outside of the region, such as the lungs.
+function outsideTag(sae, x) {
+  const flag = sae.localised && sae.localised.flags[x.index];
+  return flag && flag[0] === "outside" ? [" ", h("span", { class: "tag", title: `${percent(flag[1])} of its activation lies inside ${sae.localised.finding}` }, "outside")] : "";
+}
+
 let list = null;
 function latents() {
   const sae = data.saes[state.sae], l = sae.latents;
@@ -51,7 +57,7 @@ function latents() {
       const place = first + k, c = label === null ? x.label : label, r = c < 0 ? null : l.r[c][x.i];
       const e = h("a", { class: "row item", href: latentHash(state.sae, x.index), role: "row", "aria-rowindex": place + 1, "aria-selected": String(place === state.chosen), tabindex: -1 },
         h("span", { class: "id" }, `#${x.index}`),
-        h("span", { class: "what" }, theirs(x.title), x.best && !x.follows ? h("em", {}, " strongest: ", theirs(x.best)) : x.name && x.best ? h("em", {}, " ", theirs(x.best)) : "", topTag(x, sae.observations)),
+        h("span", { class: "what" }, theirs(x.title), x.best && !x.follows ? h("em", {}, " strongest: ", theirs(x.best)) : x.name && x.best ? h("em", {}, " ", theirs(x.best)) : "", topTag(x, sae.observations), outsideTag(sae, x), leaningTag(sae, x)),
         h("span", { class: "track" }, h("b", {}, styled(h("i"), { width: `${Math.max(0, r || 0) * 100}%` })), h("span", {}, form(r))),
         COLUMNS.map((m) => h("span", { class: `r${state.sort === m.name ? " by" : ""}` }, figure(m, valueOf(sae, m, x, c)))));
       e.style.transform = `translateY(${place * ROW}px)`;

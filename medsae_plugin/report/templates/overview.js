@@ -11,7 +11,7 @@ function overview() {
     series("loss").length > 1 && curve(series("loss"), "Loss, training", "Training loss, the mean since the point before.")].filter(Boolean) : [];
   return [
     h("h1", {}, theirs(sae.name)),
-    h("p", { class: "sub" }, `${sae.architecture} at `, theirs(sae.hook), ` of `, theirs(sae.encoder), `: ${sae.d_sae} latents of ${sae.d_in} dimensions. Top latents chosen on ${splitText("select")}; every figure on ${splitText("report")}. `, theirs(sae.held_out_from || "")),
+    h("p", { class: "sub" }, `${sae.architecture} at `, theirs(sae.hook), ` of `, theirs(sae.encoder), `: ${sae.d_sae} latents of ${sae.d_in} dimensions. Top latents chosen on ${splitText("select")}; every figure on ${splitText("report")}.${data.header.home ? ` At home: ${splitText("home")}, of the hospital that latents were chosen at.` : ""} `, theirs(sae.held_out_from || "")),
     cards([
       card("explained variance", form(f.explained_variance, 3), known(f.cosine) ? `cosine ${form(f.cosine, 3)}` : ""),
       card("L0", form(f.l0, 1), sae.not_sparse ? `not sparse: of ${sae.d_sae} latents` : "active latents a row"),

@@ -1,0 +1,1 @@
+"""Where on an image units fire, against regions of findings."""
