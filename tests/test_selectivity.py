@@ -34,7 +34,7 @@ KS = (1, 3)
 @pytest.fixture(autouse=True, scope="module")
 def _few_draws():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medsae_plugin.selectivity.ablation.DRAWS", 3)
+        patch.setattr("medsae_plugin.selectivity.ablation.DRAWS", 2)
         yield
 
 

@@ -22,7 +22,7 @@ from medsae_plugin.store.reader import ActivationStore
 
 LEAST_COSINE, LEAST_PART = 0.025, 0.4
 N_INSTEAD = 3
-NO_LATENT, NO_PROBE = "no latent of the parent's", "no probe of the parent"
+NO_LATENT, NO_PROBE = "no latent carries the parent more than what is beneath it", "no probe of the parent"
 
 
 @dataclass(frozen=True)

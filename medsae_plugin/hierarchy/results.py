@@ -168,7 +168,8 @@ def _absorption(units: HierarchyUnits, probes: dict[str, float | None]) -> str:
     for one in units.absorption:
         between = "" if one.low is None or one.high is None else f"[{one.low:+.2f}, {one.high:+.2f}]"
         instead = " ".join(f"#{i.latent}{'*' if i.childs else ''} ({i.images})" for i in one.instead)
-        figures = [str(one.found), *map(_form, (one.silent, one.absorbed, one.by_child)), str(one.others)]
+        sizes = ["-" if one.no_figures else str(n) for n in (one.found, one.others)]
+        figures = [sizes[0], *map(_form, (one.silent, one.absorbed, one.by_child)), sizes[1]]
         figures += [*map(_form, (one.others_silent, one.others_absorbed)), between, instead]
         told = [one.parent, _form(probes.get(one.parent)), str(carried.get(one.parent, 0)), one.child, str(one.images)]
         rows.append([*told, *figures])

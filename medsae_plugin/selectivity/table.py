@@ -67,8 +67,10 @@ def by_observation(units: AblatedUnits, labels: Sequence[str], positives: Mappin
         rows.append(row)
     reasons: dict[str, list[str]] = {}
     for label in labels:
-        for why in {a.no_interval for a in units.ablations if a.concept == label and not a.covariate} - {None}:
-            reasons.setdefault(str(why), []).append(label)
+        why = {a.k: a.no_interval for a in units.ablations if a.concept == label and not a.covariate and a.no_interval}
+        for reason in dict.fromkeys(why.values()):
+            at = [str(k) for k in ks if why.get(k) == reason]
+            reasons.setdefault(str(reason), []).append(label + ("" if len(at) == len(ks) else f" k={','.join(at)}"))
     return "\n".join(
         [
             f"{units.name} ({units.hook}, {units.measure}) by observation; *: the interval of its change leaves 0 out",
