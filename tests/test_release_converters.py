@@ -460,7 +460,7 @@ def test_import_command(foreign, tmp_path, capsys):
         torch.testing.assert_close(loaded(x), sae(x), rtol=0, atol=1e-5)
     metadata = loaded.cfg.metadata
     assert (metadata.model_name, metadata.hook_name) == ("phantom-swin", "hook_embedding")
-    assert metadata.encoder_sha256.startswith("5b8efdef")
+    assert metadata.encoder_sha256.startswith("a5960a19")
     assert str(tmp_path) not in (out / "cfg.json").read_text()
     assert main([*arguments, "--hook", "hook_embedding"]) == 1
     assert "is not an empty folder" in capsys.readouterr().err

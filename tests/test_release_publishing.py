@@ -193,8 +193,10 @@ def test_figures_of_version_0_1_are_sent_as_they_are(tmp_path):
     """`metrics-0.1.json` has schema 2, as version 0.1 wrote it of two observations: only its keys change."""
     shutil.copytree(pretrained_folder() / "medsae-phantom" / "embedding", tmp_path / "run" / "embedding")
     old = json.loads((Path(__file__).parent / "data" / "metrics-0.1.json").read_text())
+    config = json.loads((tmp_path / "run" / "embedding" / "cfg.json").read_text())
+    old["encoder"]["weights_sha256"] = config["metadata"]["encoder_sha256"]
     for scores in old["candidates"][:2]:  # a file is of an SAE of its width
-        scores["d_sae"] = json.loads((tmp_path / "run" / "embedding" / "cfg.json").read_text())["d_sae"]
+        scores["d_sae"] = config["d_sae"]
     (tmp_path / "run" / "embedding" / "metrics.json").write_text(json.dumps(old))
     out = dry(tmp_path / "run", tmp_path / "out")
     new = json.loads((out / "embedding" / "metrics.json").read_text())

@@ -216,7 +216,7 @@ def test_load_medsae_compares_the_encoders_weights():
     encoder = HookedVisionEncoder.from_pretrained("phantom-swin")
     encoder.weights_sha256 = "0" * 64
     with pytest.warns(
-        UserWarning, match=r"was trained on encoder weights 5b8efdef08c2\.\.\., those of phantom-swin here are 0000"
+        UserWarning, match=r"was trained on encoder weights a5960a19bccf\.\.\., those of phantom-swin here are 0000"
     ):
         load_medsae(RELEASE, SAES[0], encoder=encoder)
     with pytest.raises(MedSAEError, match="was trained on encoder weights"):
