@@ -6,7 +6,7 @@
 A seed draws its own phantoms, patients' split, training data and initial weights. A claim is about the mean of its
 figure over the seeds, since a short training does well or ill by luck; it fails where that mean is not above (or below)
 its bound. Exits 1 where a claim fails. The figures differ a little from machine to machine, as sums are rounded in
-other orders. The bounds are three standard errors of three seeds or more from the means of ten seeds.
+other orders. Bounds are wide: what one seed more or less does must not break a claim.
 """
 
 from __future__ import annotations
