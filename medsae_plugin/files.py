@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsae_plugin.errors import MedSAEError, reason_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -184,6 +187,16 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table, its rows without their index; a file that is there is replaced at once.
+
+    Raises:
+        MedSAEError: as `writing`.
+    """
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from medsae_plugin._version import __version__
 from medsae_plugin.comparison.table import format_comparison
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import FIDELITY, Encoder, Figures, Result, Split
 from medsae_plugin.scores.registry import METRICS, shown
 from medsae_plugin.scores.units import Kind
@@ -215,8 +215,7 @@ class Comparison(Result):
         folder = make_folder(Path(path))
         self._frames = dict(self._frames if frames is None else frames)
         for name, frame in self._frames.items():
-            with replacing(folder / f"{name}.parquet") as temporary:
-                frame.to_parquet(temporary, index=False)
+            write_parquet(folder / f"{name}.parquet", frame)
         super().save(folder)
 
     def frame(self, name: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from medsae_plugin._version import __version__
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.table import roles, without_rows
 from medsae_plugin.text import aligned, fixed
@@ -142,8 +142,7 @@ class Confounders(Result):
     def save(self, path: str | Path) -> None:
         """Write `confounders.json` and `confounders.parquet` into a folder."""
         folder = make_folder(Path(path))
-        with replacing(folder / "confounders.parquet") as temporary:
-            self.frame().to_parquet(temporary, index=False)
+        write_parquet(folder / "confounders.parquet", self.frame())
         super().save(folder)
 
     def __str__(self) -> str:

@@ -9,10 +9,10 @@ import pandas as pd
 from pydantic import Field
 
 from medsae_plugin._version import __version__
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.table import without_rows
-from medsae_plugin.text import aligned
+from medsae_plugin.text import aligned, fixed
 
 
 class CarriedLabel(Figures):
@@ -123,8 +123,7 @@ class Hierarchy(Result):
     def save(self, path: str | Path) -> None:
         """Write `hierarchy.json` and `hierarchy.parquet` into a folder."""
         folder = make_folder(Path(path))
-        with replacing(folder / "hierarchy.parquet") as temporary:
-            self.frame().to_parquet(temporary, index=False)
+        write_parquet(folder / "hierarchy.parquet", self.frame())
         super().save(folder)
 
     def __str__(self) -> str:
@@ -169,9 +168,9 @@ def _absorption(units: HierarchyUnits, probes: dict[str, float | None]) -> str:
         between = "" if one.low is None or one.high is None else f"[{one.low:+.2f}, {one.high:+.2f}]"
         instead = " ".join(f"#{i.latent}{'*' if i.childs else ''} ({i.images})" for i in one.instead)
         sizes = ["-" if one.no_figures else str(n) for n in (one.found, one.others)]
-        figures = [sizes[0], *map(_form, (one.silent, one.absorbed, one.by_child)), sizes[1]]
-        figures += [*map(_form, (one.others_silent, one.others_absorbed)), between, instead]
-        told = [one.parent, _form(probes.get(one.parent)), str(carried.get(one.parent, 0)), one.child, str(one.images)]
+        figures = [sizes[0], *map(fixed, (one.silent, one.absorbed, one.by_child)), sizes[1]]
+        figures += [*map(fixed, (one.others_silent, one.others_absorbed)), between, instead]
+        told = [one.parent, fixed(probes.get(one.parent)), str(carried.get(one.parent, 0)), one.child, str(one.images)]
         rows.append([*told, *figures])
     reasons: dict[str, list[str]] = {}
     for one in units.absorption:
@@ -185,7 +184,3 @@ def _absorption(units: HierarchyUnits, probes: dict[str, float | None]) -> str:
             *([units.held_out_from] if units.held_out_from else []),
         ]
     )
-
-
-def _form(x: float | None) -> str:
-    return "-" if x is None else f"{x:.2f}"

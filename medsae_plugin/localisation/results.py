@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field, PrivateAttr
 
 from medsae_plugin._version import __version__
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.registry import mean_known, number
 from medsae_plugin.scores.units import Kind
@@ -152,8 +152,7 @@ class Localisation(Result):
         frames = {FIGURES_FILE: self.frame(), INSIDE_FILE: self._inside_frame}
         for name, frame in frames.items():
             if frame is not None:
-                with replacing(folder / name) as temporary:
-                    frame.to_parquet(temporary, index=False)
+                write_parquet(folder / name, frame)
         super().save(folder)
 
     def frame(self) -> pd.DataFrame:

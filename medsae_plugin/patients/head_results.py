@@ -8,8 +8,8 @@ from pydantic import Field
 
 from medsae_plugin._version import __version__
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
-from medsae_plugin.scores.registry import mean_known
-from medsae_plugin.text import aligned
+from medsae_plugin.scores.registry import mean_known, number
+from medsae_plugin.text import aligned, fixed
 
 HeadKind = Literal["l1", "top-k", "additive"]
 _KINDS = {
@@ -133,27 +133,26 @@ class HeadReport(Result):
                     one.label,
                     str(one.positives),
                     "-" if one.auroc is None else str(one.latents),
-                    _form(one.auroc),
+                    fixed(one.auroc),
                     between,
-                    _form(one.probe),
+                    fixed(one.probe),
                     "-" if one.recovered is None else f"{one.recovered:.0%}",
-                    *([_form(one.zero_shot)] if with_words else []),
-                    _form(one.brier, 3),
-                    f"({_form(one.brier_of_share, 3)})",
-                    _form(one.ece, 3),
+                    *([fixed(one.zero_shot)] if with_words else []),
+                    fixed(one.brier, 3),
+                    f"({fixed(one.brier_of_share, 3)})",
+                    fixed(one.ece, 3),
                 ]
             )
         means = [self.mean(key) for key in ("auroc", "probe", "zero_shot", "brier", "brier_of_share", "ece")]
         auroc, probe, zero_shot, brier, of_share, ece = means
-        rows.append(["mean", "", _form(self.mean("latents"), 1), _form(auroc), "", _form(probe), "",
-                     *([_form(zero_shot)] if with_words else []), _form(brier, 3), f"({_form(of_share, 3)})",
-                     _form(ece, 3)])  # fmt: skip
+        rows.append(["mean", "", fixed(self.mean("latents"), 1), fixed(auroc), "", fixed(probe), "",
+                     *([fixed(zero_shot)] if with_words else []), fixed(brier, 3), f"({fixed(of_share, 3)})",
+                     fixed(ece, 3)])  # fmt: skip
         return rows
 
     def mean(self, figure: str) -> float | None:
         """Over the labels that could be scored."""
-        found = mean_known([one.value(figure) for one in self.labels if one.auroc is not None])
-        return None if found != found else found
+        return number(mean_known([one.value(figure) for one in self.labels if one.auroc is not None]))
 
     def above_chance(self) -> list[HeadLabel]:
         """The labels whose AUROC is."""
@@ -175,7 +174,3 @@ class HeadReport(Result):
         return ["", f"Rules of findings above chance, learnt on {self.select.split}, and the share with the finding on "
                 f"{self.report.split}",
                 *lines, ""] if lines else []  # fmt: skip
-
-
-def _form(x: float | None, digits: int = 2) -> str:
-    return "-" if x is None else f"{x:.{digits}f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def fit_head(
     trained_on, seen = check_held_out([latents], store, images, leave_out_trained)
     images = images.without_reported(trained_on)
     tuned = images.rows_in([tune])
+    named, words = _names(names, latents), _zero_shot(images, zero_shot)
     with kept_or_scratch(None) as folder:
         matrix = latent_matrix(store, latents, folder / "latents", aggregate=aggregate, progress=progress)
         every = sparse.csr_array(sparse.vstack([sparse.csr_array(part) for _, part in matrix.shards()]))
@@ -101,8 +103,8 @@ def fit_head(
         tuned=Split(split=tune, images=len(tuned), patients=len(set(images.patients[tuned]))),
         report=splits["report"],
         held_out_from=seen.get(latents.name),
-        names=_names(names, latents),
-        labels=_figures(data, fitted, _zero_shot(images, zero_shot)),
+        names=named,
+        labels=_figures(data, fitted, words),
     )
     head = _joined(fitted, made)
     if out is not None:
@@ -128,7 +130,14 @@ class _Data:
     x: sparse.csr_array
     neurons: Float[np.ndarray, "images d"]
 
-    @property
+    @cached_property
+    def candidates(self) -> Int[np.ndarray, " chosen"]:
+        """The latents that fire on enough images of `select`."""
+        on_select = self.x[self.select]
+        fires = np.bincount(on_select.indices[on_select.data > 0], minlength=on_select.shape[1])
+        return np.flatnonzero(fires >= least_firing(len(self.select)))
+
+    @cached_property
     def select(self) -> Int[np.ndarray, " selected"]:
         return self.held_out.images.rows("select")
 
@@ -158,9 +167,7 @@ def _fit(data: _Data, c: int, kind: HeadKind) -> _Fitted | None:
     (rows, y), (tried, tried_y) = data.known(data.select, c), data.known(data.tuned, c)
     if len(np.unique(y)) < 2 or len(np.unique(tried_y)) < 2:
         return None
-    on_select = data.x[data.select]
-    fires = np.bincount(on_select.indices[on_select.data > 0], minlength=on_select.shape[1])
-    chosen = np.flatnonzero(fires >= least_firing(len(data.select)))
+    chosen = data.candidates
     if not len(chosen):
         return None
     if kind != "l1":

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field, PrivateAttr
 
 from medsae_plugin._version import __version__
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import Encoder, Figures, Result, Split
 from medsae_plugin.scores.registry import mean_known
 from medsae_plugin.scores.units import Kind
@@ -116,8 +116,7 @@ class Robustness(Result):
         """Write `robustness.json`, and `robustness.parquet` with a row a unit and perturbation, into a folder."""
         folder = make_folder(Path(path))
         if self._frame is not None:
-            with replacing(folder / FIGURES_FILE) as temporary:
-                self._frame.to_parquet(temporary, index=False)
+            write_parquet(folder / FIGURES_FILE, self._frame)
         super().save(folder)
 
     def frame(self) -> pd.DataFrame:

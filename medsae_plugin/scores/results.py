@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from medsae_plugin._version import __version__
 from medsae_plugin.errors import MedSAEError
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import Encoder, Judge, Result, Split, UnitScores
 from medsae_plugin.scores.scoring import Scored
 from medsae_plugin.scores.summary import latent_frame, summaries
@@ -87,8 +87,7 @@ class Evaluation(Result):
         """Write `metrics.json` into a folder, and `latents.parquet` where the latents' figures are at hand."""
         folder = make_folder(Path(path))
         if self._frame is not None:
-            with replacing(folder / LATENTS_FILE) as temporary:
-                self._frame.to_parquet(temporary, index=False)
+            write_parquet(folder / LATENTS_FILE, self._frame)
         super().save(folder)
 
     def frame(self, name: str | None = None) -> pd.DataFrame:

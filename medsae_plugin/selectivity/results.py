@@ -11,7 +11,7 @@ from pydantic import Field
 
 from medsae_plugin._version import __version__
 from medsae_plugin.causal.results import PromptSet
-from medsae_plugin.files import make_folder, replacing
+from medsae_plugin.files import make_folder, write_parquet
 from medsae_plugin.scores.models import Encoder, Result, Split
 from medsae_plugin.scores.table import without_rows
 from medsae_plugin.selectivity import table
@@ -62,8 +62,7 @@ class Selectivity(Result):
     def save(self, path: str | Path) -> None:
         """Write `selectivity.json` and `selectivity.parquet` into a folder."""
         folder = make_folder(Path(path))
-        with replacing(folder / "selectivity.parquet") as temporary:
-            self.frame().to_parquet(temporary, index=False)
+        write_parquet(folder / "selectivity.parquet", self.frame())
         super().save(folder)
 
     def __str__(self) -> str:
